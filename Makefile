@@ -1,0 +1,144 @@
+# Millrace: one Makefile. `make help` is the table of contents, plain `make` builds.
+.DEFAULT_GOAL := all
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+VERSION := 0.1.0
+O ?= build
+PREFIX ?= /usr/local
+DESTDIR ?=
+CC ?= gcc
+PKG_CONFIG ?= pkg-config
+# Debian's, for which `make deps` can install what it needs, whatever else stands on PATH.
+PYTHON ?= /usr/bin/python3
+V ?= 0
+Q := $(if $(filter 1,$(V)),,@)
+
+# ---- build -----------------------------------------------------------------------------------------------------------
+
+FOLDERS := agent api cli collectors buffer board base
+LIBS := libuv libcurl sqlite3 zlib libconfig jansson libmicrohttpd
+LIBS_FOUND := $(shell $(PKG_CONFIG) --libs $(LIBS) 2>/dev/null)
+LIBS_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(LIBS) 2>/dev/null)
+# mbedTLS 2.28 has no .pc file
+LDLIBS := $(LIBS_FOUND) -lmbedcrypto -lpthread
+CFLAGS ?= -O2 -g
+WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla $(if $(CI),-Werror)
+# The moment before which no clock can be right: when this tree was laid out.
+BUILD_EPOCH := $(or $(BUILD_EPOCH),$(SOURCE_DATE_EPOCH),$(shell stat -c %Y Makefile))
+CPPFLAGS += -I. -I$(O) -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64 \
+	-DMILLRACE_VERSION='"$(VERSION)"' -DMILLRACE_BUILD_EPOCH=$(BUILD_EPOCH)LL $(LIBS_CFLAGS)
+ALL_CFLAGS = -std=c11 $(CFLAGS) $(WARN) -MMD -MP -fno-strict-aliasing
+ifneq (,$(findstring asan,$(notdir $(O))))
+ALL_CFLAGS += -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+endif
+
+# base/clock.c asks the kernel; in O=build/sim base/clock_sim.c stands in its place and a test drives the time.
+CLOCK := $(if $(findstring sim,$(notdir $(O))),base/clock_sim.c,base/clock.c)
+SOURCES := $(filter-out base/clock.c base/clock_sim.c,$(sort $(foreach f,$(FOLDERS),$(wildcard $(f)/*.c)))) $(CLOCK)
+OBJECTS := $(SOURCES:%.c=$(O)/%.o) $(O)/buffer/schema.o
+LIB_OBJECTS := $(filter-out $(O)/agent/main.o,$(OBJECTS))
+UNIT := $(patsubst tests/unit/%.c,$(O)/unit/%,$(wildcard tests/unit/test_*.c))
+
+.PHONY: all libs
+.DELETE_ON_ERROR:
+all: $(O)/millrace ## build build/millrace (O=build/asan: sanitizers, O=build/sim: driven clock, V=1: show commands)
+
+$(O)/millrace: $(OBJECTS)
+	@echo "  LD    $@"
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(O)/%.o: %.c | libs
+	@mkdir -p $(@D)
+	@echo "  CC    $<"
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -c -o $@ $<
+
+$(O)/%.o: $(O)/%.c | libs
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -c -o $@ $<
+
+libs:
+	@$(if $(LIBS_FOUND),:,echo "libraries are missing: run 'make deps' first" >&2; exit 1)
+
+# The numbered schema files, each one C string.
+$(O)/buffer/schema.c: $(sort $(wildcard buffer/schema/*.sql)) buffer/schema.h
+	@mkdir -p $(@D)
+	@echo "  GEN   $@"
+	$(Q){ echo '#include "buffer/schema.h"'; echo 'const char *const buffer_schema[] = {'; \
+	  for f in $(filter %.sql,$^); do sed 's/\\/\\\\/g; s/"/\\"/g; s/^/"/; s/$$/\\n"/' $$f; echo ,; done; \
+	  echo '};'; echo 'const int buffer_schema_count = sizeof buffer_schema / sizeof *buffer_schema;'; } >$@.tmp && mv $@.tmp $@
+
+$(O)/unit/%: tests/unit/%.c $(LIB_OBJECTS)
+	@mkdir -p $(@D)
+	@echo "  LD    $@"
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< $(LIB_OBJECTS) $(LDLIBS) -lcmocka
+
+-include $(OBJECTS:.o=.d) $(UNIT:=.d)
+
+# ---- what it needs: Debian's packages, and for tests and lint a Python environment in .deps ---------------------------
+
+DEPS := build-essential pkg-config libuv1-dev libcurl4-openssl-dev libsqlite3-dev zlib1g-dev libconfig-dev \
+	libjansson-dev libmicrohttpd-dev libmbedtls-dev ca-certificates python3
+TEST_DEPS := $(DEPS) libcmocka-dev python3-venv
+LINT_DEPS := $(TEST_DEPS) clang clang-format clang-tidy cppcheck shellcheck
+
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+APT = $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -q
+installed = $(shell dpkg-query -W -f '$${Package}/$${db:Status-Status} ' $(1) 2>/dev/null)
+missing = $(patsubst %/installed,%,$(filter-out $(call installed,$(1)),$(addsuffix /installed,$(1))))
+install-missing = $(if $(call missing,$(1)),@echo "installing from Debian: $(call missing,$(1))" && \
+	$(APT) update && $(APT) install -y --no-install-recommends $(call missing,$(1)),@:)
+
+.PHONY: deps test-deps lint-deps
+deps: ## install what is missing of Debian's packages for build and demo (through sudo when not root)
+	$(call install-missing,$(DEPS))
+test-deps:
+	$(call install-missing,$(TEST_DEPS))
+lint-deps:
+	$(call install-missing,$(LINT_DEPS))
+
+VENV := .deps/venv
+$(VENV)/stamp: tests/requirements.txt | test-deps
+	@echo "making $(VENV) with what tests/requirements.txt names"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+# ---- use: what pkg-config says is asked anew once the packages are there, hence a second make -------------------------
+
+MAKE_AGAIN = +@$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
+
+.PHONY: demo test unit system lint format install clean
+demo: deps ## see it work: a simulated feed, the daemon and a reader that counts (under a minute)
+	$(MAKE_AGAIN) all
+	@$(PYTHON) tests/demo.py $(O)/millrace $(O)/demo
+
+test: test-deps $(VENV)/stamp ## unit tests, then system tests on the real binary (K='-k word' picks system tests)
+	$(MAKE_AGAIN) unit
+	$(MAKE_AGAIN) system
+
+unit: $(UNIT)
+	@failed=0; for test in $^; do \
+	  if $$test >$$test.log 2>&1; then echo "$$(basename $$test): $$(grep PASSED $$test.log)"; \
+	  else cat $$test.log; echo "$$test failed"; failed=1; fi; done; exit $$failed
+
+system: all
+	$(MAKE_AGAIN) O=$(O)/sim all
+	@MILLRACE_BIN=$(O)/millrace MILLRACE_SIM_BIN=$(O)/sim/millrace \
+	  $(VENV)/bin/python -m pytest -c tests/pytest.ini -o cache_dir=$(abspath $(O))/pytest tests/system $(K)
+
+lint: lint-deps $(VENV)/stamp ## includes, formatting, cppcheck, clang-tidy, shellcheck, ruff
+	@$(VENV)/bin/python tests/lint/run.py
+
+format: lint-deps $(VENV)/stamp ## put C and Python into the project's form
+	@clang-format -i $(wildcard $(addsuffix /*.[ch],$(FOLDERS) tests/*))
+	@$(VENV)/bin/ruff format --quiet tests
+	@$(VENV)/bin/ruff check --quiet --fix tests
+
+install: all ## into DESTDIR and PREFIX: the program, and the sample configuration below share/doc
+	install -D -m 755 $(O)/millrace $(DESTDIR)$(PREFIX)/bin/millrace
+	install -D -m 644 systemd/millrace.conf $(DESTDIR)$(PREFIX)/share/doc/millrace/millrace.conf
+
+clean: ## remove what was built (.deps stays)
+	rm -rf $(O)
