@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/err.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+/*
+ * Takes over a text that was written with room for more than fits, so that the first byte lost can be seen: a cut moves
+ * back to the start of a UTF-8 sequence, for half a character would spoil the log line or JSON it ends in.
+ */
+static void set_text(struct err *err, const char *text)
+{
+	size_t len = strlen(text);
+	if (len >= ERR_MAX) {
+		len = ERR_MAX - 1;
+		for (int back = 0; back < 3 && ((unsigned char)text[len] & 0xc0) == 0x80; back++)
+			len--;
+	}
+	memcpy(err->text, text, len);
+	err->text[len] = '\0';
+}
+
+int err_fail(struct err *err, int code, const char *format, ...)
+{
+	if (!err)
+		return code;
+	char text[ERR_MAX + 1]; /* not err->text at once: it may be among the arguments */
+	va_list args;
+	va_start(args, format);
+	vsnprintf(text, sizeof text, format, args);
+	va_end(args);
+	set_text(err, text);
+	return code;
+}
+
+void err_prefix(struct err *err, const char *format, ...)
+{
+	if (!err)
+		return;
+	char text[2 * ERR_MAX + 2];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(text, ERR_MAX + 1, format, args);
+	va_end(args);
+	size_t len = strlen(text);
+	snprintf(text + len, sizeof text - len, ": %s", err->text);
+	set_text(err, text);
+}

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/log.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/units.h"
+
+#define LINE_MAX_BYTES 1024 /* with the line break */
+
+static const char *const level_names[] = {
+	[LOG_LEVEL_ERROR] = "error",
+	[LOG_LEVEL_WARNING] = "warning",
+	[LOG_LEVEL_NOTICE] = "notice",
+	[LOG_LEVEL_INFO] = "info",
+};
+
+static enum { OUTPUT_UNKNOWN, OUTPUT_TEXT, OUTPUT_JOURNAL, OUTPUT_JSON } output;
+
+struct line {
+	char data[LINE_MAX_BYTES];
+	size_t len;
+	size_t room; /* what is left of data for the text, its end excepted */
+};
+
+/* systemd.exec(5), JOURNAL_STREAM: a stderr that was redirected since is another device and inode. */
+static bool stderr_is_journal(void)
+{
+	const char *stream = getenv("JOURNAL_STREAM");
+	struct stat st;
+	if (!stream || fstat(STDERR_FILENO, &st) < 0)
+		return false;
+	char own[64];
+	snprintf(own, sizeof own, "%ju:%ju", (uintmax_t)st.st_dev, (uintmax_t)st.st_ino);
+	return strcmp(stream, own) == 0;
+}
+
+void log_init(enum log_format format)
+{
+	if (format == LOG_JSON)
+		output = OUTPUT_JSON;
+	else
+		output = stderr_is_journal() ? OUTPUT_JOURNAL : OUTPUT_TEXT;
+}
+
+/* Length of the UTF-8 sequence (RFC 3629 §4) that text starts with, or 0 where it is none. A NUL ends every text. */
+static size_t utf8_decode(const unsigned char *text, uint32_t *ret_code)
+{
+	static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
+	size_t n = text[0] < 0x80 ? 1 : text[0] >= 0xf0 ? 4 : text[0] >= 0xe0 ? 3 : 2;
+	uint32_t code = n == 1 ? text[0] : text[0] & (0x7fU >> n);
+	for (size_t i = 1; i < n; i++) {
+		if ((text[i] & 0xc0) != 0x80)
+			return 0;
+		code = code << 6 | (text[i] & 0x3f);
+	}
+	bool surrogate = code >= 0xd800 && code <= 0xdfff;
+	if (text[0] >= 0xf8 || (text[0] & 0xc0) == 0x80 || code < least[n] || surrogate || code > 0x10ffff)
+		return 0;
+	*ret_code = code;
+	return n;
+}
+
+static bool breaks_line(uint32_t code)
+{
+	return code < 0x20 || (code >= 0x7f && code < 0xa0) || code == 0x2028 || code == 0x2029;
+}
+
+static bool put(struct line *line, const char *data, size_t len)
+{
+	if (len > line->room)
+		return false;
+	memcpy(line->data + line->len, data, len);
+	line->len += len;
+	line->room -= len;
+	return true;
+}
+
+/* Character by character, so that a cut falls between two of them. */
+static void put_text(struct line *line, const char *text)
+{
+	for (size_t n; *text; text += n) {
+		uint32_t code = 0;
+		n = utf8_decode((const unsigned char *)text, &code);
+		bool fits;
+		if (n == 0) {
+			n = 1;
+			fits = put(line, "\xef\xbf\xbd", 3);
+		} else if (breaks_line(code)) {
+			fits = put(line, " ", 1);
+		} else if (output == OUTPUT_JSON && (code == '"' || code == '\\')) {
+			fits = put(line, code == '"' ? "\\\"" : "\\\\", 2);
+		} else {
+			fits = put(line, text, n);
+		}
+		if (!fits)
+			return;
+	}
+}
+
+static void put_head(struct line *line, enum log_level level, const char *id)
+{
+	char time[UNITS_TEXT_MAX];
+	int len;
+	if (output == OUTPUT_JOURNAL)
+		len = snprintf(line->data, sizeof line->data, "<%d>%s: ", level, id);
+	else if (output == OUTPUT_TEXT)
+		len = snprintf(line->data, sizeof line->data, "%s %s %s: ", units_time(clock_wall_ms(), time),
+		               level_names[level], id);
+	else
+		len = snprintf(line->data, sizeof line->data,
+		               "{\"time\":\"%s\",\"level\":\"%s\",\"event\":\"%s\",\"message\":\"",
+		               units_time(clock_wall_ms(), time), level_names[level], id);
+	assert(len > 0 && len < LINE_MAX_BYTES / 2); /* ids are short words of our own */
+	line->len = (size_t)len;
+}
+
+/* One write(2) a line, so that lines of other processes on the same pipe stay apart. Nobody can be told of a failure.
+ */
+static void write_line(const struct line *line)
+{
+	ssize_t n;
+	do
+		n = write(STDERR_FILENO, line->data, line->len);
+	while (n < 0 && errno == EINTR);
+}
+
+void log_event(enum log_level level, const char *id, const char *format, ...)
+{
+	char text[3 * LINE_MAX_BYTES]; /* three bytes (U+2028) may become one, so no cut here shows in the line */
+	va_list args;
+	va_start(args, format);
+	vsnprintf(text, sizeof text, format, args);
+	va_end(args);
+
+	if (output == OUTPUT_UNKNOWN)
+		log_init(LOG_TEXT);
+	struct line line;
+	put_head(&line, level, id);
+	const char *tail = output == OUTPUT_JSON ? "\"}\n" : "\n";
+	line.room = sizeof line.data - line.len - strlen(tail);
+	put_text(&line, text);
+	line.room = strlen(tail);
+	put(&line, tail, strlen(tail));
+	write_line(&line);
+}

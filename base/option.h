@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Settings described as data. A module that can be configured has a plain struct and a table of these; agent/config
+ * walks the table over a group of the file, and so unknown words, wrong types and wrong ranges are told in one way with
+ * file and line, whoever the module is. Tables are const; values are owned by the struct that they are written to.
+ */
+#ifndef BASE_OPTION_H
+#define BASE_OPTION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+enum option_type {
+	OPTION_TEXT,     /* char *, malloc'ed; NULL where left out and without a default */
+	OPTION_DURATION, /* int64_t, milliseconds */
+	OPTION_SIZE,     /* int64_t, bytes */
+	OPTION_NUMBER,   /* int64_t */
+	OPTION_BOOL,     /* bool */
+	OPTION_CHOICE,   /* int, the index in `choices` */
+	OPTION_NAMES,    /* struct option_names: an array of names; as text with commas between, "" is the empty list */
+};
+
+struct option_names {
+	char **names; /* NULL where it was left out, which is not the same as an empty list */
+	size_t n;
+};
+
+struct option {
+	const char *name; /* NULL ends a table */
+	enum option_type type;
+	size_t offset;              /* into the module's struct */
+	bool required;              /* must stand in the file */
+	const char *fallback;       /* the default, written as in the file; NULL: none */
+	int64_t min, max;           /* of durations (ms), sizes (bytes) and numbers; 0, 0: no bound; max 0: no upper */
+	const char *const *choices; /* of OPTION_CHOICE, ended by NULL */
+	int (*check)(const char *value,
+	             struct err *err); /* of OPTION_TEXT: 0, or says what is wrong with the value; NULL: any */
+};
+
+#define OPTION_END                                                                                                     \
+	{                                                                                                              \
+		.name = NULL                                                                                           \
+	}
+
+/* Writes the table's defaults into target, which was zeroed. 0 or -ENOMEM; a wrong default is our own bug. */
+int option_defaults(const struct option *table, void *target);
+
+/* Writes one value, given as text the way it stands in the file (numbers and booleans too). 0, -ENOMEM, or -EINVAL with
+ * what is wrong and what would be right: `"10x" is no duration; write it like "90s", "2m" or "6h"`. */
+int option_set(const struct option *option, void *target, const char *value, struct err *err);
+
+/* Frees the texts and lists that the table owns in target. */
+void option_done(const struct option *table, void *target);
+
+const struct option *option_find(const struct option *table, const char *name);
+
+#endif
