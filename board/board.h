@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What Millrace asks the machine that it runs on. Every path lies below `root`, "" in life and a fixture folder in
+ * tests. Synchronous; any thread.
+ */
+#ifndef BOARD_BOARD_H
+#define BOARD_BOARD_H
+
+#include "base/err.h"
+
+#define BOARD_BOOT_ID 37 /* a UUID as text with its NUL */
+
+/* The kernel's id of this boot (random(4), boot_id). 0 or -errno with the path in err. */
+int board_boot_id(const char *root, char ret_id[BOARD_BOOT_ID], struct err *err);
+
+#endif
