@@ -1,0 +1,769 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Curl on libuv in the way of curl's documentation, with two differences: finished transfers are reaped after every
+ * action, the timer path too (one that ends there would never be reported), and each socket has a uv_poll of its own,
+ * whose memory is freed in its close callback only.
+ */
+#include "base/http.h"
+
+#include <assert.h>
+#include <ctype.h>
+#include <curl/curl.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/clock.h"
+#include "base/container.h"
+#include "base/units.h"
+
+#define REDIRECTS_MAX   5
+#define HEADERS_MAX     (64 * 1024) /* bytes of all headers of a transfer */
+#define BUFFER_SIZE     (16L * 1024)
+#define CONNECTIONS_MAX 4L /* kept open for the next request */
+#define CA_FOLDER       "/etc/ssl/certs"
+
+struct http {
+	CURLM *multi;
+	uv_loop_t *loop;
+	uv_timer_t timer;
+	char *user_agent;
+	const char *ca_file; /* NULL: the system's folder */
+	size_t active;
+	size_t sockets;                  /* whose uv_poll is not closed yet */
+	bool in_curl;                    /* within curl_multi_socket_action, which may not be entered again */
+	struct http_transfer *cancelled; /* while in_curl; freed when it returns */
+	void (*on_closed)(void *arg);    /* set: closing */
+	void *arg;
+};
+
+struct http_socket {
+	uv_poll_t poll;
+	curl_socket_t fd;
+	struct http *http;
+};
+
+/* Why a callback of ours made curl stop. */
+enum stop { STOP_NONE, STOP_CANCELLED, STOP_BY_CALLER, STOP_TOO_LARGE, STOP_HEADERS };
+
+struct http_transfer {
+	struct http *http;
+	CURL *easy;
+	struct curl_slist *headers;
+	char *url;         /* of this hop */
+	char *first_shown; /* the first URL, for people */
+	unsigned redirects;
+	uint64_t end_ms; /* uv_hrtime, in milliseconds */
+	int64_t connect_timeout_ms, timeout_ms;
+	uint64_t max_body;
+	size_t header_bytes;
+	uint64_t body_bytes; /* of this hop */
+	bool head_complete;  /* of this hop */
+	enum stop stop;
+	int (*on_body)(void *arg, long status, const void *data, size_t len);
+	void (*on_done)(void *arg, const struct http_answer *answer);
+	void *arg;
+	struct http_transfer *next; /* in http->cancelled */
+	char detail[CURL_ERROR_SIZE];
+};
+
+/* URLs */
+
+static void cleanup_url(CURLU **url)
+{
+	curl_url_cleanup(*url);
+}
+
+static void cleanup_text(char **text)
+{
+	curl_free(*text);
+}
+
+#define auto_url  __attribute__((cleanup(cleanup_url))) CURLU *
+#define auto_text __attribute__((cleanup(cleanup_text))) char *
+
+/* NULL where the URL does not have it. */
+static char *url_part(const CURLU *url, CURLUPart part, unsigned flags)
+{
+	char *text = NULL;
+	return curl_url_get((CURLU *)url, part, &text, flags) == CURLUE_OK ? text : NULL;
+}
+
+int http_check_url(const char *text, struct err *err)
+{
+	auto_url url = curl_url();
+	if (!url)
+		return err_fail(err, -ENOMEM, "out of memory");
+	CURLUcode code = curl_url_set(url, CURLUPART_URL, text, CURLU_NON_SUPPORT_SCHEME);
+	if (code == CURLUE_OUT_OF_MEMORY)
+		return err_fail(err, -ENOMEM, "out of memory");
+	if (code)
+		return err_fail(err, -EINVAL, "not a URL (%s); write it like \"https://host/path\"",
+		                curl_url_strerror(code));
+	auto_text user = url_part(url, CURLUPART_USER, 0);
+	auto_text password = url_part(url, CURLUPART_PASSWORD, 0);
+	if (user || password)
+		return err_fail(err, -EINVAL,
+		                "a user or password does not belong into a URL, where logs would show it; "
+		                "sources with a login are not supported yet");
+	auto_text scheme = url_part(url, CURLUPART_SCHEME, 0);
+	auto_text shown = url_part(url, CURLUPART_URL, 0);
+	if (shown)
+		shown[strcspn(shown, "?#")] = '\0';
+	if (!scheme || (strcmp(scheme, "http") != 0 && strcmp(scheme, "https") != 0))
+		return err_fail(err, -EINVAL, "\"%.200s\": scheme \"%s\" is not http or https", shown ? shown : "",
+		                scheme ? scheme : "");
+	return 0;
+}
+
+char *http_show_url(const char *text)
+{
+	auto_url url = curl_url();
+	if (!url || curl_url_set(url, CURLUPART_URL, text, CURLU_NON_SUPPORT_SCHEME))
+		return NULL;
+	static const CURLUPart hidden[] = { CURLUPART_USER, CURLUPART_PASSWORD, CURLUPART_OPTIONS, CURLUPART_QUERY,
+		                            CURLUPART_FRAGMENT };
+	for (size_t i = 0; i < sizeof hidden / sizeof *hidden; i++)
+		curl_url_set(url, hidden[i], NULL, 0);
+	auto_text shown = url_part(url, CURLUPART_URL, 0);
+	return shown ? strdup(shown) : NULL;
+}
+
+int http_check_redirect(const char *from, const char *to, struct err *err)
+{
+	int r = http_check_url(to, err);
+	if (r)
+		return r == -EINVAL ? -EPROTO : r;
+	if (strncasecmp(from, "https:", 6) == 0 && strncasecmp(to, "https:", 6) != 0)
+		return err_fail(err, -EPROTO, "from https to http, which anybody on the way could read and change");
+	return 0;
+}
+
+/* Where `location` leads, seen from `from`; the caller frees it; NULL where it is no URL. */
+static char *resolve(const char *from, const char *location)
+{
+	auto_url url = curl_url();
+	if (!url || curl_url_set(url, CURLUPART_URL, from, 0) ||
+	    curl_url_set(url, CURLUPART_URL, location, CURLU_URLENCODE | CURLU_NON_SUPPORT_SCHEME))
+		return NULL;
+	auto_text text = url_part(url, CURLUPART_URL, 0);
+	return text ? strdup(text) : NULL;
+}
+
+static bool same_part(const CURLU *a, const CURLU *b, CURLUPart part)
+{
+	auto_text in_a = url_part(a, part, CURLU_DEFAULT_PORT);
+	auto_text in_b = url_part(b, part, CURLU_DEFAULT_PORT);
+	return in_a && in_b && strcasecmp(in_a, in_b) == 0;
+}
+
+/* RFC 6454 §5; no memory counts as another origin. */
+static bool same_origin(const char *a, const char *b)
+{
+	auto_url in_a = curl_url();
+	auto_url in_b = curl_url();
+	return in_a && in_b && !curl_url_set(in_a, CURLUPART_URL, a, 0) && !curl_url_set(in_b, CURLUPART_URL, b, 0) &&
+	       same_part(in_a, in_b, CURLUPART_SCHEME) && same_part(in_a, in_b, CURLUPART_HOST) &&
+	       same_part(in_a, in_b, CURLUPART_PORT);
+}
+
+/* Answers */
+
+/* NULL where it did not come or is empty. */
+static const char *answer_header(const struct http_transfer *t, const char *name)
+{
+	struct curl_header *header;
+	if (curl_easy_header(t->easy, name, 0, CURLH_HEADER, -1, &header) || !*header->value)
+		return NULL;
+	return header->value;
+}
+
+static long answer_status(const struct http_transfer *t)
+{
+	long status = 0;
+	curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+	return status;
+}
+
+/* The Location that an answer wants us to follow, or NULL. */
+static const char *answer_redirect(const struct http_transfer *t)
+{
+	switch (answer_status(t)) {
+	case 301:
+	case 302:
+	case 303:
+	case 307:
+	case 308:
+		return answer_header(t, "Location");
+	default:
+		return NULL;
+	}
+}
+
+/*
+ * RFC 9110 §10.2.3. A date is taken relative to the answer's own Date: a Pi without a battery clock may believe in any
+ * year.
+ */
+static int64_t answer_retry_after(const struct http_transfer *t)
+{
+	const int64_t most_s = 366 * 86400;
+	const char *text = answer_header(t, "Retry-After");
+	if (!text)
+		return -1;
+	int64_t wait_s;
+	if (strspn(text, "0123456789") == strlen(text)) {
+		wait_s = strtoll(text, NULL, 10);
+	} else {
+		int64_t until_s = curl_getdate(text, NULL);
+		if (until_s == -1)
+			return -1;
+		const char *date = answer_header(t, "Date");
+		int64_t now_s = date ? curl_getdate(date, NULL) : -1;
+		wait_s = until_s - (now_s == -1 ? clock_wall_ms() / 1000 : now_s);
+	}
+	return (wait_s < 0 ? 0 : wait_s > most_s ? most_s : wait_s) * 1000;
+}
+
+/* Failures */
+
+struct failure {
+	CURLcode code;
+	int error;
+	const char *cause;
+};
+
+static const struct failure failures[] = {
+	{ CURLE_COULDNT_RESOLVE_HOST, -EHOSTUNREACH, "dns" },
+	{ CURLE_OPERATION_TIMEDOUT, -ETIMEDOUT, "timeout" },
+	{ CURLE_FILESIZE_EXCEEDED, -EMSGSIZE, "too-large" },
+	{ CURLE_PARTIAL_FILE, -EPIPE, "truncated" },
+	{ CURLE_UNSUPPORTED_PROTOCOL, -EPROTO, "protocol" }, /* HTTP/0.9: not HTTP at all */
+	{ CURLE_WEIRD_SERVER_REPLY, -EPROTO, "protocol" },
+	{ CURLE_BAD_CONTENT_ENCODING, -EPROTO, "protocol" },
+	{ CURLE_SSL_CONNECT_ERROR, -EBADE, "tls" },
+	{ CURLE_PEER_FAILED_VERIFICATION, -EBADE, "tls" },
+	{ CURLE_SSL_CIPHER, -EBADE, "tls" },
+	{ CURLE_SSL_CERTPROBLEM, -EBADE, "tls" },
+	{ CURLE_SSL_CACERT_BADFILE, -EBADE, "tls" },
+	{ CURLE_SSL_ISSUER_ERROR, -EBADE, "tls" },
+	{ CURLE_SSL_INVALIDCERTSTATUS, -EBADE, "tls" },
+	{ CURLE_SSL_ENGINE_INITFAILED, -EBADE, "tls" },
+};
+
+static const struct failure stops[] = {
+	[STOP_BY_CALLER] = { CURLE_WRITE_ERROR, -ECANCELED, "canceled" },
+	[STOP_TOO_LARGE] = { CURLE_WRITE_ERROR, -EMSGSIZE, "too-large" },
+	[STOP_HEADERS] = { CURLE_WRITE_ERROR, -EPROTO, "protocol" },
+};
+
+static int os_errno(const struct http_transfer *t)
+{
+	long number = 0;
+	curl_easy_getinfo(t->easy, CURLINFO_OS_ERRNO, &number);
+	return (int)number;
+}
+
+static struct failure classify(const struct http_transfer *t, CURLcode code)
+{
+	if (t->stop != STOP_NONE)
+		return stops[t->stop];
+	if (code == CURLE_COULDNT_CONNECT && os_errno(t) == ECONNREFUSED)
+		return (struct failure){ code, -ECONNREFUSED, "refused" };
+	if (code == CURLE_OUT_OF_MEMORY && !t->head_complete)
+		return (struct failure){ code, -EPROTO, "protocol" };
+	/* curl 7.88 has no other code for a broken chunk than the one for a connection that broke. */
+	if (code == CURLE_RECV_ERROR && strstr(t->detail, "chunked-encoding"))
+		return (struct failure){ code, -EPROTO, "protocol" };
+	if (code == CURLE_RECV_ERROR && t->body_bytes > 0)
+		return (struct failure){ CURLE_PARTIAL_FILE, -EPIPE, "truncated" };
+	for (size_t i = 0; i < sizeof failures / sizeof *failures; i++)
+		if (failures[i].code == code)
+			return failures[i];
+	return (struct failure){ code, -EIO, "network" };
+}
+
+static void describe_timeout(const struct http_transfer *t, struct err *err)
+{
+	char limit[UNITS_TEXT_MAX];
+	curl_off_t sent_us = 0;
+	curl_easy_getinfo(t->easy, CURLINFO_PRETRANSFER_TIME_T, &sent_us);
+	units_duration(t->timeout_ms, limit);
+	if (sent_us == 0)
+		err_fail(err, 0, "no connection within %s",
+		         t->connect_timeout_ms < t->timeout_ms ? units_duration(t->connect_timeout_ms, limit) : limit);
+	else if (t->body_bytes == 0)
+		err_fail(err, 0, "no answer within %s", limit);
+	else
+		err_fail(err, 0, "the answer did not end within %s: %llu bytes came", limit,
+		         (unsigned long long)t->body_bytes);
+}
+
+static void describe_size(const struct http_transfer *t, struct err *err)
+{
+	unsigned long long most = t->max_body;
+	const char *length = answer_header(t, "Content-Length");
+	if (t->stop != STOP_TOO_LARGE && length)
+		err_fail(err, 0, "the answer has %.20s bytes; more than %llu are not taken", length, most);
+	else
+		err_fail(err, 0, "the answer goes on after %llu bytes; more than %llu are not taken",
+		         (unsigned long long)t->body_bytes, most);
+}
+
+static void describe_truncation(const struct http_transfer *t, struct err *err)
+{
+	curl_off_t length = -1;
+	curl_easy_getinfo(t->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
+	if (!t->head_complete)
+		err_fail(err, 0, "the answer ended within its headers");
+	else if (length >= 0)
+		err_fail(err, 0, "the answer ended after %llu of %lld bytes", (unsigned long long)t->body_bytes,
+		         (long long)length);
+	else
+		err_fail(err, 0, "the answer ended after %llu bytes, before its last chunk",
+		         (unsigned long long)t->body_bytes);
+}
+
+static void describe(const struct http_transfer *t, struct failure failure, struct err *err)
+{
+	switch (failure.error) {
+	case -ECANCELED:
+		err_fail(err, 0, "not wanted after %llu bytes", (unsigned long long)t->body_bytes);
+		return;
+	case -ETIMEDOUT:
+		describe_timeout(t, err);
+		return;
+	case -EMSGSIZE:
+		describe_size(t, err);
+		return;
+	case -EPIPE:
+		describe_truncation(t, err);
+		return;
+	case -ECONNREFUSED:
+		err_fail(err, 0, "connection refused");
+		return;
+	default:
+		break;
+	}
+	if (t->stop == STOP_HEADERS)
+		err_fail(err, 0, "more than %d bytes of headers", HEADERS_MAX);
+	else if (failure.code == CURLE_OUT_OF_MEMORY && failure.error == -EPROTO)
+		err_fail(err, 0, "a header line that is too long (or out of memory)"); /* one code for both */
+	else if (failure.code == CURLE_COULDNT_CONNECT && os_errno(t))
+		err_fail(err, 0, "no connection: %s", strerror(os_errno(t)));
+	else
+		err_fail(err, 0, "%s", *t->detail ? t->detail : curl_easy_strerror(failure.code));
+}
+
+static void name_the_request(const struct http_transfer *t, struct err *err)
+{
+	if (t->redirects > 0) {
+		char *shown = http_show_url(t->url);
+		err_prefix(err, "GET %.160s, redirected to %.160s", t->first_shown, shown ? shown : "");
+		free(shown);
+	} else {
+		err_prefix(err, "GET %.320s", t->first_shown);
+	}
+}
+
+/* The end of a transfer */
+
+static void transfer_free(struct http_transfer *t)
+{
+	if (t->easy)
+		curl_easy_cleanup(t->easy);
+	curl_slist_free_all(t->headers);
+	free(t->first_shown);
+	free(t->url);
+	free(t);
+}
+
+static void deliver(struct http_transfer *t, struct failure failure, struct err *err)
+{
+	char *type = NULL;
+	curl_easy_getinfo(t->easy, CURLINFO_CONTENT_TYPE, &type);
+	const char *encoding = answer_header(t, "Content-Encoding");
+	if (failure.error)
+		name_the_request(t, err);
+	const struct http_answer answer = {
+		.error = failure.error,
+		.cause = failure.cause,
+		.text = err->text,
+		.status = answer_status(t),
+		.retry_after_ms = answer_retry_after(t),
+		.content_type = type ? type : "",
+		.content_encoding = encoding && strcasecmp(encoding, "identity") != 0 ? encoding : "",
+		.body_bytes = t->body_bytes,
+	};
+	t->http->active--;
+	t->on_done(t->arg, &answer);
+	transfer_free(t);
+}
+
+static uint64_t now_ms(void)
+{
+	return uv_hrtime() / 1000000;
+}
+
+/* Sets what differs from hop to hop and hands the transfer to curl, which begins with it in the loop. 0 or -ENOMEM. */
+static int hop(struct http_transfer *t)
+{
+	uint64_t now = now_ms();
+	int failed = 0;
+	t->body_bytes = 0;
+	t->head_complete = false;
+	*t->detail = '\0';
+	failed |= curl_easy_setopt(t->easy, CURLOPT_URL, t->url);
+	failed |= curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, t->headers);
+	/* 0 would mean: for ever. */
+	failed |= curl_easy_setopt(t->easy, CURLOPT_TIMEOUT_MS, now < t->end_ms ? (long)(t->end_ms - now) : 1L);
+	return failed || curl_multi_add_handle(t->http->multi, t->easy) ? -ENOMEM : 0;
+}
+
+/* 0 where the next hop is under way; else err says why not. */
+static int follow(struct http_transfer *t, const char *location, struct err *err)
+{
+	if (t->redirects == REDIRECTS_MAX)
+		return err_fail(err, -EPROTO, "more than %d redirects", REDIRECTS_MAX);
+	char *to = resolve(t->url, location);
+	if (!to)
+		return err_fail(err, -EPROTO, "redirected to something that is no URL");
+	int r = http_check_redirect(t->url, to, err);
+	if (r) {
+		free(to);
+		err_prefix(err, "redirect refused");
+		return r;
+	}
+	if (!same_origin(t->url, to)) {
+		curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, NULL);
+		curl_slist_free_all(t->headers);
+		t->headers = NULL;
+	}
+	free(t->url);
+	t->url = to;
+	t->redirects++;
+	r = hop(t);
+	return r ? err_fail(err, r, "out of memory") : 0;
+}
+
+/* Curl has ended a transfer, well or not. */
+static void finish(struct http_transfer *t, CURLcode code)
+{
+	struct err err = { .text = "" };
+	struct failure failure = { 0 };
+	curl_multi_remove_handle(t->http->multi, t->easy);
+	if (code == CURLE_OK && !t->head_complete)
+		code = CURLE_PARTIAL_FILE; /* curl 7.88 takes headers without an end for an answer */
+	const char *location = code == CURLE_OK ? answer_redirect(t) : NULL;
+	if (location) {
+		failure.error = follow(t, location, &err);
+		if (failure.error == 0)
+			return;
+		failure.cause = "redirect";
+	} else if (code != CURLE_OK) {
+		failure = classify(t, code);
+		describe(t, failure, &err);
+	}
+	deliver(t, failure, &err);
+}
+
+/* Curl on libuv */
+
+static void sweep_cancelled(struct http *http)
+{
+	while (http->cancelled) {
+		struct http_transfer *t = http->cancelled;
+		http->cancelled = t->next;
+		curl_multi_remove_handle(http->multi, t->easy);
+		transfer_free(t);
+	}
+}
+
+static void reap(struct http *http)
+{
+	CURLMsg *message;
+	int left;
+	while ((message = curl_multi_info_read(http->multi, &left))) {
+		struct http_transfer *t = NULL;
+		curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&t);
+		finish(t, message->data.result);
+	}
+}
+
+static void act(struct http *http, curl_socket_t fd, int flags)
+{
+	int running;
+	http->in_curl = true;
+	curl_multi_socket_action(http->multi, fd, flags, &running);
+	http->in_curl = false;
+	sweep_cancelled(http);
+	reap(http);
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+	act(container_of(timer, struct http, timer), CURL_SOCKET_TIMEOUT, 0);
+}
+
+static void on_poll(uv_poll_t *poll, int status, int events)
+{
+	struct http_socket *socket = container_of(poll, struct http_socket, poll);
+	int flags = status < 0 ? CURL_CSELECT_ERR : 0;
+	if (events & UV_READABLE)
+		flags |= CURL_CSELECT_IN;
+	if (events & UV_WRITABLE)
+		flags |= CURL_CSELECT_OUT;
+	act(socket->http, socket->fd, flags);
+}
+
+static int on_curl_timer(CURLM *multi, long timeout_ms, void *arg)
+{
+	(void)multi;
+	struct http *http = arg;
+	if (http->on_closed)
+		return 0;
+	if (timeout_ms < 0)
+		uv_timer_stop(&http->timer);
+	else
+		uv_timer_start(&http->timer, on_timer, (uint64_t)timeout_ms, 0);
+	return 0;
+}
+
+static void free_when_closed(struct http *http)
+{
+	if (http->multi || http->sockets > 0)
+		return;
+	void (*on_closed)(void *arg) = http->on_closed;
+	void *arg = http->arg;
+	free(http->user_agent);
+	free(http);
+	curl_global_cleanup();
+	on_closed(arg);
+}
+
+static void on_poll_closed(uv_handle_t *handle)
+{
+	struct http_socket *socket = container_of(handle, struct http_socket, poll);
+	struct http *http = socket->http;
+	free(socket);
+	http->sockets--;
+	free_when_closed(http);
+}
+
+static struct http_socket *socket_new(struct http *http, curl_socket_t fd)
+{
+	struct http_socket *socket = calloc(1, sizeof *socket);
+	if (!socket)
+		return NULL;
+	if (uv_poll_init_socket(http->loop, &socket->poll, fd)) {
+		free(socket);
+		return NULL;
+	}
+	socket->fd = fd;
+	socket->http = http;
+	http->sockets++;
+	curl_multi_assign(http->multi, fd, socket);
+	return socket;
+}
+
+static int on_curl_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *known)
+{
+	(void)easy;
+	struct http *http = arg;
+	struct http_socket *socket = known;
+	if (what == CURL_POLL_REMOVE) {
+		if (socket)
+			uv_close((uv_handle_t *)&socket->poll, on_poll_closed);
+		curl_multi_assign(http->multi, fd, NULL);
+		return 0;
+	}
+	if (!socket)
+		socket = socket_new(http, fd);
+	if (!socket)
+		return 0; /* the transfer runs into its timeout; -1 would end the client for good */
+	int events = 0;
+	if (what & CURL_POLL_IN)
+		events |= UV_READABLE;
+	if (what & CURL_POLL_OUT)
+		events |= UV_WRITABLE;
+	uv_poll_start(&socket->poll, events, on_poll);
+	return 0;
+}
+
+static bool is_blank(const char *line, size_t len)
+{
+	return len > 0 && line[len - 1] == '\n' && (len == 1 || (len == 2 && line[0] == '\r'));
+}
+
+/* Returning another number than size * n makes curl stop. */
+static size_t on_curl_header(char *data, size_t size, size_t n, void *arg)
+{
+	struct http_transfer *t = arg;
+	size_t len = size * n;
+	if (t->stop != STOP_NONE)
+		return 0;
+	if (len > HEADERS_MAX - t->header_bytes) {
+		t->stop = STOP_HEADERS;
+		return 0;
+	}
+	t->header_bytes += len;
+	t->head_complete |= is_blank(data, len) && answer_status(t) >= 200;
+	return len;
+}
+
+static size_t on_curl_body(char *data, size_t size, size_t n, void *arg)
+{
+	struct http_transfer *t = arg;
+	size_t len = size * n;
+	if (t->stop != STOP_NONE)
+		return 0;
+	if (len > t->max_body - t->body_bytes) {
+		t->stop = STOP_TOO_LARGE;
+		return 0;
+	}
+	t->body_bytes += len;
+	if (answer_redirect(t))
+		return len;
+	int refused = t->on_body(t->arg, answer_status(t), data, len);
+	if (t->stop == STOP_NONE && refused)
+		t->stop = STOP_BY_CALLER;
+	return t->stop == STOP_NONE ? len : 0;
+}
+
+/* Public functions */
+
+static int setup(struct http_transfer *t)
+{
+	const char *ca_file = t->http->ca_file;
+	int failed = 0;
+#define SET(option, value) failed |= curl_easy_setopt(t->easy, CURLOPT_##option, value)
+	SET(PRIVATE, t);
+	SET(ERRORBUFFER, t->detail);
+	SET(NOSIGNAL, 1L);
+	SET(QUICK_EXIT, 1L); /* else ending a transfer waits for a resolver that hangs */
+	SET(HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+	SET(PROTOCOLS_STR, "http,https");
+	SET(FOLLOWLOCATION, 0L);
+	SET(PROXY, "");
+	SET(NETRC, (long)CURL_NETRC_IGNORED);
+	SET(CAINFO, ca_file); /* a bundle costs 0.8 MB, a folder is read as needed */
+	SET(CAPATH, ca_file ? NULL : CA_FOLDER);
+	SET(SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+	SET(USERAGENT, t->http->user_agent);
+	SET(BUFFERSIZE, BUFFER_SIZE);
+	SET(CONNECTTIMEOUT_MS, (long)t->connect_timeout_ms);
+	SET(MAXFILESIZE_LARGE, (curl_off_t)t->max_body); /* by Content-Length; what comes is counted by us */
+	SET(HEADERFUNCTION, on_curl_header);
+	SET(HEADERDATA, t);
+	SET(WRITEFUNCTION, on_curl_body);
+	SET(WRITEDATA, t);
+#undef SET
+	return failed ? -ENOMEM : 0;
+}
+
+static int copy_headers(struct http_transfer *t, const char *const *headers)
+{
+	for (; headers && *headers; headers++) {
+		struct curl_slist *longer = curl_slist_append(t->headers, *headers);
+		if (!longer)
+			return -ENOMEM;
+		t->headers = longer;
+	}
+	return 0;
+}
+
+int http_new(uv_loop_t *loop, const char *user_agent, struct http **ret_http)
+{
+	struct http *http = calloc(1, sizeof *http);
+	if (!http)
+		return -ENOMEM;
+	if (curl_global_init(CURL_GLOBAL_DEFAULT)) {
+		free(http);
+		return -ENOMEM;
+	}
+	http->loop = loop;
+	http->ca_file = getenv("SSL_CERT_FILE");
+	http->user_agent = strdup(user_agent);
+	http->multi = curl_multi_init();
+	if (!http->user_agent || !http->multi) {
+		curl_multi_cleanup(http->multi);
+		curl_global_cleanup();
+		free(http->user_agent);
+		free(http);
+		return -ENOMEM;
+	}
+	curl_multi_setopt(http->multi, CURLMOPT_SOCKETFUNCTION, on_curl_socket);
+	curl_multi_setopt(http->multi, CURLMOPT_SOCKETDATA, http);
+	curl_multi_setopt(http->multi, CURLMOPT_TIMERFUNCTION, on_curl_timer);
+	curl_multi_setopt(http->multi, CURLMOPT_TIMERDATA, http);
+	curl_multi_setopt(http->multi, CURLMOPT_MAXCONNECTS, CONNECTIONS_MAX);
+	uv_timer_init(loop, &http->timer);
+	*ret_http = http;
+	return 0;
+}
+
+int http_start(struct http *http, const struct http_request *request, struct http_transfer **ret_transfer,
+               struct err *err)
+{
+	assert(!http->in_curl && !http->on_closed && strcmp(request->method, "GET") == 0);
+	int r = http_check_url(request->url, err);
+	if (r)
+		return r;
+	struct http_transfer *t = calloc(1, sizeof *t);
+	if (!t)
+		return err_fail(err, -ENOMEM, "out of memory");
+	t->http = http;
+	t->connect_timeout_ms = request->connect_timeout_ms;
+	t->timeout_ms = request->timeout_ms;
+	t->end_ms = now_ms() + (uint64_t)request->timeout_ms;
+	t->max_body = request->max_body;
+	t->on_body = request->on_body;
+	t->on_done = request->on_done;
+	t->arg = request->arg;
+	t->easy = curl_easy_init();
+	t->url = strdup(request->url);
+	t->first_shown = http_show_url(request->url);
+	if (!t->easy || !t->url || !t->first_shown || copy_headers(t, request->headers) || setup(t) || hop(t)) {
+		transfer_free(t);
+		return err_fail(err, -ENOMEM, "out of memory");
+	}
+	http->active++;
+	*ret_transfer = t;
+	return 0;
+}
+
+void http_cancel(struct http_transfer *transfer)
+{
+	struct http *http = transfer->http;
+	http->active--;
+	if (http->in_curl) {
+		transfer->stop = STOP_CANCELLED;
+		transfer->next = http->cancelled;
+		http->cancelled = transfer;
+		return;
+	}
+	curl_multi_remove_handle(http->multi, transfer->easy);
+	transfer_free(transfer);
+}
+
+size_t http_active(const struct http *http)
+{
+	return http->active;
+}
+
+/* Not in http_close itself, which an on_done may call: there reap still uses the multi. */
+static void on_timer_closed(uv_handle_t *handle)
+{
+	struct http *http = container_of(handle, struct http, timer);
+	curl_multi_cleanup(http->multi); /* may still take sockets away */
+	http->multi = NULL;
+	free_when_closed(http);
+}
+
+void http_close(struct http *http, void (*on_closed)(void *arg), void *arg)
+{
+	assert(http->active == 0 && !http->on_closed);
+	http->on_closed = on_closed;
+	http->arg = arg;
+	uv_close((uv_handle_t *)&http->timer, on_timer_closed);
+}

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * All HTTP that Millrace asks for, sources and later stores and jobs: libcurl's multi interface on libuv. One client
+ * per process, owned by agent/. Loop thread only. HTTP/1.1; TLS is verified always, against the system's CA folder or,
+ * where the environment has SSL_CERT_FILE, against that file alone. Redirects (301, 302, 303, 307, 308) are followed
+ * for GET alone, at most 5, and never from https to http (RFC 9110 §15.4); the caller sees only the last answer. Only
+ * http and https are spoken. No credential is kept, no cookie, no .netrc; proxies of the environment are not used.
+ * Headers of our own go to the origin that was asked and to no other. Timeouts are real time, also where base/clock is
+ * driven by a test. The process must ignore SIGPIPE: a TLS peer that goes away would raise it.
+ */
+#ifndef BASE_HTTP_H
+#define BASE_HTTP_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "base/err.h"
+
+struct http;
+struct http_transfer;
+
+struct http_answer {
+	int error;              /* 0: complete, whatever its status; else -errno: -ETIMEDOUT, -EMSGSIZE (over max_body),
+	                           -EPROTO (broken HTTP, redirect refused), -EBADE (TLS), -EPIPE (cut short), -ECANCELED
+	                           (on_body refused), -ECONNREFUSED, -EHOSTUNREACH (no such name), -EIO */
+	const char *cause;      /* of an error, one word that does not change with numbers: "timeout", "too-large",
+	                           "truncated", "tls", "refused", "dns", "redirect", "protocol", "canceled", "network" */
+	const char *text;       /* of an error, in full: `GET https://host/path: the answer ended after 512 of 1243
+	                           bytes`; the URL without query and user info */
+	long status;            /* 0 where none came */
+	int64_t retry_after_ms; /* from Retry-After, both forms (RFC 9110 §10.2.3); -1 where none came */
+	const char *content_type;     /* "" where none came */
+	const char *content_encoding; /* "" where none came or "identity" */
+	uint64_t body_bytes;          /* as they came over the wire, without the framing of chunks */
+};
+
+struct http_request {
+	const char *method;         /* "GET"; no other yet */
+	const char *url;            /* http or https; copied */
+	const char *const *headers; /* "Name: value", ended by NULL; copied; NULL: none of our own but User-Agent */
+	int64_t connect_timeout_ms;
+	int64_t timeout_ms; /* over all, redirects included */
+	uint64_t max_body;  /* bytes of one answer's body */
+
+	/*
+	 * Bytes of the body of the answer that is not a followed redirect, as they arrive; borrowed. Anything but 0
+	 * ends the transfer with -ECANCELED. May cancel any transfer, this one too; may not start one.
+	 */
+	int (*on_body)(void *arg, long status, const void *data, size_t len);
+
+	/* The end, exactly once unless cancelled, never from within http_start; answer is borrowed. The transfer is
+	 * gone. */
+	void (*on_done)(void *arg, const struct http_answer *answer);
+	void *arg;
+};
+
+/* 0 or -errno. user_agent is copied. */
+int http_new(uv_loop_t *loop, const char *user_agent, struct http **ret_http);
+
+/* 0 or -ENOMEM, -EINVAL (http_check_url; err says why). */
+int http_start(struct http *http, const struct http_request *request, struct http_transfer **ret_transfer,
+               struct err *err);
+
+/* Ends it at once, without on_done. Does not wait for a resolver that hangs. */
+void http_cancel(struct http_transfer *transfer);
+
+/* How many transfers are under way. */
+size_t http_active(const struct http *http);
+
+/*
+ * 0, -ENOMEM, or -EINVAL with what is wrong: not a URL, no http or https, a user or password inside (they would show in
+ * logs and lists of processes).
+ */
+int http_check_url(const char *url, struct err *err);
+
+/* The URL without query, fragment, user and password, where secrets may stand: for people. The caller frees it; NULL
+ * where it is no URL, or for want of memory. */
+char *http_show_url(const char *url);
+
+/* Whether an answer of `from` may lead to `to`: 0, -ENOMEM, or -EPROTO with what is wrong (http_check_url, or from
+ * https to http, RFC 9110 §15.4). */
+int http_check_redirect(const char *from, const char *to, struct err *err);
+
+/* All transfers must be gone. on_closed comes when every handle is closed; the client is freed then. */
+void http_close(struct http *http, void (*on_closed)(void *arg), void *arg);
+
+#endif
