@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Start order is the architecture: the buffer first, then what takes from it (the courier), then what gives to it (the
+ * collectors), last the API. It ends the other way round.
+ */
+#include "agent/agent.h"
+
+#include <errno.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/daemon.h"
+#include "base/clock.h"
+#include "base/container.h"
+#include "base/log.h"
+#include "board/board.h"
+#include "buffer/chunk.h"
+#include "cli/cli.h"
+
+#define SPREAD_MS   30000 /* within which the first polls of all sources begin */
+#define DEADLINE_MS 900   /* of a stop: interface.md promises a second */
+
+static bool all_idle(const struct agent *a)
+{
+	return worker_idle(a->worker) && courier_idle(a->courier) && http_active(a->http) == 0;
+}
+
+static void on_tick(uv_timer_t *timer)
+{
+	(void)timer; /* the loop has woken; on_prepare does the rest */
+}
+
+/* Rings what is due, then has the loop sleep until the next alarm, or a driven clock jump there. */
+static void on_prepare(uv_prepare_t *prepare)
+{
+	struct agent *a = container_of(prepare, struct agent, prepare);
+	int64_t next;
+
+	alarms_ring(&a->alarms, clock_mono_ms());
+	next = alarms_next(&a->alarms);
+	uv_update_time(&a->loop);
+	if (all_idle(a) && clock_skip(next))
+		uv_timer_start(&a->tick, on_tick, 0, 0);
+	else
+		uv_timer_start(&a->tick, on_tick, (uint64_t)clock_sleep_ms(next), 0);
+}
+
+static void on_committed(void *arg)
+{
+	struct agent *a = arg;
+
+	if (a->courier && !a->stopping)
+		courier_nudge(a->courier);
+}
+
+static int exit_status(int r)
+{
+	switch (r) {
+	case -ENOENT:
+	case -ENOTDIR:
+	case -EACCES:
+	case -EPERM:
+		return CLI_CANTCREAT;
+	case -EBUSY:
+	case -EADDRINUSE:
+		return CLI_TEMPFAIL;
+	case -EBADMSG:
+	case -EPROTONOSUPPORT:
+		return CLI_DATA;
+	default:
+		return CLI_ATTENTION;
+	}
+}
+
+static int open_queue(struct agent *a, struct err *err)
+{
+	char boot_id[BOARD_BOOT_ID];
+	struct queue_identity identity = { .device = a->config->device, .kernel_boot_id = boot_id };
+	int r = board_boot_id("", boot_id, err);
+
+	return r < 0 ? r : queue_open(a->config->buffer_path, &identity, &a->queue, err);
+}
+
+static void fill_route(struct queue_route *route, const struct config_batch *batch, const struct option_names *stores)
+{
+	route->max_bytes = batch->max_bytes;
+	route->max_records = batch->max_records;
+	route->max_age_ms = batch->max_age_ms;
+	route->stores = stores ? (const char *const *)stores->names : NULL;
+	route->n_stores = stores ? stores->n : 0;
+}
+
+static int configure_queue(struct agent *a, struct err *err)
+{
+	const struct config *config = a->config;
+	const char **stores = calloc(config->n_stores + 1, sizeof *stores);
+	struct queue_route *routes = calloc(config->n_sources + 1, sizeof *routes);
+	struct queue_route fallback = { 0 };
+	int r = -ENOMEM;
+
+	if (stores && routes) {
+		for (size_t i = 0; i < config->n_stores; i++)
+			stores[i] = config->stores[i].name;
+		for (size_t i = 0; i < config->n_sources; i++) {
+			const struct config_source *source = &config->sources[i];
+
+			snprintf(routes[i].source, sizeof routes[i].source, "%s", source->name);
+			fill_route(&routes[i], &source->batch, &source->stores);
+		}
+		fill_route(&fallback, &config->batch, NULL);
+		r = queue_configure(a->queue, stores, config->n_stores, routes, config->n_sources, &fallback, err);
+	}
+	free(stores);
+	free(routes);
+	return r;
+}
+
+static int make_source(struct agent *a, size_t i)
+{
+	const struct config_source *config = &a->config->sources[i];
+	struct agent_source *source = &a->sources[i];
+	const struct collector_env env = { .http = a->http, .alarms = &a->alarms };
+	size_t full = config->batch.max_bytes < CHUNK_FULL ? (size_t)config->batch.max_bytes : CHUNK_FULL;
+
+	source->config = config;
+	source->sink = intake_sink(a->intake, config->name, full);
+	if (!source->sink)
+		return -ENOMEM;
+	return config->enabled ? config->kind->new (&env, config->settings, source->sink, &source->collector) : 0;
+}
+
+/* The first polls are spread out, so that many sources do not begin in one moment. */
+static int start_sources(struct agent *a)
+{
+	size_t n = a->config->n_sources;
+
+	a->sources = calloc(n + 1, sizeof *a->sources);
+	if (!a->sources)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++) {
+		int r = make_source(a, i);
+
+		if (r < 0)
+			return r;
+	}
+	for (size_t i = 0; i < n; i++) {
+		struct collector *collector = a->sources[i].collector;
+
+		if (collector)
+			collector->ops->start(collector, (int64_t)i * SPREAD_MS / (int64_t)n);
+	}
+	return 0;
+}
+
+static void closed_one(void *arg)
+{
+	struct agent *a = arg;
+
+	a->open--;
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+	closed_one(handle->data);
+}
+
+static void close_handle(struct agent *a, uv_handle_t *handle)
+{
+	handle->data = a;
+	a->open++;
+	uv_close(handle, on_handle_closed);
+}
+
+/* Durable is durable: what hangs now (a disk, a resolver) may hang without us. */
+static void on_deadline(uv_timer_t *timer)
+{
+	(void)timer;
+	log_warning("agent.hung", "stopped without waiting for a disk that does not answer");
+	_exit(CLI_OK);
+}
+
+static void run_until_closed(struct agent *a)
+{
+	while (a->open)
+		uv_run(&a->loop, UV_RUN_ONCE);
+}
+
+/* No new answers; those that are complete still become durable, unless the buffer is failing. */
+static void stop_sources(struct agent *a)
+{
+	for (size_t i = 0; a->sources && i < a->config->n_sources; i++) {
+		struct collector *collector = a->sources[i].collector;
+
+		if (collector)
+			collector->ops->free(collector);
+		a->sources[i].collector = NULL;
+		if (a->sources[i].sink)
+			a->sources[i].sink->on_settled = NULL;
+	}
+	while (a->reads || (!intake_idle(a->intake) && !intake_error(a->intake)[0]))
+		uv_run(&a->loop, UV_RUN_ONCE);
+}
+
+static void stop(struct agent *a)
+{
+	a->stopping = true;
+	uv_prepare_stop(&a->prepare); /* no alarm rings from here on */
+	uv_timer_start(&a->deadline, on_deadline, DEADLINE_MS, 0);
+	stop_sources(a);
+	backend_stop(a);
+	a->open++;
+	courier_close(a->courier, closed_one, a);
+	if (a->api) {
+		a->open++;
+		api_close(a->api, closed_one, a);
+	}
+	a->open++;
+	http_close(a->http, closed_one, a);
+	run_until_closed(a);
+	a->open++;
+	worker_close(a->worker, closed_one, a);
+	close_handle(a, (uv_handle_t *)&a->prepare);
+	close_handle(a, (uv_handle_t *)&a->tick);
+	close_handle(a, (uv_handle_t *)&a->sigterm);
+	close_handle(a, (uv_handle_t *)&a->sigint);
+	run_until_closed(a);
+	queue_close(a->queue);
+	close_handle(a, (uv_handle_t *)&a->deadline);
+	run_until_closed(a);
+	intake_free(a->intake);
+	free(a->sources);
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+	struct agent *a = container_of(handle->loop, struct agent, loop);
+
+	if (!a->stopping)
+		log_notice("agent.stopping", "%s", number == SIGTERM ? "SIGTERM" : "SIGINT");
+	a->stopping = true;
+	uv_stop(&a->loop);
+}
+
+static int start_loop(struct agent *a)
+{
+	int r = uv_loop_init(&a->loop);
+
+	if (r < 0)
+		return r;
+	uv_prepare_init(&a->loop, &a->prepare);
+	uv_timer_init(&a->loop, &a->tick);
+	uv_timer_init(&a->loop, &a->deadline);
+	uv_signal_init(&a->loop, &a->sigterm);
+	uv_signal_init(&a->loop, &a->sigint);
+	r = uv_signal_start(&a->sigterm, on_signal, SIGTERM);
+	if (r == 0)
+		r = uv_signal_start(&a->sigint, on_signal, SIGINT);
+	return r;
+}
+
+static int start_parts(struct agent *a, struct err *err)
+{
+	int r = worker_start(&a->loop, "buffer", &a->worker);
+
+	if (r == 0)
+		r = http_new(&a->loop, "millrace/" MILLRACE_VERSION, &a->http);
+	if (r == 0)
+		r = courier_new(&a->loop, a->config, a->queue, a->worker, &a->alarms, &a->courier);
+	if (r == 0) {
+		a->intake = intake_new(a->queue, a->worker, &a->alarms, backend_on_report, on_committed, a);
+		r = a->intake ? start_sources(a) : -ENOMEM;
+	}
+	if (r < 0)
+		return err_fail(err, r, "cannot start: %s", strerror(-r));
+	uv_prepare_start(&a->prepare, on_prepare);
+	return api_start(&a->loop, a->config->socket, &agent_backend, a, &a->api, err);
+}
+
+static int start_agent(struct agent *a, struct err *err)
+{
+	int r = open_queue(a, err);
+
+	if (r == 0)
+		r = configure_queue(a, err);
+	if (r == 0)
+		r = start_loop(a);
+	return r == 0 ? start_parts(a, err) : r;
+}
+
+/* A start that was refused: by the buffer or its configuration, or, with all the rest running, by the API's socket. */
+static void undo_start(struct agent *a)
+{
+	if (a->sources)
+		stop(a);
+	else
+		queue_close(a->queue);
+	free(a);
+}
+
+/* One arena and small thresholds: four busy threads cost 700 KB otherwise (mallopt(3)). */
+static void tune_memory(void)
+{
+	mallopt(M_ARENA_MAX, 1);
+	mallopt(M_MMAP_THRESHOLD, 64 * 1024);
+	mallopt(M_TRIM_THRESHOLD, 64 * 1024);
+	mallopt(M_TOP_PAD, 16 * 1024);
+}
+
+int agent_run(const struct config *config)
+{
+	struct agent *a = calloc(1, sizeof *a);
+	struct err err = { "" };
+	int r;
+
+	if (!a)
+		return CLI_ATTENTION;
+	tune_memory();
+	signal(SIGPIPE, SIG_IGN);
+	log_init(config->log);
+	a->config = config;
+	a->started_ms = clock_wall_ms();
+	r = start_agent(a, &err);
+	if (r < 0) {
+		log_error("agent.refused", "%s", err.text);
+		undo_start(a);
+		return exit_status(r);
+	}
+	log_notice("agent.started", "millrace %s on %s: sources: %zu, stores: %zu, buffer %s", MILLRACE_VERSION,
+	           config->device, config->n_sources, config->n_stores, config->buffer_path);
+	if (!a->stopping)
+		uv_run(&a->loop, UV_RUN_DEFAULT);
+	stop(a);
+	r = uv_loop_close(&a->loop);
+	log_notice("agent.stopped", "%s", r == 0 ? "all closed" : uv_strerror(r));
+	free(a);
+	return CLI_OK;
+}

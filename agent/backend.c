@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the API asks, answered from the daemon's parts: at once, after a poll, after a flush, or by the buffer's worker.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/daemon.h"
+#include "base/container.h"
+
+#define READS_MAX   8         /* API reads that may queue behind the writer */
+#define LINES_MAX   (4 << 20) /* bytes of records in one answer */
+#define BATCHES_MAX 500       /* in one answer */
+
+struct poll_wait {
+	struct api_call *call;
+	char source[UNITS_NAME_MAX];
+	struct poll_wait *next;
+};
+
+static struct agent_source *find_source(const struct agent *a, const char *name)
+{
+	for (size_t i = 0; i < a->config->n_sources; i++)
+		if (strcmp(a->config->sources[i].name, name) == 0)
+			return &a->sources[i];
+	return NULL;
+}
+
+static void answer_unknown(const struct agent *a, const char *source, struct api_call *call)
+{
+	size_t n = a->config->n_sources;
+	const char **names = calloc(n + 1, sizeof *names);
+	const char *nearest = NULL;
+
+	for (size_t i = 0; names && i < n; i++)
+		names[i] = a->config->sources[i].name;
+	if (names)
+		nearest = units_nearest(source, names, n);
+	if (nearest)
+		api_answer_problem(call, 404, "there is no source \"%s\"; did you mean \"%s\"?", source, nearest);
+	else
+		api_answer_problem(call, 404, "there is no source \"%s\"; `millrace show sources` lists them", source);
+	free(names);
+}
+
+static int backend_status(void *agent, struct status_view *ret_view)
+{
+	return status_fill(agent, ret_view);
+}
+
+static void answer_report(struct api_call *call, const char *source, const struct intake_report *report)
+{
+	json_t *body = json_pack("{s:s, s:s, s:I, s:I, s:s}", "source", source, "outcome",
+	                         sink_outcome_names[report->outcome], "records", (json_int_t)report->records,
+	                         "first_seq", (json_int_t)report->first_seq, "text", report->text);
+
+	if (body)
+		api_answer(call, body);
+	else
+		api_answer_problem(call, 500, "the answer could not be written");
+}
+
+void backend_on_report(void *agent, const char *source, const struct intake_report *report)
+{
+	struct agent *a = agent;
+
+	for (struct poll_wait **at = &a->waits; *at;) {
+		struct poll_wait *wait = *at;
+
+		if (strcmp(wait->source, source) != 0) {
+			at = &wait->next;
+			continue;
+		}
+		*at = wait->next;
+		answer_report(wait->call, source, report);
+		free(wait);
+	}
+}
+
+void backend_stop(struct agent *a)
+{
+	while (a->waits) {
+		struct poll_wait *wait = a->waits;
+
+		a->waits = wait->next;
+		api_answer_problem(wait->call, 503, "the daemon ends");
+		free(wait);
+	}
+}
+
+static void backend_poll(void *agent, const char *name, struct api_call *call)
+{
+	struct agent *a = agent;
+	struct agent_source *source = find_source(a, name);
+	struct poll_wait *wait;
+
+	if (!source) {
+		answer_unknown(a, name, call);
+		return;
+	}
+	if (!source->collector) {
+		api_answer_problem(call, 409, "source \"%s\" is disabled; set enabled = true and restart", name);
+		return;
+	}
+	if (intake_error(a->intake)[0]) {
+		api_answer_problem(call, 503, "the buffer takes nothing now: %s", intake_error(a->intake));
+		return;
+	}
+	wait = calloc(1, sizeof *wait);
+	if (!wait) {
+		api_answer_problem(call, 503, "no memory");
+		return;
+	}
+	wait->call = call;
+	snprintf(wait->source, sizeof wait->source, "%s", name);
+	wait->next = a->waits;
+	a->waits = wait;
+	source->collector->ops->poll(source->collector);
+}
+
+static void on_flushed(void *arg, int status, uint64_t batches, bool delivered, const char *text)
+{
+	struct api_call *call = arg;
+	json_t *body;
+
+	if (status < 0) {
+		api_answer_problem(call, 503, "sealed %llu batches; not delivered: %s", (unsigned long long)batches,
+		                   text);
+		return;
+	}
+	body = json_pack("{s:I, s:b}", "batches", (json_int_t)batches, "delivered", delivered);
+	if (body)
+		api_answer(call, body);
+	else
+		api_answer_problem(call, 500, "the answer could not be written");
+}
+
+static void backend_flush(void *agent, bool wait, struct api_call *call)
+{
+	struct agent *a = agent;
+
+	if (courier_flush(a->courier, wait, on_flushed, call) < 0)
+		api_answer_problem(call, 503, "no memory");
+}
+
+/* A read that queues behind the writer. */
+struct read {
+	struct job job;
+	struct agent *agent;
+	struct api_call *call;
+	char source[UNITS_NAME_MAX]; /* "": the batches */
+	size_t n;
+	int status;
+	struct err err;
+	struct bytes lines;
+	struct batch *batches;
+};
+
+static void read_work(struct job *job)
+{
+	struct read *read = container_of(job, struct read, job);
+
+	if (read->source[0])
+		read->status = queue_tail(read->agent->queue, read->source, read->n, &read->lines, &read->err);
+	else
+		read->status = queue_batches(read->agent->queue, read->batches, read->n, &read->err);
+}
+
+static void answer_read(struct read *read)
+{
+	json_t *body;
+
+	if (read->status < 0) {
+		api_answer_problem(read->call, 503, "%s", read->err.text);
+		return;
+	}
+	if (read->source[0]) {
+		api_answer_lines(read->call, &read->lines);
+		return;
+	}
+	body = view_batches(read->batches, (size_t)read->status);
+	if (body)
+		api_answer(read->call, body);
+	else
+		api_answer_problem(read->call, 500, "the answer could not be written");
+}
+
+static void on_read_done(struct job *job)
+{
+	struct read *read = container_of(job, struct read, job);
+
+	read->agent->reads--;
+	answer_read(read);
+	bytes_done(&read->lines);
+	free(read->batches);
+	free(read);
+}
+
+/* NULL where it was answered already. */
+static struct read *new_read(struct agent *a, struct api_call *call)
+{
+	struct read *read = a->reads < READS_MAX ? calloc(1, sizeof *read) : NULL;
+
+	if (!read) {
+		api_answer_problem(call, 503, "too many reads at once; try again");
+		return NULL;
+	}
+	read->job = (struct job){ .work = read_work, .done = on_read_done };
+	read->agent = a;
+	read->call = call;
+	read->status = -ECANCELED;
+	snprintf(read->err.text, sizeof read->err.text, "the daemon ends");
+	bytes_init(&read->lines, LINES_MAX);
+	a->reads++;
+	return read;
+}
+
+static void backend_batches(void *agent, struct api_call *call)
+{
+	struct agent *a = agent;
+	struct read *read = new_read(a, call);
+
+	if (!read)
+		return;
+	read->n = BATCHES_MAX;
+	read->batches = calloc(read->n, sizeof *read->batches);
+	if (!read->batches)
+		read->n = 0;
+	worker_submit(a->worker, &read->job);
+}
+
+static bool is_known(const struct agent *a, const char *source)
+{
+	const struct queue_view *view = courier_view(a->courier);
+
+	if (find_source(a, source))
+		return true;
+	for (size_t i = 0; i < view->n_sources; i++)
+		if (strcmp(view->sources[i].source, source) == 0)
+			return true;
+	return false;
+}
+
+static void backend_records(void *agent, const char *source, size_t last, struct api_call *call)
+{
+	struct agent *a = agent;
+	struct read *read;
+
+	if (!is_known(a, source)) {
+		answer_unknown(a, source, call);
+		return;
+	}
+	read = new_read(a, call);
+	if (!read)
+		return;
+	read->n = last;
+	snprintf(read->source, sizeof read->source, "%s", source);
+	worker_submit(a->worker, &read->job);
+}
+
+const struct api_backend agent_backend = {
+	.status = backend_status,
+	.batches = backend_batches,
+	.records = backend_records,
+	.poll = backend_poll,
+	.flush = backend_flush,
+};

@@ -1,0 +1,508 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What may stand in a configuration, group by group; agent/settings does the reading. */
+#include "agent/config.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "agent/config_text.h"
+#include "agent/settings.h"
+#include "base/units.h"
+
+#define SECOND        INT64_C(1000)
+#define DAY           (24 * 3600 * SECOND)
+#define KIB           INT64_C(1024)
+#define SOCKET_MAX    (sizeof((struct sockaddr_un *)0)->sun_path - 1)
+#define WHERE_MAX     128 /* bytes of `batch of source "parking"` */
+#define EMBEDDED_NAME "local"
+
+/* The kinds of stores: agent/ makes only folders so far. */
+static const char *const store_kinds[] = { "file" };
+
+static int check_device(const char *value, struct err *err)
+{
+	if (units_is_device(value))
+		return 0;
+	return err_fail(err, -EINVAL, "\"%.80s\" is no name for a device; it has letters, digits, . _ -, up to %d",
+	                value, UNITS_NAME_MAX - 1);
+}
+
+static int check_path(const char *value, struct err *err)
+{
+	return *value ? 0 : err_fail(err, -EINVAL, "the path is empty");
+}
+
+static const char *const log_formats[] = { [LOG_TEXT] = "text", [LOG_JSON] = "json", NULL };
+
+static const struct option top_options[] = {
+	{ .name = "device", .type = OPTION_TEXT, .offset = offsetof(struct config, device), .check = check_device },
+	{ .name = "socket", .type = OPTION_TEXT, .offset = offsetof(struct config, socket), .check = check_path },
+	{ .name = "log",
+	  .type = OPTION_CHOICE,
+	  .offset = offsetof(struct config, log),
+	  .fallback = "text",
+	  .choices = log_formats },
+	OPTION_END,
+};
+
+static const struct option buffer_options[] = {
+	{ .name = "path",
+	  .type = OPTION_TEXT,
+	  .offset = offsetof(struct config, buffer_path),
+	  .fallback = "/var/lib/millrace/buffer.db",
+	  .check = check_path },
+	{ .name = "keep_delivered",
+	  .type = OPTION_DURATION,
+	  .offset = offsetof(struct config, keep_delivered_ms),
+	  .fallback = "24h",
+	  .min = 0,
+	  .max = 365 * DAY },
+	OPTION_END,
+};
+
+/* The defaults are the file's; a source's own batch takes from the file's what it leaves out. */
+static const struct option batch_options[] = {
+	{ .name = "max_bytes",
+	  .type = OPTION_SIZE,
+	  .offset = offsetof(struct config_batch, max_bytes),
+	  .fallback = "8M",
+	  .min = 64 * KIB,
+	  .max = 64 * KIB * KIB },
+	{ .name = "max_records",
+	  .type = OPTION_NUMBER,
+	  .offset = offsetof(struct config_batch, max_records),
+	  .fallback = "100000",
+	  .min = 1,
+	  .max = 10000000 },
+	{ .name = "max_age",
+	  .type = OPTION_DURATION,
+	  .offset = offsetof(struct config_batch, max_age_ms),
+	  .fallback = "15m",
+	  .min = SECOND,
+	  .max = 7 * DAY },
+	OPTION_END,
+};
+
+static const struct option store_options[] = {
+	{ .name = "path",
+	  .type = OPTION_TEXT,
+	  .offset = offsetof(struct config_store, path),
+	  .required = true,
+	  .check = check_path },
+	OPTION_END,
+};
+
+static const struct option source_options[] = {
+	{ .name = "stores", .type = OPTION_NAMES, .offset = offsetof(struct config_source, stores) },
+	{ .name = "enabled",
+	  .type = OPTION_BOOL,
+	  .offset = offsetof(struct config_source, enabled),
+	  .fallback = "true" },
+	OPTION_END,
+};
+
+static bool is_nameable(struct settings *s, const config_setting_t *setting, const char *what)
+{
+	const char *name = config_setting_name(setting);
+	if (units_is_name(name))
+		return true;
+	settings_mistake(
+	        s, setting,
+	        "\"%.80s\" is no name for a %s; it has small letters, digits, _ and -, a letter first, up to %d", name,
+	        what, UNITS_NAME_MAX - 1);
+	return false;
+}
+
+/* Which of the kinds a group names: its index, or -1 after telling what is wrong. */
+static int find_kind(struct settings *s, const config_setting_t *group, const char *where, const char *const *kinds,
+                     size_t n)
+{
+	const config_setting_t *setting = config_setting_get_member(group, "kind");
+	const char *kind = setting ? config_setting_get_string(setting) : NULL;
+	if (!setting)
+		settings_mistake(s, group, "%s has no kind; add kind = \"%s\"", where, kinds[0]);
+	else if (!kind)
+		settings_mistake(s, setting, "\"kind\" in %s wants text in quotes, such as \"%s\"", where, kinds[0]);
+	if (!kind)
+		return -1;
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(kinds[i], kind) == 0)
+			return (int)i;
+	settings_unknown(s, setting, "kind", kind, where, kinds, n);
+	return -1;
+}
+
+static int read_batch(struct settings *s, const config_setting_t *setting, const char *where,
+                      struct config_batch *batch)
+{
+	const struct settings_group group = { .where = where, .options = { batch_options }, .targets = { batch } };
+	return settings_read(s, setting, &group);
+}
+
+static int on_batch(struct settings *s, const config_setting_t *setting, void *arg)
+{
+	struct config *config = arg;
+	return settings_is_group(s, setting, NULL) ? read_batch(s, setting, "batch", &config->batch) : 0;
+}
+
+static int on_buffer(struct settings *s, const config_setting_t *setting, void *arg)
+{
+	const struct settings_group group = { .where = "buffer", .options = { buffer_options }, .targets = { arg } };
+	return settings_is_group(s, setting, NULL) ? settings_read(s, setting, &group) : 0;
+}
+
+static void check_place(struct settings *s, const config_setting_t *setting, const struct config *config,
+                        const struct config_store *store)
+{
+	for (const struct config_store *other = config->stores; other < store; other++)
+		if (store->path && other->path && strcmp(store->path, other->path) == 0)
+			settings_mistake(s, setting, "store \"%s\" has the path of store \"%s\"; each needs its own",
+			                 store->name, other->name);
+}
+
+static int read_store(struct settings *s, const config_setting_t *setting, struct config *config)
+{
+	static const struct settings_section sections[] = { { "kind", NULL }, { NULL, NULL } };
+	struct config_store *store = &config->stores[config->n_stores];
+	char where[WHERE_MAX];
+	if (!is_nameable(s, setting, "store") || !settings_is_group(s, setting, "stores"))
+		return 0;
+	store->name = strdup(config_setting_name(setting));
+	if (!store->name)
+		return -ENOMEM;
+	config->n_stores++;
+	snprintf(where, sizeof where, "store \"%s\"", store->name);
+	if (find_kind(s, setting, where, store_kinds, sizeof store_kinds / sizeof *store_kinds) < 0)
+		return 0;
+	const struct settings_group group = {
+		.where = where, .options = { store_options }, .targets = { store }, .sections = sections
+	};
+	int r = settings_read(s, setting, &group);
+	if (r == 0)
+		r = settings_resolve(s, setting, &store->path);
+	if (r == 0)
+		check_place(s, setting, config, store);
+	return r;
+}
+
+static int on_stores(struct settings *s, const config_setting_t *setting, void *arg)
+{
+	struct config *config = arg;
+	if (!settings_is_group(s, setting, NULL))
+		return 0;
+	int n = config_setting_length(setting);
+	config->stores = calloc((size_t)n + 1, sizeof *config->stores);
+	int r = config->stores ? 0 : -ENOMEM;
+	for (int i = 0; i < n && r == 0; i++)
+		r = read_store(s, config_setting_get_elem(setting, (unsigned)i), config);
+	return r;
+}
+
+static int on_source_batch(struct settings *s, const config_setting_t *setting, void *arg)
+{
+	struct config_source *source = arg;
+	char where[WHERE_MAX];
+	snprintf(where, sizeof where, "source \"%s\"", source->name);
+	if (!settings_is_group(s, setting, where))
+		return 0;
+	snprintf(where, sizeof where, "batch of source \"%s\"", source->name);
+	return read_batch(s, setting, where, &source->batch);
+}
+
+/* The stores that a source names must stand in the file, before the source or behind it. */
+static int check_stores(struct settings *s, const config_setting_t *source_setting, const char *where,
+                        const struct config_source *source)
+{
+	const config_setting_t *setting = config_setting_get_member(source_setting, "stores");
+	const config_setting_t *stores = config_lookup(&s->tree, "stores");
+	size_t n = stores && config_setting_is_group(stores) ? (size_t)config_setting_length(stores) : 0;
+	const char **known = calloc(n + 1, sizeof *known);
+	if (!known)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++)
+		known[i] = config_setting_name(config_setting_get_elem(stores, (unsigned)i));
+	if (n == 0)
+		known[n++] = EMBEDDED_NAME;
+	if (source->stores.names && source->stores.n == 0)
+		settings_mistake(s, setting, "\"stores\" in %s is empty; name a store, or leave it out for all of them",
+		                 where);
+	for (size_t i = 0; source->stores.names && i < source->stores.n; i++) {
+		size_t k = 0;
+		while (k < n && strcmp(known[k], source->stores.names[i]) != 0)
+			k++;
+		if (k == n)
+			settings_unknown(s, setting, "store", source->stores.names[i], where, known, n);
+	}
+	free(known);
+	return 0;
+}
+
+static int find_collector(struct settings *s, const config_setting_t *setting, const char *where,
+                          struct config_source *source)
+{
+	const char *kinds[SETTINGS_GROUP_MAX] = { "" };
+	size_t n = 0;
+	for (; n < SETTINGS_GROUP_MAX && collector_kinds[n]; n++)
+		kinds[n] = collector_kinds[n]->kind;
+	int kind = find_kind(s, setting, where, kinds, n);
+	if (kind < 0)
+		return 0;
+	source->kind = collector_kinds[kind];
+	source->settings = calloc(1, source->kind->settings_size);
+	return source->settings ? option_defaults(source->kind->options, source->settings) : -ENOMEM;
+}
+
+/* What is wrong with a source whose settings are each in order. */
+static void check_source(struct settings *s, const config_setting_t *setting, const char *where,
+                         const struct config_source *source)
+{
+	struct err err;
+	if (source->kind && source->kind->check && source->kind->check(source->settings, &err) < 0)
+		settings_mistake(s, setting, "%s: %s", where, err.text);
+}
+
+static int read_source_settings(struct settings *s, const config_setting_t *setting, struct config_source *source)
+{
+	static const struct settings_section sections[] = { { "kind", NULL },
+		                                            { "batch", on_source_batch },
+		                                            { NULL, NULL } };
+	char where[WHERE_MAX];
+	snprintf(where, sizeof where, "source \"%s\"", source->name);
+	size_t mistakes = s->mistakes;
+	int r = option_defaults(source_options, source);
+	if (r == 0)
+		r = find_collector(s, setting, where, source);
+	if (r < 0)
+		return r;
+	const struct settings_group group = { .where = where,
+		                              .options = { source_options,
+		                                           source->kind ? source->kind->options : NULL },
+		                              .targets = { source, source->settings },
+		                              .sections = sections,
+		                              .arg = source,
+		                              .any = !source->kind };
+	r = settings_read(s, setting, &group);
+	if (r == 0)
+		r = check_stores(s, setting, where, source);
+	if (r == 0 && s->mistakes == mistakes)
+		check_source(s, setting, where, source);
+	return r;
+}
+
+static int read_source(struct settings *s, const config_setting_t *setting, struct config *config)
+{
+	struct config_source *source = &config->sources[config->n_sources];
+	if (!is_nameable(s, setting, "source") || !settings_is_group(s, setting, "sources"))
+		return 0;
+	source->name = strdup(config_setting_name(setting));
+	if (!source->name)
+		return -ENOMEM;
+	config->n_sources++;
+	return read_source_settings(s, setting, source);
+}
+
+static int on_sources(struct settings *s, const config_setting_t *setting, void *arg)
+{
+	struct config *config = arg;
+	if (!settings_is_group(s, setting, NULL))
+		return 0;
+	int n = config_setting_length(setting);
+	config->sources = calloc((size_t)n + 1, sizeof *config->sources);
+	int r = config->sources ? 0 : -ENOMEM;
+	for (int i = 0; i < n && r == 0; i++)
+		r = read_source(s, config_setting_get_elem(setting, (unsigned)i), config);
+	return r;
+}
+
+static int read_file(struct settings *s, struct config *config)
+{
+	static const struct settings_section sections[] = {
+		{ "buffer", on_buffer },   { "batch", on_batch }, { "stores", on_stores },
+		{ "sources", on_sources }, { NULL, NULL },
+	};
+	const struct settings_group group = {
+		.options = { top_options }, .targets = { config }, .sections = sections, .arg = config
+	};
+	config->path = strdup(s->path);
+	int r = config->path ? option_defaults(top_options, config) : -ENOMEM;
+	if (r == 0)
+		r = option_defaults(buffer_options, config);
+	if (r == 0)
+		r = option_defaults(batch_options, &config->batch);
+	return r < 0 ? r : settings_read(s, config_root_setting(&s->tree), &group);
+}
+
+static int complete_device(struct settings *s, struct config *config)
+{
+	char host[256] = "";
+	if (config->device || config_lookup(&s->tree, "device"))
+		return 0;
+	if (gethostname(host, sizeof host - 1) < 0 || !units_is_device(host)) {
+		settings_mistake(s, NULL, "the host name \"%s\" is no name for a device; set device = \"...\"", host);
+		return 0;
+	}
+	config->device = strdup(host);
+	return config->device ? 0 : -ENOMEM;
+}
+
+/* A path beside the buffer, or NULL for want of memory. */
+static char *beside_buffer(const struct config *config, const char *name)
+{
+	char *folder = config_text_folder(config->buffer_path);
+	char *path = folder ? config_text_join(folder, name) : NULL;
+	free(folder);
+	return path;
+}
+
+static int complete_paths(struct settings *s, struct config *config)
+{
+	const config_setting_t *buffer = config_lookup(&s->tree, "buffer.path");
+	const config_setting_t *socket = config_lookup(&s->tree, "socket");
+	int r = settings_resolve(s, buffer, &config->buffer_path);
+	if (r == 0 && config->socket)
+		r = settings_resolve(s, socket, &config->socket);
+	else if (r == 0)
+		config->socket = beside_buffer(config, "millrace.sock");
+	if (r < 0 || !config->socket)
+		return -ENOMEM;
+	if (strlen(config->socket) > SOCKET_MAX)
+		settings_mistake(
+		        s, socket ? socket : buffer,
+		        "the socket's path has %zu bytes, and up to %zu are possible; set socket = \"...\" to a "
+		        "shorter one",
+		        strlen(config->socket), SOCKET_MAX);
+	return 0;
+}
+
+static int complete_stores(struct settings *s, struct config *config)
+{
+	const config_setting_t *setting = config_lookup(&s->tree, "stores");
+	if (config->n_stores > 0 || (setting && config_setting_length(setting) > 0))
+		return 0;
+	free(config->stores);
+	config->stores = calloc(1, sizeof *config->stores);
+	if (!config->stores)
+		return -ENOMEM;
+	config->n_stores = 1;
+	config->stores[0].embedded = true;
+	config->stores[0].name = strdup(EMBEDDED_NAME);
+	config->stores[0].path = beside_buffer(config, "objects");
+	return config->stores[0].name && config->stores[0].path ? 0 : -ENOMEM;
+}
+
+static void complete_batches(struct config *config)
+{
+	for (size_t i = 0; i < config->n_sources; i++) {
+		struct config_batch *batch = &config->sources[i].batch;
+		if (batch->max_bytes == 0)
+			batch->max_bytes = config->batch.max_bytes;
+		if (batch->max_records == 0)
+			batch->max_records = config->batch.max_records;
+		if (batch->max_age_ms == 0)
+			batch->max_age_ms = config->batch.max_age_ms;
+	}
+}
+
+static int read_config(struct settings *s, struct config *config)
+{
+	int r = read_file(s, config);
+	if (r == 0)
+		r = complete_device(s, config);
+	if (r == 0)
+		r = complete_paths(s, config);
+	if (r == 0)
+		r = complete_stores(s, config);
+	if (r < 0) {
+		settings_mistake(s, NULL, "out of memory");
+		return r;
+	}
+	complete_batches(config);
+	return s->mistakes > 0 ? -EINVAL : 0;
+}
+
+int config_load(const char *path, FILE *errors, struct config **ret_config)
+{
+	struct settings s;
+	int r = settings_open(&s, path, errors);
+	if (r < 0)
+		return r;
+	struct config *config = calloc(1, sizeof *config);
+	r = config ? read_config(&s, config) : -ENOMEM;
+	settings_close(&s);
+	if (r < 0)
+		config_free(config);
+	else
+		*ret_config = config;
+	return r;
+}
+
+void config_free(struct config *config)
+{
+	if (!config)
+		return;
+	for (size_t i = 0; i < config->n_sources; i++) {
+		struct config_source *source = &config->sources[i];
+		if (source->settings)
+			option_done(source->kind->options, source->settings);
+		free(source->settings);
+		option_done(source_options, source);
+		free(source->name);
+	}
+	for (size_t i = 0; i < config->n_stores; i++) {
+		option_done(store_options, &config->stores[i]);
+		free(config->stores[i].name);
+	}
+	option_done(top_options, config);
+	option_done(buffer_options, config);
+	free(config->sources);
+	free(config->stores);
+	free(config->path);
+	free(config);
+}
+
+/* A URL without its query and without a user, where secrets would stand. */
+static void print_url(const char *url, FILE *out)
+{
+	const char *host = strstr(url, "://");
+	host = host ? host + 3 : url;
+	size_t authority = strcspn(host, "/?#");
+	const char *at = memrchr(host, '@', authority);
+	fprintf(out, " %.*s", (int)(host - url), url);
+	host = at ? at + 1 : host;
+	fprintf(out, "%.*s", (int)strcspn(host, "?#"), host);
+}
+
+static void print_source(const struct config *config, const struct config_source *source, FILE *out)
+{
+	char text[UNITS_TEXT_MAX];
+	const struct option *url = option_find(source->kind->options, "url");
+	const struct option *every = option_find(source->kind->options, "every");
+	fprintf(out, "  source %s: %s", source->name, source->kind->kind);
+	if (url)
+		print_url(*(char **)((char *)source->settings + url->offset), out);
+	if (every)
+		fprintf(out, ", every %s",
+		        units_duration(*(int64_t *)(void *)((char *)source->settings + every->offset), text));
+	fputs(", to", out);
+	for (size_t i = 0; i < source->stores.n; i++)
+		fprintf(out, "%s %s", i > 0 ? "," : "", source->stores.names[i]);
+	for (size_t i = 0; !source->stores.names && i < config->n_stores; i++)
+		fprintf(out, "%s %s", i > 0 ? "," : "", config->stores[i].name);
+	fputs(source->enabled ? "\n" : ", disabled\n", out);
+}
+
+void config_print(const struct config *config, FILE *out)
+{
+	fprintf(out, "%s: fine: %zu source%s, %zu store%s\n", config->path, config->n_sources,
+	        config->n_sources == 1 ? "" : "s", config->n_stores, config->n_stores == 1 ? "" : "s");
+	for (size_t i = 0; i < config->n_sources; i++)
+		print_source(config, &config->sources[i], out);
+	for (size_t i = 0; i < config->n_stores; i++)
+		fprintf(out, "  store %s: file %s\n", config->stores[i].name, config->stores[i].path);
+	if (config->n_sources == 0)
+		fputs("  no source is named: nothing will be collected\n", out);
+}

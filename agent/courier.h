@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The courier takes what the buffer holds to the stores: has it sealed when it is due, reads a sealed batch part by
+ * part and writes it to each of its stores, books it as delivered, and deletes what was kept long enough. Each store
+ * has its own pace and its own worker; one that is away is tried again with backoff and holds back nobody. Every step
+ * may run twice, so starting after a crash is just starting. Loop thread only.
+ */
+#ifndef AGENT_COURIER_H
+#define AGENT_COURIER_H
+
+#include <stdbool.h>
+#include <uv.h>
+
+#include "agent/config.h"
+#include "base/alarm.h"
+#include "base/worker.h"
+#include "buffer/queue.h"
+
+struct courier;
+
+/* All is borrowed for the courier's life. 0 or -errno. */
+int courier_new(uv_loop_t *loop, const struct config *config, struct queue *queue, struct worker *worker,
+                struct alarms *alarms, struct courier **ret_courier);
+
+/* There may be something new to seal or to deliver. Cheap. */
+void courier_nudge(struct courier *courier);
+
+/*
+ * How a flush ended: 0; -EHOSTDOWN: sealed, but a store is away (text says which); or what sealing failed with.
+ * batches: sealed meanwhile; delivered: all stores have all of it.
+ */
+typedef void (*courier_on_flushed)(void *arg, int status, uint64_t batches, bool delivered, const char *text);
+
+/* Seals all that waits; with `wait` until all stores have it. Calls back exactly once. 0 or -ENOMEM. */
+int courier_flush(struct courier *courier, bool wait, courier_on_flushed on_flushed, void *arg);
+
+struct courier_store {
+	const char *name, *kind, *place;
+	const char *state;         /* "unknown", "ready", "away" */
+	const char *last_error;    /* "" while all is well */
+	int64_t last_delivered_ms; /* wall; 0: none since start */
+	int64_t next_try_ms;       /* monotonic; ALARM_NEVER: none is waited for */
+};
+
+size_t courier_stores(const struct courier *courier);
+void courier_store(const struct courier *courier, size_t i, struct courier_store *ret_store);
+
+/* "" while sealing and booking go well. */
+const char *courier_error(const struct courier *courier);
+
+/* The figures after the last change; borrowed until the loop goes on. Never NULL after courier_new. */
+const struct queue_view *courier_view(const struct courier *courier);
+
+/* Nothing is under way and nothing is due. */
+bool courier_idle(const struct courier *courier);
+
+/* Ends at the next step; flushes under way are told -ECANCELED. The queue's worker must still run. */
+void courier_close(struct courier *courier, void (*on_closed)(void *arg), void *arg);
+
+#endif

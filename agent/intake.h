@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From the sinks into the queue: builds fetches from what collectors push, gathers published ones while a commit is
+ * under way, and commits them together (group commit). A commit that fails is tried again with the same fetches until
+ * it holds; meanwhile their sources wait. Keeps each source's counts and how its last poll ended. Loop thread only.
+ */
+#ifndef AGENT_INTAKE_H
+#define AGENT_INTAKE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/alarm.h"
+#include "base/sink.h"
+#include "base/worker.h"
+#include "buffer/queue.h"
+
+struct intake;
+
+struct intake_counts {
+	uint64_t polls, unchanged, refused, failed; /* since start */
+	int64_t last_answer_ms, last_change_ms;     /* wall; 0: none since start */
+	char last_error[ERR_MAX];                   /* "" after a complete answer */
+	char cause[64];
+};
+
+/* How a poll ended; for those who wait for one. */
+struct intake_report {
+	enum sink_outcome outcome;
+	uint64_t records;
+	uint64_t first_seq; /* of a committed fetch with records */
+	const char *text;   /* why, when refused or failed; else "" */
+};
+
+typedef void (*intake_on_report)(void *arg, const char *source, const struct intake_report *report);
+
+/*
+ * queue and worker are borrowed. on_report: every poll's end; on_committed: after every commit (for the courier).
+ * NULL: no memory.
+ */
+struct intake *intake_new(struct queue *queue, struct worker *worker, struct alarms *alarms, intake_on_report on_report,
+                          void (*on_committed)(void *arg), void *arg);
+
+/* The sink of a source; made on first use with the state that the queue has. full: bytes of a full piece. Owned by the
+ * intake. NULL: no memory. */
+struct sink *intake_sink(struct intake *intake, const char *source, size_t full);
+
+const struct intake_counts *intake_counts(const struct intake *intake, const char *source);
+
+/* "" while commits hold, else why the last one did not. */
+const char *intake_error(const struct intake *intake);
+
+/* Nothing published that is not durable. */
+bool intake_idle(const struct intake *intake);
+
+void intake_free(struct intake *intake);
+
+#endif

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The command line: takes the options that all commands share, does what works without a daemon (run, check), and hands
+ * the rest to cli/ with the daemon's socket.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/agent.h"
+#include "agent/config.h"
+#include "base/units.h"
+#include "cli/cli.h"
+
+struct globals {
+	const char *config;
+	const char *socket;
+	bool help, version;
+};
+
+static const char help_text[] =
+        "millrace " MILLRACE_VERSION ": collects feeds, keeps them safe, delivers them to a store\n"
+        "\n"
+        "usage: millrace [-c FILE] [--socket PATH] COMMAND ...\n"
+        "\n"
+        "  run                         collect and deliver until SIGTERM\n"
+        "  check                       read the configuration and tell every mistake in it\n";
+
+static const char help_options[] =
+        "\n"
+        "  -c FILE                     the configuration [" CONFIG_PATH "]\n"
+        "  --socket PATH               the daemon's socket [the configuration's]\n"
+        "  --help, --version\n"
+        "\n"
+        "exit status: 0 done, 1 something needs a person, 64 usage, 65 bad data, 69 daemon or store out of reach,\n"
+        "             73 buffer's folder missing or forbidden, 75 buffer in use, 78 configuration\n";
+
+static int usage(const char *format, const char *word)
+{
+	fputs("millrace: ", stderr);
+	fprintf(stderr, format, word);
+	fputs("; see millrace --help\n", stderr);
+	return CLI_USAGE;
+}
+
+/* `--socket PATH` or `--socket=PATH`; -1 where the value is missing, 0 where it is another word, else words used. */
+static int take_value(char **argv, const char *name, const char **ret_value)
+{
+	size_t len = strlen(name);
+
+	if (strncmp(argv[0], name, len) != 0)
+		return 0;
+	if (name[1] == '-' && argv[0][len] == '=') {
+		*ret_value = argv[0] + len + 1;
+		return 1;
+	}
+	if (argv[0][len])
+		return 0;
+	*ret_value = argv[1];
+	return argv[1] ? 2 : -1;
+}
+
+/* Takes the shared options out of argv, wherever they stand; returns what is left, or -1 with a word on stderr. */
+static int take_globals(int argc, char **argv, struct globals *ret_globals)
+{
+	int kept = 0;
+
+	for (int i = 1; i < argc;) {
+		int used = take_value(&argv[i], "-c", &ret_globals->config);
+
+		if (used == 0)
+			used = take_value(&argv[i], "--socket", &ret_globals->socket);
+		if (used < 0) {
+			usage("%s wants a path", argv[i]);
+			return -1;
+		}
+		if (used == 0 && (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0))
+			used = ret_globals->help = true;
+		else if (used == 0 && strcmp(argv[i], "--version") == 0)
+			used = ret_globals->version = true;
+		if (used == 0)
+			argv[kept++] = argv[i++];
+		i += used;
+	}
+	argv[kept] = NULL;
+	return kept;
+}
+
+static int command_run(const char *path)
+{
+	struct config *config;
+	int status;
+
+	if (config_load(path, stderr, &config) < 0)
+		return CLI_CONFIG;
+	status = agent_run(config);
+	config_free(config);
+	return status;
+}
+
+static int command_check(const char *path)
+{
+	struct config *config;
+
+	if (config_load(path, stderr, &config) < 0)
+		return CLI_CONFIG;
+	config_print(config, stdout);
+	config_free(config);
+	return CLI_OK;
+}
+
+static int command_client(const struct globals *globals, const char *path, int argc, char **argv)
+{
+	struct config *config;
+	int status = cli_check(argc, argv);
+
+	if (status != CLI_OK)
+		return status;
+	if (globals->socket)
+		return cli_run(globals->socket, argc, argv);
+	if (config_load(path, stderr, &config) < 0)
+		return CLI_CONFIG;
+	status = cli_run(config->socket, argc, argv);
+	config_free(config);
+	return status;
+}
+
+/* A word that is no command: which one was meant. */
+static int refuse_command(const char *word)
+{
+	static const char *const known[] = { "run", "check", "status", "show", "tail", "poll", "flush" };
+	const char *nearest = units_nearest(word, known, sizeof known / sizeof *known);
+
+	fprintf(stderr, "millrace: unknown command \"%s\"%s%s%s; see millrace --help\n", word,
+	        nearest ? "; did you mean \"" : "", nearest ? nearest : "", nearest ? "\"?" : "");
+	return CLI_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+	struct globals globals = { 0 };
+	const char *path;
+
+	argc = take_globals(argc, argv, &globals);
+	if (argc < 0)
+		return CLI_USAGE;
+	if (globals.help || globals.version) {
+		if (globals.version)
+			puts("millrace " MILLRACE_VERSION);
+		else
+			printf("%s%s%s", help_text, cli_help, help_options);
+		return CLI_OK;
+	}
+	if (argc == 0)
+		return usage("%s", "a command is missing");
+	path = globals.config ? globals.config : CONFIG_PATH;
+	if (cli_knows(argv[0]))
+		return command_client(&globals, path, argc, argv);
+	if (strcmp(argv[0], "run") != 0 && strcmp(argv[0], "check") != 0)
+		return refuse_command(argv[0]);
+	if (argc > 1)
+		return usage("unexpected argument \"%s\"", argv[1]);
+	return strcmp(argv[0], "run") == 0 ? command_run(path) : command_check(path);
+}

@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/settings.h"
+
+#include <assert.h>
+#include <ctype.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/config_text.h"
+#include "base/bytes.h"
+#include "base/units.h"
+
+#define LINE_MAX_BYTES 1024
+#define PATH_MAX_BYTES 511 /* what the buffer remembers of a store's place */
+#define NUMBER_MAX     32
+#define NAMES_MAX      65536 /* bytes of a list of names */
+
+/* Two arguments for "%s%s": ` in source "parking"`, or nothing for the file itself. */
+#define IN(where) (where) ? " in " : "", (where) ? (where) : ""
+
+static void tell_place(struct settings *s, const char *file, unsigned line)
+{
+	char *folder = config_text_folder(s->path);
+	char *path = file && folder ? config_text_join(folder, file) : NULL;
+	fputs(path ? path : s->path, s->errors);
+	if (line > 0)
+		fprintf(s->errors, ":%u", line);
+	fputs(": ", s->errors);
+	free(path);
+	free(folder);
+}
+
+void settings_mistake(struct settings *s, const config_setting_t *at, const char *format, ...)
+{
+	char text[LINE_MAX_BYTES];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(text, sizeof text, format, args);
+	va_end(args);
+	for (char *p = text; *p; p++) /* a mistake is one line, whatever the file's words hold */
+		if (iscntrl((unsigned char)*p))
+			*p = ' ';
+	s->mistakes++;
+	tell_place(s, at ? config_setting_source_file(at) : NULL, at ? config_setting_source_line(at) : 0);
+	fprintf(s->errors, "%s\n", text);
+}
+
+/* Adds to a text that ends in a NUL; what does not fit is left out. */
+static void append(char *text, size_t size, const char *first, const char *second, const char *third)
+{
+	size_t len = strlen(text);
+	snprintf(text + len, size - len, "%s%s%s", first, second, third);
+}
+
+void settings_unknown(struct settings *s, const config_setting_t *at, const char *what, const char *word,
+                      const char *where, const char *const *known, size_t n)
+{
+	const char *nearest = units_nearest(word, known, n);
+	char list[LINE_MAX_BYTES / 2] = "";
+	if (nearest) {
+		settings_mistake(s, at, "unknown %s \"%.80s\"%s%s; did you mean \"%s\"?", what, word, IN(where),
+		                 nearest);
+		return;
+	}
+	for (size_t i = 0; i < n; i++)
+		append(list, sizeof list, i > 0 ? ", " : "", known[i], "");
+	settings_mistake(s, at, "unknown %s \"%.80s\"%s%s; known: %s", what, word, IN(where), list);
+}
+
+static const char *shape(const config_setting_t *setting)
+{
+	switch (config_setting_type(setting)) {
+	case CONFIG_TYPE_GROUP:
+		return "a group { ... }";
+	case CONFIG_TYPE_LIST:
+		return "a list ( ... )";
+	case CONFIG_TYPE_ARRAY:
+		return "an array [ ... ]";
+	case CONFIG_TYPE_FLOAT:
+		return "a number with a point";
+	case CONFIG_TYPE_STRING:
+		return "text";
+	case CONFIG_TYPE_BOOL:
+		return "true or false";
+	default:
+		return "a number";
+	}
+}
+
+bool settings_is_group(struct settings *s, const config_setting_t *setting, const char *where)
+{
+	const char *name = config_setting_name(setting);
+	if (config_setting_is_group(setting))
+		return true;
+	settings_mistake(s, setting, "\"%.80s\"%s%s wants a group, %.80s = { ... }, not %s", name, IN(where), name,
+	                 shape(setting));
+	return false;
+}
+
+static void tell_wrong_type(struct settings *s, const config_setting_t *setting, const char *where,
+                            const struct option *option)
+{
+	static const char *const wanted[] = {
+		[OPTION_TEXT] = "text in quotes",
+		[OPTION_DURATION] = "a duration such as \"90s\", \"2m\" or \"6h\"",
+		[OPTION_SIZE] = "a size such as \"64K\", \"8M\" or \"2G\"",
+		[OPTION_NUMBER] = "a whole number",
+		[OPTION_BOOL] = "true or false",
+		[OPTION_NAMES] = "an array of names such as [ \"one\", \"two\" ]",
+	};
+	char choices[LINE_MAX_BYTES / 2] = "";
+	if (option->type == OPTION_CHOICE)
+		for (size_t i = 0; option->choices[i]; i++)
+			append(choices, sizeof choices, i > 0 ? " or \"" : "\"", option->choices[i], "\"");
+	settings_mistake(s, setting, "\"%s\"%s%s wants %s, not %s", option->name, IN(where),
+	                 option->type == OPTION_CHOICE ? choices : wanted[option->type], shape(setting));
+}
+
+/* The value as text, as option_set takes it; NULL: not of the type. */
+static const char *value_text(const config_setting_t *setting, enum option_type type, char number[NUMBER_MAX])
+{
+	switch (config_setting_type(setting)) {
+	case CONFIG_TYPE_STRING:
+		return type != OPTION_NUMBER && type != OPTION_BOOL ? config_setting_get_string(setting) : NULL;
+	case CONFIG_TYPE_INT:
+	case CONFIG_TYPE_INT64:
+		snprintf(number, NUMBER_MAX, "%lld", config_setting_get_int64(setting));
+		return type == OPTION_NUMBER || type == OPTION_SIZE ? number : NULL;
+	case CONFIG_TYPE_BOOL:
+		return type != OPTION_BOOL ? NULL : config_setting_get_bool(setting) ? "true" : "false";
+	default:
+		return NULL;
+	}
+}
+
+/* option_set takes names as one text with commas between them. */
+static int join_names(const config_setting_t *setting, struct bytes *joined)
+{
+	int r = bytes_add_text(joined, "");
+	for (int i = 0; r == 0 && i < config_setting_length(setting); i++) {
+		const char *name = config_setting_get_string_elem(setting, i);
+		r = bytes_printf(joined, "%s%s", i > 0 ? "," : "", name && *name ? name : "-");
+	}
+	return r < 0 ? r : bytes_add(joined, "", 1);
+}
+
+static bool is_names(const config_setting_t *setting)
+{
+	if (!config_setting_is_array(setting))
+		return false;
+	const config_setting_t *first = config_setting_get_elem(setting, 0); /* the others are of its type */
+	return !first || config_setting_type(first) == CONFIG_TYPE_STRING;
+}
+
+static int read_option(struct settings *s, const config_setting_t *setting, const char *where,
+                       const struct option *option, void *target)
+{
+	struct err err;
+	char number[NUMBER_MAX];
+	struct bytes joined;
+	bytes_init(&joined, NAMES_MAX);
+	const char *value = NULL;
+	int r = 0;
+	if (option->type != OPTION_NAMES)
+		value = value_text(setting, option->type, number);
+	else if (is_names(setting) && (r = join_names(setting, &joined)) == 0)
+		value = (const char *)joined.data;
+	if (value)
+		r = option_set(option, target, value, &err);
+	else if (r == 0)
+		tell_wrong_type(s, setting, where, option);
+	else if (r == -ENOBUFS)
+		r = err_fail(&err, -EINVAL, "more names than are taken");
+	bytes_done(&joined);
+	if (r != -EINVAL)
+		return r;
+	settings_mistake(s, setting, "\"%s\"%s%s: %s", option->name, IN(where), err.text);
+	return 0;
+}
+
+static void tell_missing(struct settings *s, const config_setting_t *setting, const struct settings_group *group)
+{
+	static const char *const example[] = {
+		[OPTION_TEXT] = "\"...\"",      [OPTION_DURATION] = "\"2m\"", [OPTION_SIZE] = "\"8M\"",
+		[OPTION_NUMBER] = "1",          [OPTION_BOOL] = "true",       [OPTION_CHOICE] = "\"...\"",
+		[OPTION_NAMES] = "[ \"...\" ]",
+	};
+	for (int t = 0; t < 2; t++)
+		for (const struct option *o = group->options[t]; o && o->name; o++)
+			if (o->required && !config_setting_get_member(setting, o->name))
+				settings_mistake(s, setting, "%s has no %s; add %s = %s", group->where, o->name,
+				                 o->name, example[o->type]);
+}
+
+static void tell_unknown(struct settings *s, const config_setting_t *setting, const struct settings_group *group)
+{
+	const char *known[SETTINGS_GROUP_MAX];
+	size_t n = 0;
+	for (const struct settings_section *section = group->sections; section && section->name; section++) {
+		assert(n < SETTINGS_GROUP_MAX);
+		known[n++] = section->name;
+	}
+	for (int t = 0; t < 2; t++)
+		for (const struct option *o = group->options[t]; o && o->name; o++) {
+			assert(n < SETTINGS_GROUP_MAX);
+			known[n++] = o->name;
+		}
+	settings_unknown(s, setting, "setting", config_setting_name(setting), group->where, known, n);
+}
+
+static int read_member(struct settings *s, const config_setting_t *setting, const struct settings_group *group)
+{
+	const char *name = config_setting_name(setting);
+	for (int t = 0; t < 2; t++) {
+		const struct option *option = group->options[t] ? option_find(group->options[t], name) : NULL;
+		if (option)
+			return read_option(s, setting, group->where, option, group->targets[t]);
+	}
+	for (const struct settings_section *section = group->sections; section && section->name; section++)
+		if (strcmp(section->name, name) == 0)
+			return section->read ? section->read(s, setting, group->arg) : 0;
+	if (!group->any)
+		tell_unknown(s, setting, group);
+	return 0;
+}
+
+int settings_read(struct settings *s, const config_setting_t *setting, const struct settings_group *group)
+{
+	tell_missing(s, setting, group);
+	for (int i = 0; i < config_setting_length(setting); i++) {
+		int r = read_member(s, config_setting_get_elem(setting, (unsigned)i), group);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int settings_resolve(struct settings *s, const config_setting_t *at, char **path)
+{
+	if (!*path)
+		return 0;
+	const char *name = *path;
+	while (strncmp(name, "./", 2) == 0)
+		name += 2 + strspn(name + 2, "/");
+	char *joined = config_text_join(s->folder, name);
+	if (!joined)
+		return -ENOMEM;
+	size_t len = strlen(joined);
+	while (len > 1 && joined[len - 1] == '/')
+		joined[--len] = '\0';
+	if (len > PATH_MAX_BYTES)
+		settings_mistake(s, at, "the path has %zu bytes; up to %d are taken", len, PATH_MAX_BYTES);
+	free(*path);
+	*path = joined;
+	return 0;
+}
+
+/* libconfig's words tell the place and little more. */
+static void tell_syntax(struct settings *s)
+{
+	const char *text = config_error_text(&s->tree);
+	s->mistakes++;
+	tell_place(s, config_error_file(&s->tree), (unsigned)config_error_line(&s->tree));
+	if (strcmp(text, "syntax error") == 0)
+		text = "syntax error here or just before: a word without quotes, or a bracket or brace missing or too "
+		       "many";
+	fprintf(s->errors, "%s\n", text);
+}
+
+static int parse(struct settings *s, const char *text)
+{
+	char *folder = config_text_folder(s->path);
+	if (!folder)
+		return -ENOMEM;
+	config_set_include_dir(&s->tree, folder);
+	s->folder = realpath(folder, NULL);
+	int r = s->folder ? 0 : -errno;
+	free(folder);
+	if (r == 0 && !config_read_string(&s->tree, text)) {
+		tell_syntax(s);
+		r = -EINVAL;
+	} else if (r < 0) {
+		settings_mistake(s, NULL, "its folder cannot be found: %s", strerror(-r));
+	}
+	return r;
+}
+
+int settings_open(struct settings *s, const char *path, FILE *errors)
+{
+	struct err err;
+	char *text;
+	*s = (struct settings){ .path = path, .errors = errors };
+	int r = config_text_read(path, &text, &err);
+	if (r < 0) {
+		fprintf(errors, "%s\n", err.text);
+		return r;
+	}
+	config_init(&s->tree);
+	r = parse(s, text);
+	free(text);
+	if (r < 0)
+		settings_close(s);
+	return r;
+}
+
+void settings_close(struct settings *s)
+{
+	config_destroy(&s->tree);
+	free(s->folder);
+	s->folder = NULL;
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A configuration file as libconfig parsed it, walked with tables of base/option: whoever a setting belongs to, its
+ * mistakes are told in one way, `FILE:12: …`, and counted. Knows no setting by name. Lives while config_load reads.
+ */
+#ifndef AGENT_SETTINGS_H
+#define AGENT_SETTINGS_H
+
+#include <libconfig.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "base/option.h"
+
+struct settings {
+	config_t tree;
+	const char *path; /* as it was given; borrowed */
+	char *folder;     /* its folder, absolute */
+	FILE *errors;
+	size_t mistakes;
+};
+
+/* Reads and parses. 0; -EINVAL: syntax; else -errno: it cannot be read. What is wrong is told. path is borrowed. */
+int settings_open(struct settings *s, const char *path, FILE *errors);
+void settings_close(struct settings *s);
+
+/* Tells one mistake with the place of `at`; NULL: of the file as a whole. */
+void settings_mistake(struct settings *s, const config_setting_t *at, const char *format, ...)
+        __attribute__((format(printf, 3, 4)));
+
+/*
+ * Tells that `word` is none of the n known ones: `unknown setting "evry" in source "parking"; did you mean "every"?`,
+ * or which there are where none is near. what: "setting". where: `source "parking"`; NULL: the file.
+ */
+void settings_unknown(struct settings *s, const config_setting_t *at, const char *what, const char *word,
+                      const char *where, const char *const *known, size_t n);
+
+/* Whether it is a group; if not, that is told. */
+bool settings_is_group(struct settings *s, const config_setting_t *setting, const char *where);
+
+/* A setting that no table describes. read: 0 or -ENOMEM, and tells mistakes; NULL: the caller reads it otherwise. */
+struct settings_section {
+	const char *name; /* NULL ends a table */
+	int (*read)(struct settings *s, const config_setting_t *setting, void *arg);
+};
+
+/* A group of the file and what may stand in it. */
+struct settings_group {
+	const char *where;
+	const struct option *options[2]; /* NULL: none */
+	void *targets[2];
+	const struct settings_section *sections; /* NULL: none */
+	void *arg;
+	bool any; /* unknown settings are not told, because what they belong to is not known */
+};
+
+#define SETTINGS_GROUP_MAX 64 /* settings that may stand in one group */
+
+/* Reads every setting of a group in the file's order, missing ones told first. 0 or -ENOMEM. */
+int settings_read(struct settings *s, const config_setting_t *setting, const struct settings_group *group);
+
+/*
+ * Makes a path absolute that was given relative to the configuration's folder. *path is freed and replaced; NULL stays.
+ * One that is too long is told at `at`. 0 or -ENOMEM.
+ */
+int settings_resolve(struct settings *s, const config_setting_t *at, char **path);
+
+#endif

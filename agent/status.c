@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What status says, from the parts' own figures: no disk, no network, so it answers whatever hangs. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/daemon.h"
+#include "base/clock.h"
+
+static const struct queue_source_view *find_figures(const struct queue_view *view, const char *source)
+{
+	for (size_t i = 0; i < view->n_sources; i++)
+		if (strcmp(view->sources[i].source, source) == 0)
+			return &view->sources[i];
+	return NULL;
+}
+
+static const struct agent_source *find_source(const struct agent *a, const char *name)
+{
+	for (size_t i = 0; i < a->config->n_sources; i++)
+		if (strcmp(a->config->sources[i].name, name) == 0)
+			return &a->sources[i];
+	return NULL;
+}
+
+/* Judged by the time since the last complete answer, or since the start where none came yet. */
+static const char *judge_source(const struct agent *a, const struct agent_source *source,
+                                const struct intake_counts *counts)
+{
+	int64_t since;
+
+	if (!source->collector)
+		return "disabled";
+	since = counts->last_answer_ms ? counts->last_answer_ms : a->started_ms;
+	if (clock_wall_ms() - since > source->collector->ops->patience_ms(source->collector))
+		return "stale";
+	if (counts->cause[0])
+		return "failing";
+	return counts->last_answer_ms ? "fresh" : "waiting";
+}
+
+static void fill_figures(struct source_view *v, const struct queue_source_view *figures)
+{
+	v->records = figures->records;
+	v->fetches = figures->fetches;
+	v->unsealed_records = figures->unsealed_records;
+	v->waiting_batches = figures->waiting_batches;
+	v->waiting_records = figures->waiting_records;
+	v->oldest_ms = figures->oldest_ms;
+}
+
+/* Monotonic to wall, for people; 0 where nothing is planned. */
+static int64_t to_wall(int64_t mono_ms)
+{
+	return mono_ms == ALARM_NEVER ? 0 : clock_wall_ms() + mono_ms - clock_mono_ms();
+}
+
+static void fill_source(const struct agent *a, const struct agent_source *source, struct source_view *v)
+{
+	const struct intake_counts *counts = intake_counts(a->intake, source->config->name);
+
+	v->name = source->config->name;
+	v->kind = source->config->kind->kind;
+	v->state = judge_source(a, source, counts);
+	v->last_answer_ms = counts->last_answer_ms;
+	v->last_change_ms = counts->last_change_ms;
+	v->polls = counts->polls;
+	v->unchanged = counts->unchanged;
+	v->refused = counts->refused;
+	v->failed = counts->failed;
+	v->last_error = counts->last_error;
+	v->origin = "";
+	if (source->collector) {
+		v->origin = source->collector->ops->origin(source->collector);
+		v->next_poll_ms = to_wall(source->collector->ops->next_ms(source->collector));
+	}
+}
+
+/* The configured sources, then those that are gone from the file while something of them waits. */
+static int fill_sources(const struct agent *a, struct status_view *v)
+{
+	const struct queue_view *view = courier_view(a->courier);
+	const struct queue_source_view *figures;
+
+	v->sources = calloc(a->config->n_sources + view->n_sources + 1, sizeof *v->sources);
+	if (!v->sources)
+		return -ENOMEM;
+	for (size_t i = 0; i < a->config->n_sources; i++) {
+		struct source_view *source = &v->sources[v->n_sources++];
+
+		fill_source(a, &a->sources[i], source);
+		figures = find_figures(view, source->name);
+		if (figures)
+			fill_figures(source, figures);
+	}
+	for (size_t i = 0; i < view->n_sources; i++) {
+		struct source_view *source = &v->sources[v->n_sources];
+
+		figures = &view->sources[i];
+		if (find_source(a, figures->source) || (!figures->unsealed_records && !figures->waiting_batches))
+			continue;
+		source->name = figures->source;
+		source->kind = source->origin = source->last_error = "";
+		source->state = "gone";
+		fill_figures(source, figures);
+		v->n_sources++;
+	}
+	return 0;
+}
+
+static int fill_stores(const struct agent *a, struct status_view *v)
+{
+	const struct queue_view *view = courier_view(a->courier);
+
+	v->stores = calloc(courier_stores(a->courier) + 1, sizeof *v->stores);
+	if (!v->stores)
+		return -ENOMEM;
+	for (size_t i = 0; i < courier_stores(a->courier); i++) {
+		struct store_view *store = &v->stores[v->n_stores++];
+		struct courier_store s;
+
+		courier_store(a->courier, i, &s);
+		store->name = s.name;
+		store->kind = s.kind;
+		store->place = s.place;
+		store->state = s.state;
+		store->last_error = s.last_error;
+		store->last_delivered_ms = s.last_delivered_ms;
+		store->next_try_ms = to_wall(s.next_try_ms);
+		for (size_t k = 0; k < view->n_stores; k++)
+			if (strcmp(view->stores[k].store, s.name) == 0) {
+				store->waiting_batches = view->stores[k].waiting_batches;
+				store->waiting_bytes = view->stores[k].waiting_bytes;
+				store->delivered_batches = view->stores[k].delivered_batches;
+			}
+	}
+	return 0;
+}
+
+static void fill_buffer(const struct agent *a, struct buffer_view *v)
+{
+	const struct queue_view *view = courier_view(a->courier);
+	bool failing = intake_error(a->intake)[0] != '\0';
+
+	v->path = a->config->buffer_path;
+	v->state = failing || courier_error(a->courier)[0] ? "failing" : "ready";
+	v->last_error = failing ? intake_error(a->intake) : courier_error(a->courier);
+	v->file_bytes = view->file_bytes;
+	v->wal_bytes = view->wal_bytes;
+	for (size_t i = 0; i < view->n_sources; i++) {
+		const struct queue_source_view *source = &view->sources[i];
+
+		v->waiting_records += source->unsealed_records + source->waiting_records;
+		v->waiting_batches += source->waiting_batches;
+		if (source->oldest_ms && (!v->oldest_ms || source->oldest_ms < v->oldest_ms))
+			v->oldest_ms = source->oldest_ms;
+	}
+}
+
+static void add_problem(struct status_view *v, const char *remedy, const char *kind, const char *name, const char *what)
+{
+	struct problem_view *problem = &v->problems[v->n_problems++];
+
+	snprintf(problem->what, sizeof problem->what, "%s%s%s%s: %s", kind, *name ? " \"" : "", name, *name ? "\"" : "",
+	         what);
+	snprintf(problem->remedy, sizeof problem->remedy, "%s", remedy);
+}
+
+static int fill_problems(struct status_view *v)
+{
+	v->problems = calloc(v->n_sources + v->n_stores + 1, sizeof *v->problems);
+	if (!v->problems)
+		return -ENOMEM;
+	for (size_t i = 0; i < v->n_sources; i++)
+		if (strcmp(v->sources[i].state, "stale") == 0)
+			add_problem(
+			        v,
+			        "see whether the address still gives what the source's settings say, with: curl -v URL",
+			        "source", v->sources[i].name,
+			        *v->sources[i].last_error ? v->sources[i].last_error : "no answer for too long");
+	for (size_t i = 0; i < v->n_stores; i++)
+		if (*v->stores[i].last_error)
+			add_problem(v, "once it is mended, delivery goes on by itself; `millrace flush` tries at once",
+			            "store", v->stores[i].name, v->stores[i].last_error);
+	if (*v->buffer.last_error)
+		add_problem(v, "make room on the card, or replace it; records wait meanwhile", "buffer", "",
+		            v->buffer.last_error);
+	return 0;
+}
+
+int status_fill(const struct agent *a, struct status_view *v)
+{
+	int r;
+
+	v->version = MILLRACE_VERSION;
+	v->device = a->config->device;
+	v->boot = courier_view(a->courier)->boot;
+	v->now_ms = clock_wall_ms();
+	v->started_ms = a->started_ms;
+	fill_buffer(a, &v->buffer);
+	r = fill_sources(a, v);
+	if (r == 0)
+		r = fill_stores(a, v);
+	return r == 0 ? fill_problems(v) : r;
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The API: HTTP/1.1 with JSON on a Unix socket (docs/api.md), by libmicrohttpd driven from our loop. It knows requests
+ * and answers; what they are about comes from agent/ through api_backend. Loop thread only.
+ */
+#ifndef API_API_H
+#define API_API_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <uv.h>
+
+#include "api/view.h"
+#include "base/bytes.h"
+#include "base/err.h"
+
+struct api;
+struct api_call; /* one request that waits for its answer */
+
+/*
+ * Implemented by agent/. What is answered from memory returns at once; the others take the call and answer it exactly
+ * once, now or later, with one of the api_answer functions. A client that left in between is no business of theirs: the
+ * call stays valid until it is answered.
+ */
+struct api_backend {
+	/* Fills a zeroed view; strings are borrowed until the loop goes on; view_done frees the arrays. 0 or -ENOMEM.
+	 */
+	int (*status)(void *agent, struct status_view *ret_view);
+	void (*batches)(void *agent, struct api_call *call);
+	void (*records)(void *agent, const char *source, size_t last, struct api_call *call);
+	void (*poll)(void *agent, const char *source, struct api_call *call);
+	void (*flush)(void *agent, bool wait, struct api_call *call);
+};
+
+/*
+ * Listens on the socket at path, mode 0660; a left-over socket that nobody listens on is replaced. 0, -EADDRINUSE
+ * (somebody answers there), -EEXIST (something that is no socket, left alone), -ENAMETOOLONG, or what the system says.
+ * backend and agent are borrowed for the API's life.
+ */
+int api_start(uv_loop_t *loop, const char *path, const struct api_backend *backend, void *agent, struct api **ret_api,
+              struct err *err);
+
+/*
+ * Ends open calls with 503, removes the socket; on_closed comes when every handle is closed. Not from within a backend
+ * function. A call that the backend still has stays its own: answering it afterwards, even after on_closed, frees it.
+ */
+void api_close(struct api *api, void (*on_closed)(void *arg), void *arg);
+
+/* 200 with this JSON, whose reference is taken. */
+void api_answer(struct api_call *call, json_t *body);
+
+/* 200 with application/x-ndjson; takes the bytes and leaves `lines` empty. */
+void api_answer_lines(struct api_call *call, struct bytes *lines);
+
+/* A problem (RFC 9457): status and what happened, with the remedy. */
+void api_answer_problem(struct api_call *call, unsigned status, const char *format, ...)
+        __attribute__((format(printf, 3, 4)));
+
+#endif

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "api/routes.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/units.h"
+
+#define LAST_DEFAULT 10
+#define LAST_MAX     1000
+
+/* What a request says beyond its route. */
+struct words {
+	char name[UNITS_NAME_MAX]; /* in the path; "" */
+	const char *value;         /* of the query's parameter; NULL: it has none, "": `?last` alone */
+};
+
+struct route {
+	const char *method;
+	const char *pattern;   /* `*` stands for a source's name */
+	const char *parameter; /* the only one of the query; NULL: none */
+	bool waits;            /* the backend answers later */
+	void (*serve)(const struct routes_request *request, const struct words *words, struct api_call *call);
+};
+
+static void serve_view(const struct routes_request *request, json_t *(*write)(const struct status_view *),
+                       struct api_call *call)
+{
+	struct status_view view = { 0 };
+	json_t *body = request->backend->status(request->agent, &view) == 0 ? write(&view) : NULL;
+	view_done(&view);
+	if (body)
+		api_answer(call, body);
+	else
+		api_answer_problem(call, 500, "there is not enough memory for the answer");
+}
+
+static void get_status(const struct routes_request *request, const struct words *words, struct api_call *call)
+{
+	(void)words;
+	serve_view(request, view_status, call);
+}
+
+static void get_sources(const struct routes_request *request, const struct words *words, struct api_call *call)
+{
+	(void)words;
+	serve_view(request, view_sources, call);
+}
+
+static void get_stores(const struct routes_request *request, const struct words *words, struct api_call *call)
+{
+	(void)words;
+	serve_view(request, view_stores, call);
+}
+
+static void get_batches(const struct routes_request *request, const struct words *words, struct api_call *call)
+{
+	(void)words;
+	request->backend->batches(request->agent, call);
+}
+
+static void get_records(const struct routes_request *request, const struct words *words, struct api_call *call)
+{
+	const char *text = words->value;
+	size_t last = LAST_DEFAULT;
+	if (text) {
+		size_t digits = strspn(text, "0123456789");
+		last = digits > 0 && digits <= 4 && !text[digits] ? strtoul(text, NULL, 10) : 0;
+	}
+	if (last < 1 || last > LAST_MAX)
+		api_answer_problem(call, 400, "last is a number from 1 to %d", LAST_MAX);
+	else
+		request->backend->records(request->agent, words->name, last, call);
+}
+
+static void post_poll(const struct routes_request *request, const struct words *words, struct api_call *call)
+{
+	request->backend->poll(request->agent, words->name, call);
+}
+
+static void post_flush(const struct routes_request *request, const struct words *words, struct api_call *call)
+{
+	const char *wait = words->value;
+	if (wait && strcmp(wait, "0") != 0 && strcmp(wait, "1") != 0)
+		api_answer_problem(call, 400, "wait is 0 or 1");
+	else
+		request->backend->flush(request->agent, wait && *wait == '1', call);
+}
+
+static const struct route routes[] = {
+	{ "GET", "/v1/status", NULL, false, get_status },
+	{ "GET", "/v1/sources", NULL, false, get_sources },
+	{ "GET", "/v1/stores", NULL, false, get_stores },
+	{ "GET", "/v1/batches", NULL, true, get_batches },
+	{ "GET", "/v1/sources/*/records", "last", true, get_records },
+	{ "POST", "/v1/sources/*/poll", NULL, true, post_poll },
+	{ "POST", "/v1/flush", "wait", true, post_flush },
+};
+
+/* Whether the path fits; what stands for `*` goes to name, which has UNITS_NAME_MAX bytes. */
+static bool matches(const char *pattern, const char *path, char *name)
+{
+	size_t before = strcspn(pattern, "*");
+	*name = '\0';
+	if (strncmp(path, pattern, before) != 0)
+		return false;
+	if (!pattern[before])
+		return !path[before];
+	path += before;
+	size_t len = strcspn(path, "/");
+	if (strcmp(path + len, pattern + before + 1) != 0 || len >= UNITS_NAME_MAX)
+		return false;
+	memcpy(name, path, len);
+	name[len] = '\0';
+	return units_is_name(name + (*name == '_')); /* a leading _ is ours */
+}
+
+static const struct route *find(const char *path, char *name)
+{
+	for (size_t i = 0; i < sizeof routes / sizeof *routes; i++)
+		if (matches(routes[i].pattern, path, name))
+			return &routes[i];
+	return NULL;
+}
+
+/* HEAD is GET whose body the server leaves out (RFC 9110 §9.3.2). */
+static bool allows(const struct route *route, const char *method)
+{
+	return strcmp(route->method, strcmp(method, "HEAD") == 0 ? "GET" : method) == 0;
+}
+
+static void answer_wrong_method(const struct route *route, const char *method, struct api_call *call)
+{
+	char detail[128];
+	const char *allowed = strcmp(route->method, "GET") == 0 ? "GET, HEAD" : route->method;
+	snprintf(detail, sizeof detail, "this takes %s, not %.40s", allowed, method);
+	struct MHD_Response *response = api_problem(405, detail);
+	if (response)
+		MHD_add_response_header(response, "Allow", allowed);
+	api_answer_response(call, 405, response);
+}
+
+struct parameters {
+	const char *known;   /* NULL: none is */
+	const char *value;   /* of the known one */
+	const char *unknown; /* the first one that is not known */
+};
+
+static enum MHD_Result on_parameter(void *arg, enum MHD_ValueKind kind, const char *key, const char *value)
+{
+	(void)kind;
+	struct parameters *parameters = arg;
+	if (parameters->known && strcmp(key, parameters->known) == 0) {
+		parameters->value = value ? value : "";
+		return MHD_YES;
+	}
+	parameters->unknown = key;
+	return MHD_NO;
+}
+
+void routes_serve(const struct routes_request *request, struct api_call *call)
+{
+	struct words words = { .value = NULL };
+	const struct route *route = find(request->path, words.name);
+	if (!route) {
+		api_answer_problem(call, 404, "there is no %.200s here; docs/api.md has the list", request->path);
+		return;
+	}
+	if (!allows(route, request->method)) {
+		answer_wrong_method(route, request->method, call);
+		return;
+	}
+	struct parameters parameters = { .known = route->parameter };
+	MHD_get_connection_values(request->connection, MHD_GET_ARGUMENT_KIND, on_parameter, &parameters);
+	words.value = parameters.value;
+	if (parameters.unknown)
+		api_answer_problem(call, 400, "unknown parameter \"%.100s\"", parameters.unknown);
+	else if (route->waits && request->crowded)
+		api_answer_problem(call, 503, "too many calls wait for their answers; try again later");
+	else
+		route->serve(request, &words, call);
+}

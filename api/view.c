@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "api/view.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/sha256.h"
+#include "base/units.h"
+
+enum field_type {
+	FIELD_TEXT,   /* const char * */
+	FIELD_INLINE, /* char[] */
+	FIELD_COUNT,  /* uint64_t */
+	FIELD_NUMBER, /* int64_t */
+	FIELD_SIZE,   /* size_t */
+	FIELD_TIME,   /* int64_t, wall milliseconds; 0: null */
+	FIELD_DIGEST, /* uint8_t[SHA256_SIZE] */
+};
+
+struct field {
+	const char *name;
+	enum field_type type;
+	size_t offset;
+};
+
+#define FIELD(type, of, member, name)                                                                                  \
+	{                                                                                                              \
+		name, FIELD_##type, offsetof(struct of, member)                                                        \
+	}
+#define FIELD_END                                                                                                      \
+	{                                                                                                              \
+		.name = NULL                                                                                           \
+	}
+
+static const struct field source_fields[] = {
+	FIELD(TEXT, source_view, name, "name"),
+	FIELD(TEXT, source_view, kind, "kind"),
+	FIELD(TEXT, source_view, origin, "origin"),
+	FIELD(TEXT, source_view, state, "state"),
+	FIELD(TIME, source_view, last_answer_ms, "last_answer"),
+	FIELD(TIME, source_view, last_change_ms, "last_change"),
+	FIELD(TIME, source_view, next_poll_ms, "next_poll"),
+	FIELD(COUNT, source_view, polls, "polls"),
+	FIELD(COUNT, source_view, unchanged, "unchanged"),
+	FIELD(COUNT, source_view, refused, "refused"),
+	FIELD(COUNT, source_view, failed, "failed"),
+	FIELD(COUNT, source_view, records, "records"),
+	FIELD(COUNT, source_view, fetches, "fetches"),
+	FIELD(COUNT, source_view, unsealed_records, "unsealed_records"),
+	FIELD(COUNT, source_view, waiting_batches, "waiting_batches"),
+	FIELD(COUNT, source_view, waiting_records, "waiting_records"),
+	FIELD(TIME, source_view, oldest_ms, "oldest"),
+	FIELD(TEXT, source_view, last_error, "last_error"),
+	FIELD_END,
+};
+
+static const struct field store_fields[] = {
+	FIELD(TEXT, store_view, name, "name"),
+	FIELD(TEXT, store_view, kind, "kind"),
+	FIELD(TEXT, store_view, place, "place"),
+	FIELD(TEXT, store_view, state, "state"),
+	FIELD(COUNT, store_view, waiting_batches, "waiting_batches"),
+	FIELD(COUNT, store_view, waiting_bytes, "waiting_bytes"),
+	FIELD(COUNT, store_view, delivered_batches, "delivered_batches"),
+	FIELD(TIME, store_view, last_delivered_ms, "last_delivered"),
+	FIELD(TIME, store_view, next_try_ms, "next_try"),
+	FIELD(TEXT, store_view, last_error, "last_error"),
+	FIELD_END,
+};
+
+static const struct field buffer_fields[] = {
+	FIELD(TEXT, buffer_view, path, "path"),
+	FIELD(TEXT, buffer_view, state, "state"),
+	FIELD(NUMBER, buffer_view, file_bytes, "file_bytes"),
+	FIELD(NUMBER, buffer_view, wal_bytes, "wal_bytes"),
+	FIELD(COUNT, buffer_view, waiting_records, "waiting_records"),
+	FIELD(COUNT, buffer_view, waiting_batches, "waiting_batches"),
+	FIELD(TIME, buffer_view, oldest_ms, "oldest"),
+	FIELD(TEXT, buffer_view, last_error, "last_error"),
+	FIELD_END,
+};
+
+static const struct field problem_fields[] = {
+	FIELD(INLINE, problem_view, what, "what"),
+	FIELD(INLINE, problem_view, remedy, "remedy"),
+	FIELD_END,
+};
+
+static const struct field batch_fields[] = {
+	FIELD(NUMBER, batch, id, "id"),
+	FIELD(INLINE, batch, source, "source"),
+	FIELD(INLINE, batch, key, "key"),
+	FIELD(COUNT, batch, first_seq, "first_seq"),
+	FIELD(COUNT, batch, last_seq, "last_seq"),
+	FIELD(COUNT, batch, records, "records"),
+	FIELD(COUNT, batch, raw_bytes, "raw_bytes"),
+	FIELD(COUNT, batch, bytes, "bytes"),
+	FIELD(DIGEST, batch, sha256, "sha256"),
+	FIELD(TIME, batch, sealed_ms, "sealed"),
+	FIELD(TIME, batch, delivered_ms, "delivered"),
+	FIELD(SIZE, batch, stores_done, "stores_done"),
+	FIELD(SIZE, batch, stores_all, "stores_all"),
+	FIELD_END,
+};
+
+static const struct field status_fields[] = {
+	FIELD(TEXT, status_view, version, "version"),    FIELD(TEXT, status_view, device, "device"),
+	FIELD(TEXT, status_view, boot, "boot"),          FIELD(TIME, status_view, now_ms, "now"),
+	FIELD(TIME, status_view, started_ms, "started"), FIELD_END,
+};
+
+/* Bytes of the UTF-8 sequence at p (RFC 3629 §4), 0: it is none. */
+static size_t sequence(const unsigned char *p)
+{
+	if (*p < 0x80)
+		return 1;
+	size_t len = *p >= 0xF0 ? 4 : *p >= 0xE0 ? 3 : 2;
+	if (*p < 0xC2 || *p > 0xF4)
+		return 0;
+	unsigned char low = *p == 0xE0 ? 0xA0 : *p == 0xF0 ? 0x90 : 0x80;
+	unsigned char high = *p == 0xED ? 0x9F : *p == 0xF4 ? 0x8F : 0xBF;
+	for (size_t i = 1; i < len; i++, low = 0x80, high = 0xBF)
+		if (p[i] < low || p[i] > high) /* the final NUL is below */
+			return 0;
+	return len;
+}
+
+json_t *view_text(const char *text)
+{
+	if (!text)
+		text = "";
+	json_t *json = json_string(text);
+	if (json)
+		return json;
+	char *mended = malloc(strlen(text) * 3 + 1), *to = mended;
+	if (!mended)
+		return NULL;
+	for (const char *from = text; *from;) {
+		size_t len = sequence((const unsigned char *)from);
+		memcpy(to, len ? from : "\xEF\xBF\xBD", len ? len : 3);
+		to += len ? len : 3;
+		from += len ? len : 1;
+	}
+	*to = '\0';
+	json = json_string(mended);
+	free(mended);
+	return json;
+}
+
+static json_t *time_value(int64_t ms)
+{
+	char text[UNITS_TEXT_MAX];
+	return ms ? json_string(units_time(ms, text)) : json_null();
+}
+
+static json_t *field_value(enum field_type type, const void *at)
+{
+	char text[SHA256_HEX];
+	switch (type) {
+	case FIELD_TEXT:
+		return view_text(*(const char *const *)at);
+	case FIELD_INLINE:
+		return view_text(at);
+	case FIELD_COUNT:
+		return json_integer((json_int_t) * (const uint64_t *)at);
+	case FIELD_NUMBER:
+		return json_integer(*(const int64_t *)at);
+	case FIELD_SIZE:
+		return json_integer((json_int_t) * (const size_t *)at);
+	case FIELD_TIME:
+		return time_value(*(const int64_t *)at);
+	case FIELD_DIGEST:
+		return json_string(sha256_hex(at, SHA256_HEX - 1, text));
+	}
+	return NULL;
+}
+
+static json_t *object(const struct field *fields, const void *view)
+{
+	json_t *json = json_object();
+	for (const struct field *field = fields; json && field->name; field++)
+		if (json_object_set_new(json, field->name,
+		                        field_value(field->type, (const char *)view + field->offset)) < 0) {
+			json_decref(json);
+			json = NULL;
+		}
+	return json;
+}
+
+static json_t *array(const struct field *fields, const void *views, size_t n, size_t size)
+{
+	json_t *json = json_array();
+	for (size_t i = 0; json && i < n; i++)
+		if (json_array_append_new(json, object(fields, (const char *)views + i * size)) < 0) {
+			json_decref(json);
+			json = NULL;
+		}
+	return json;
+}
+
+static json_t *sources(const struct status_view *view)
+{
+	return array(source_fields, view->sources, view->n_sources, sizeof *view->sources);
+}
+
+static json_t *stores(const struct status_view *view)
+{
+	return array(store_fields, view->stores, view->n_stores, sizeof *view->stores);
+}
+
+static json_t *problems(const struct status_view *view)
+{
+	return array(problem_fields, view->problems, view->n_problems, sizeof *view->problems);
+}
+
+json_t *view_status(const struct status_view *view)
+{
+	json_t *json = object(status_fields, view);
+	if (json_object_set_new(json, "ok", json_boolean(view->n_problems == 0)) < 0 ||
+	    json_object_set_new(json, "problems", problems(view)) < 0 ||
+	    json_object_set_new(json, "buffer", object(buffer_fields, &view->buffer)) < 0 ||
+	    json_object_set_new(json, "sources", sources(view)) < 0 ||
+	    json_object_set_new(json, "stores", stores(view)) < 0) {
+		json_decref(json);
+		return NULL;
+	}
+	return json;
+}
+
+json_t *view_sources(const struct status_view *view)
+{
+	return json_pack("{s:o, s:o}", "now", time_value(view->now_ms), "sources", sources(view));
+}
+
+json_t *view_stores(const struct status_view *view)
+{
+	return json_pack("{s:o, s:o}", "now", time_value(view->now_ms), "stores", stores(view));
+}
+
+json_t *view_batches(const struct batch *batches, size_t n)
+{
+	return json_pack("{s:o}", "batches", array(batch_fields, batches, n, sizeof *batches));
+}
+
+void view_done(struct status_view *view)
+{
+	free(view->sources);
+	free(view->stores);
+	free(view->problems);
+	view->sources = NULL;
+	view->stores = NULL;
+	view->problems = NULL;
+	view->n_sources = view->n_stores = view->n_problems = 0;
+}

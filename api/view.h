@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What status and show say, as plain structs that agent/ fills from memory and api/ writes as JSON; the words are those
+ * of docs/api.md. Strings are borrowed. Times are wall milliseconds, 0: never.
+ */
+#ifndef API_VIEW_H
+#define API_VIEW_H
+
+#include <jansson.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "buffer/queue.h"
+
+struct source_view {
+	const char *name, *kind, *origin;
+	const char *state;                          /* "waiting", "fresh", "failing", "stale", "disabled", "gone" */
+	int64_t last_answer_ms;                     /* complete and valid, changed or not */
+	int64_t last_change_ms;                     /* the last committed fetch since start */
+	int64_t next_poll_ms;                       /* 0: none is planned (one is under way, or it is disabled) */
+	uint64_t polls, unchanged, refused, failed; /* since start */
+	uint64_t records, fetches;                  /* ever committed */
+	uint64_t unsealed_records, waiting_batches, waiting_records;
+	int64_t oldest_ms;      /* the oldest record that some store has not */
+	const char *last_error; /* "" while all is well */
+};
+
+struct store_view {
+	const char *name, *kind, *place;
+	const char *state; /* "ready", "unknown" (not tried yet), "away" */
+	uint64_t waiting_batches, waiting_bytes, delivered_batches;
+	int64_t last_delivered_ms, next_try_ms;
+	const char *last_error;
+};
+
+struct buffer_view {
+	const char *path;
+	const char *state; /* "ready", "failing" */
+	int64_t file_bytes, wal_bytes;
+	uint64_t waiting_records, waiting_batches; /* unsealed records included in the first */
+	int64_t oldest_ms;
+	const char *last_error;
+};
+
+struct problem_view {
+	char what[600];
+	char remedy[200];
+};
+
+struct status_view {
+	const char *version, *device, *boot;
+	int64_t now_ms, started_ms;
+	struct buffer_view buffer;
+	struct source_view *sources; /* the arrays are the view's own */
+	size_t n_sources;
+	struct store_view *stores;
+	size_t n_stores;
+	struct problem_view *problems; /* none: all is well */
+	size_t n_problems;
+};
+
+void view_done(struct status_view *view);
+
+/* New references; NULL: no memory. */
+json_t *view_status(const struct status_view *view);
+json_t *view_sources(const struct status_view *view);
+json_t *view_stores(const struct status_view *view);
+json_t *view_batches(const struct batch *batches, size_t n);
+
+/* A text from anywhere as a JSON string (NULL: an empty one); what is not UTF-8 becomes U+FFFD. NULL: no memory. */
+json_t *view_text(const char *text);
+
+#endif

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/cli.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/units.h"
+#include "cli/commands.h"
+
+#define LAST_DEFAULT 10
+#define LAST_MAX     1000
+
+enum takes {
+	TAKES_JSON = 1,
+	TAKES_READY = 2,
+	TAKES_WAIT = 4,
+	TAKES_LAST = 8,
+};
+
+enum word {
+	WORD_NONE,
+	WORD_SOURCE,
+	WORD_VIEW,
+};
+
+struct command {
+	const char *name, *usage;
+	unsigned takes; /* enum takes */
+	enum word word;
+	command_run run;
+};
+
+static const struct command commands[] = {
+	{ "status", "status [--json] [--ready]", TAKES_JSON | TAKES_READY, WORD_NONE, command_status },
+	{ "show", "show sources|batches|stores [--json]", TAKES_JSON, WORD_VIEW, command_show },
+	{ "tail", "tail SOURCE [-n N]", TAKES_JSON | TAKES_LAST, WORD_SOURCE, command_tail },
+	{ "poll", "poll SOURCE [--json]", TAKES_JSON, WORD_SOURCE, command_poll },
+	{ "flush", "flush [--wait] [--json]", TAKES_JSON | TAKES_WAIT, WORD_NONE, command_flush },
+};
+
+const char cli_help[] =
+        "  status [--json] [--ready]   how it stands and what to do; --ready: by the exit status alone\n"
+        "  show WHAT [--json]          one table: sources, stores or batches\n"
+        "  tail SOURCE [-n N]          the last N records [10] as object lines\n"
+        "  poll SOURCE [--json]        poll now; returns once committed, unchanged or refused\n"
+        "  flush [--wait] [--json]     seal what waits; --wait: until all stores have it\n";
+
+static const struct option options[] = {
+	{ "json", no_argument, NULL, TAKES_JSON },
+	{ "ready", no_argument, NULL, TAKES_READY },
+	{ "wait", no_argument, NULL, TAKES_WAIT },
+	{ NULL, 0, NULL, 0 },
+};
+
+static const struct command *find(const char *name)
+{
+	for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+		if (strcmp(commands[i].name, name) == 0)
+			return &commands[i];
+	return NULL;
+}
+
+bool cli_knows(const char *command)
+{
+	return find(command) != NULL;
+}
+
+static int parse_last(const char *text, int *ret_last)
+{
+	size_t digits = strspn(text, "0123456789");
+	int last = digits > 0 && digits <= 4 && !text[digits] ? atoi(text) : 0;
+	if (last < 1 || last > LAST_MAX)
+		return -1;
+	*ret_last = last;
+	return 0;
+}
+
+static int parse_options(const struct command *command, int argc, char **argv, struct command_arguments *ret_arguments,
+                         struct err *err)
+{
+	int c;
+	optind = 0; /* glibc: start anew */
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, ":n:", options, NULL)) != -1) {
+		unsigned option = c == 'n' ? TAKES_LAST : (unsigned)c;
+		if (c == ':')
+			return err_fail(err, CLI_USAGE, "%s needs a value", argv[optind - 1]);
+		if (c == '?' || !(command->takes & option))
+			return err_fail(err, CLI_USAGE, "unknown option %s", argv[optind - 1]);
+		if (c == 'n' && parse_last(optarg, &ret_arguments->last) < 0)
+			return err_fail(err, CLI_USAGE, "-n takes a number from 1 to %d, not \"%s\"", LAST_MAX, optarg);
+		ret_arguments->json |= c == TAKES_JSON;
+		ret_arguments->ready |= c == TAKES_READY;
+		ret_arguments->wait |= c == TAKES_WAIT;
+	}
+	return CLI_OK;
+}
+
+static int check_word(enum word word, const char *text, struct err *err)
+{
+	if (word == WORD_VIEW && !show_knows(text))
+		return err_fail(err, CLI_USAGE, "there is no \"%s\" to show", text);
+	if (word == WORD_SOURCE && !units_is_name(text + (*text == '_'))) /* a leading _ is ours */
+		return err_fail(err, CLI_USAGE, "\"%s\" cannot be the name of a source", text);
+	return CLI_OK;
+}
+
+static int parse(const struct command *command, int argc, char **argv, struct command_arguments *ret_arguments,
+                 struct err *err)
+{
+	struct command_arguments arguments = { .last = LAST_DEFAULT };
+	int rc = parse_options(command, argc, argv, &arguments, err);
+	if (rc != CLI_OK)
+		return rc;
+	int wanted = command->word == WORD_NONE ? 0 : 1;
+	if (argc - optind < wanted)
+		return err_fail(err, CLI_USAGE, "%s is missing",
+		                command->word == WORD_VIEW ? "what to show" : "SOURCE");
+	if (argc - optind > wanted)
+		return err_fail(err, CLI_USAGE, "\"%s\" is one argument too many", argv[optind + wanted]);
+	if (wanted) {
+		arguments.word = argv[optind];
+		rc = check_word(command->word, arguments.word, err);
+	}
+	if (rc == CLI_OK)
+		*ret_arguments = arguments;
+	return rc;
+}
+
+static const struct command *prepare(int argc, char **argv, struct command_arguments *ret_arguments)
+{
+	struct err err;
+	const struct command *command = find(argv[0]);
+	if (!command)
+		fprintf(stderr, "millrace: unknown command \"%s\"\n", argv[0]);
+	else if (parse(command, argc, argv, ret_arguments, &err) == CLI_OK)
+		return command;
+	else
+		fprintf(stderr, "millrace %s: %s\nusage: millrace %s\n", command->name, err.text, command->usage);
+	return NULL;
+}
+
+int cli_check(int argc, char **argv)
+{
+	struct command_arguments arguments;
+	return prepare(argc, argv, &arguments) ? CLI_OK : CLI_USAGE;
+}
+
+/* What the daemon said may carry a feed's words: the same filter as for a page. */
+static void complain(const char *text)
+{
+	struct page page = { .out = stderr };
+	fputs("millrace: ", stderr);
+	page_text(&page, text);
+	fputc('\n', stderr);
+}
+
+int cli_run(const char *socket_path, int argc, char **argv)
+{
+	struct command_arguments arguments;
+	const struct command *command = prepare(argc, argv, &arguments);
+	if (!command)
+		return CLI_USAGE;
+	struct err err = { .text = "" };
+	int rc = command->run(socket_path, &arguments, &err);
+	if (*err.text && !arguments.ready)
+		complain(err.text);
+	if (fflush(stdout) != 0 || ferror(stdout)) {
+		perror("millrace: standard output");
+		rc = rc == CLI_OK ? CLI_CANTCREAT : rc;
+	}
+	return rc;
+}

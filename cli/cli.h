@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The commands that are clients of the API: status, show, tail, poll, flush. Each is one request on the daemon's Unix
+ * socket (libcurl) and one text for people, or with --json the answer as it came. Colour only on a terminal and without
+ * NO_COLOR. Knows base/ and nothing else of Millrace.
+ */
+#ifndef CLI_CLI_H
+#define CLI_CLI_H
+
+#include <stdbool.h>
+
+/* sysexits.h's numbers, where interface.md fixes them. */
+enum cli_exit {
+	CLI_OK = 0,
+	CLI_ATTENTION = 1,
+	CLI_USAGE = 64,
+	CLI_DATA = 65,
+	CLI_UNAVAILABLE = 69,
+	CLI_CANTCREAT = 73,
+	CLI_TEMPFAIL = 75,
+	CLI_CONFIG = 78,
+};
+
+/* Whether this word is one of the commands here. */
+bool cli_knows(const char *command);
+
+/* Whether the arguments would be taken; tells on stderr what is wrong. What is checked before a socket is looked for.
+ */
+int cli_check(int argc, char **argv);
+
+/* argv[0] is the command. Returns the exit status. */
+int cli_run(const char *socket_path, int argc, char **argv);
+
+/* The lines of --help about these commands. */
+extern const char cli_help[];
+
+#endif

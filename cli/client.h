@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One request to the daemon over its Unix socket, by libcurl; blocks. */
+#ifndef CLI_CLIENT_H
+#define CLI_CLIENT_H
+
+#include <jansson.h>
+#include <stdio.h>
+
+#include "base/bytes.h"
+#include "base/err.h"
+
+/*
+ * Asks and waits for the whole answer; GETs for at most half a minute, POSTs as long as the daemon needs. ret_body is
+ * initialised here and the caller's to free with bytes_done, whatever is returned. CLI_OK: the answer is 200. Else the
+ * exit status, and err says why, in the daemon's words where it had some.
+ */
+int client_request(const char *socket_path, const char *method, const char *path, struct bytes *ret_body,
+                   struct err *err);
+
+/* The same for what answers with a JSON object, which is the caller's; copied as it came to copy unless that is NULL.
+ */
+int client_ask(const char *socket_path, const char *method, const char *path, FILE *copy, json_t **ret_answer,
+               struct err *err);
+
+#endif

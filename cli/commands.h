@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The commands themselves: private to cli/. cli.c reads the arguments, prints what went wrong, and gives the exit. */
+#ifndef CLI_COMMANDS_H
+#define CLI_COMMANDS_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "base/err.h"
+#include "cli/table.h"
+
+struct command_arguments {
+	const char *word; /* SOURCE or WHAT; NULL where the command takes none */
+	bool json, ready, wait;
+	int last;
+};
+
+/* Each returns an exit status (cli.h), with err filled where there is something to say beyond it. */
+typedef int (*command_run)(const char *socket_path, const struct command_arguments *arguments, struct err *err);
+
+int command_status(const char *socket_path, const struct command_arguments *arguments, struct err *err);
+int command_show(const char *socket_path, const struct command_arguments *arguments, struct err *err);
+int command_tail(const char *socket_path, const struct command_arguments *arguments, struct err *err);
+int command_poll(const char *socket_path, const struct command_arguments *arguments, struct err *err);
+int command_flush(const char *socket_path, const struct command_arguments *arguments, struct err *err);
+
+/* What the answers look like on a page. */
+void status_print(const json_t *status, const struct page *page);
+void poll_print(const json_t *answer, const struct page *page);
+void flush_print(const json_t *answer, const struct page *page);
+
+/* Whether there is such a thing to show; show_print needs one. */
+bool show_knows(const char *what);
+void show_print(const char *what, const json_t *answer, const struct page *page);
+
+/* A line for each row that has an error, or for those alone that are in this state. */
+void show_errors(const json_t *rows, const char *state, const struct page *page);
+
+#endif

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `millrace show WHAT`: one table each, with all that there is room for; --json has the rest. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "cli/answer.h"
+#include "cli/cli.h"
+#include "cli/client.h"
+#include "cli/commands.h"
+
+struct view {
+	const char *what; /* also the path and the member of the answer */
+	const struct table_column *columns;
+	void (*add)(struct table *table, const json_t *row, int64_t now_ms);
+	bool has_errors;
+};
+
+static const struct table_column source_columns[] = {
+	{ "SOURCE", TABLE_LEFT },   { "KIND", TABLE_LEFT },    { "STATE", TABLE_STATE }, { "CHANGED", TABLE_RIGHT },
+	{ "RECORDS", TABLE_RIGHT }, { "OLDEST", TABLE_RIGHT }, { "ORIGIN", TABLE_CUT },  { NULL, TABLE_LEFT },
+};
+
+static void add_source(struct table *table, const json_t *source, int64_t now_ms)
+{
+	char text[UNITS_TEXT_MAX];
+	table_add(table, "%s", answer_text(source, "name"));
+	table_add(table, "%s", answer_text(source, "kind"));
+	table_add(table, "%s", answer_text(source, "state"));
+	table_add(table, "%s", answer_age(source, "last_change", now_ms, text));
+	table_add(table, "%" PRId64, answer_number(source, "records"));
+	table_add(table, "%s", answer_age(source, "oldest", now_ms, text));
+	table_add(table, "%s", answer_text(source, "origin"));
+}
+
+static const struct table_column store_columns[] = {
+	{ "STORE", TABLE_LEFT },    { "KIND", TABLE_LEFT },   { "STATE", TABLE_STATE }, { "DELIVERED", TABLE_RIGHT },
+	{ "WAITING", TABLE_RIGHT }, { "BYTES", TABLE_RIGHT }, { "LAST", TABLE_RIGHT },  { "NEXT TRY", TABLE_RIGHT },
+	{ "PLACE", TABLE_CUT },     { NULL, TABLE_LEFT },
+};
+
+static void add_store(struct table *table, const json_t *store, int64_t now_ms)
+{
+	char text[UNITS_TEXT_MAX];
+	table_add(table, "%s", answer_text(store, "name"));
+	table_add(table, "%s", answer_text(store, "kind"));
+	table_add(table, "%s", answer_text(store, "state"));
+	table_add(table, "%" PRId64, answer_number(store, "delivered_batches"));
+	table_add(table, "%" PRId64, answer_number(store, "waiting_batches"));
+	table_add(table, "%s", units_volume(answer_number(store, "waiting_bytes"), text));
+	table_add(table, "%s", answer_age(store, "last_delivered", now_ms, text));
+	table_add(table, "%s", answer_until(store, "next_try", now_ms, text));
+	table_add(table, "%s", answer_text(store, "place"));
+}
+
+static const struct table_column batch_columns[] = {
+	{ "ID", TABLE_RIGHT },    { "SOURCE", TABLE_CUT },  { "SEQ", TABLE_LEFT },    { "RECORDS", TABLE_RIGHT },
+	{ "BYTES", TABLE_RIGHT }, { "SEALED", TABLE_LEFT }, { "STORES", TABLE_LEFT }, { NULL, TABLE_LEFT },
+};
+
+static void add_batch(struct table *table, const json_t *batch, int64_t now_ms)
+{
+	char text[UNITS_TEXT_MAX];
+	(void)now_ms;
+	table_add(table, "%" PRId64, answer_number(batch, "id"));
+	table_add(table, "%s", answer_text(batch, "source"));
+	table_add(table, "%" PRId64 "-%" PRId64, answer_number(batch, "first_seq"), answer_number(batch, "last_seq"));
+	table_add(table, "%" PRId64, answer_number(batch, "records"));
+	table_add(table, "%s", units_volume(answer_number(batch, "bytes"), text));
+	table_add(table, "%.19sZ", answer_text(batch, "sealed")); /* no milliseconds */
+	table_add(table, "%" PRId64 "/%" PRId64, answer_number(batch, "stores_done"),
+	          answer_number(batch, "stores_all"));
+}
+
+static const struct view views[] = {
+	{ "sources", source_columns, add_source, true },
+	{ "stores", store_columns, add_store, true },
+	{ "batches", batch_columns, add_batch, false },
+};
+
+static const struct view *find(const char *what)
+{
+	for (size_t i = 0; i < sizeof views / sizeof *views; i++)
+		if (strcmp(views[i].what, what) == 0)
+			return &views[i];
+	return NULL;
+}
+
+bool show_knows(const char *what)
+{
+	return find(what) != NULL;
+}
+
+void show_errors(const json_t *rows, const char *state, const struct page *page)
+{
+	size_t i;
+	json_t *row;
+	json_array_foreach(rows, i, row)
+	{
+		const char *text = answer_text(row, "last_error");
+		if (!*text || (state && strcmp(answer_text(row, "state"), state) != 0))
+			continue;
+		fputs("! ", page->out);
+		page_text(page, answer_text(row, "name"));
+		fputs(": ", page->out);
+		page_text(page, text);
+		fputc('\n', page->out);
+	}
+}
+
+void show_print(const char *what, const json_t *answer, const struct page *page)
+{
+	const struct view *view = find(what);
+	const json_t *rows = json_object_get(answer, what);
+	struct table table;
+	size_t i;
+	json_t *row;
+	table_init(&table, view->columns);
+	json_array_foreach(rows, i, row)
+	{
+		view->add(&table, row, answer_time(answer, "now"));
+	}
+	table_print(&table, page);
+	table_done(&table);
+	if (view->has_errors)
+		show_errors(rows, NULL, page);
+}
+
+int command_show(const char *socket_path, const struct command_arguments *arguments, struct err *err)
+{
+	char path[64];
+	json_t *answer;
+	snprintf(path, sizeof path, "/v1/%s", arguments->word);
+	int rc = client_ask(socket_path, "GET", path, arguments->json ? stdout : NULL, &answer, err);
+	if (rc != CLI_OK)
+		return rc;
+	if (!arguments->json) {
+		struct page page = page_stdout();
+		show_print(arguments->word, answer, &page);
+	}
+	json_decref(answer);
+	return CLI_OK;
+}

@@ -1,0 +1,747 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The real server on a socket in a temporary folder; clients are plain sockets on the same loop. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "api/api.h"
+
+#define CALLS_MAX     32
+#define ANSWER_MAX    65536
+#define CONNECTIONS   16 /* the server's limit */
+#define WAITING_LIMIT 12
+
+static uv_loop_t loop;
+static struct api *api;
+static struct err err;
+static char folder[64], path[100];
+static bool closed;
+
+/* The backend: keeps the calls that wait, and what it was asked. */
+static struct api_call *calls[CALLS_MAX];
+static size_t n_calls, asked_last;
+static char asked[256];
+static bool answer_first_call; /* poll answers the oldest call, from within */
+
+static int fake_status(void *agent, struct status_view *ret_view)
+{
+	(void)agent;
+	ret_view->version = "0.1.0";
+	ret_view->device = "pi-01";
+	ret_view->now_ms = 1795255320123;
+	ret_view->sources = calloc(1, sizeof *ret_view->sources);
+	ret_view->n_sources = 1;
+	ret_view->sources[0].name = "parking";
+	return 0;
+}
+
+static void keep(struct api_call *call)
+{
+	assert_true(n_calls < CALLS_MAX);
+	calls[n_calls++] = call;
+}
+
+static struct api_call *take(void)
+{
+	assert_true(n_calls > 0);
+	struct api_call *call = calls[0];
+	memmove(calls, calls + 1, --n_calls * sizeof *calls);
+	return call;
+}
+
+static void fake_batches(void *agent, struct api_call *call)
+{
+	(void)agent;
+	api_answer(call, view_batches(NULL, 0));
+}
+
+static void fake_records(void *agent, const char *source, size_t last, struct api_call *call)
+{
+	(void)agent;
+	struct bytes lines;
+	asked_last = last;
+	bytes_init(&lines, ANSWER_MAX);
+	assert_int_equal(bytes_printf(&lines, "{\"source\":\"%s\"}\n{}\n", source), 0);
+	api_answer_lines(call, &lines);
+	assert_int_equal(lines.len, 0);
+}
+
+static void fake_poll(void *agent, const char *source, struct api_call *call)
+{
+	(void)agent;
+	snprintf(asked, sizeof asked, "poll %s", source);
+	if (strcmp(source, "broken") == 0) {
+		api_answer_problem(call, 500, "no UTF-8: \xC3( \xED\xA0\x80 \xE2\x82\xAC and \xE2\x82");
+		return;
+	}
+	if (answer_first_call)
+		api_answer(take(), json_pack("{s:s}", "outcome", "early"));
+	keep(call);
+}
+
+static void fake_flush(void *agent, bool wait, struct api_call *call)
+{
+	(void)agent;
+	snprintf(asked, sizeof asked, "flush %d", wait);
+	keep(call);
+}
+
+static const struct api_backend backend = { fake_status, fake_batches, fake_records, fake_poll, fake_flush };
+
+struct client {
+	int fd;
+	uv_poll_t poll;
+	bool end;
+	char answer[ANSWER_MAX];
+	size_t len;
+};
+
+/* To the end: libuv stops watching a socket that was closed before all that we sent was read (EPOLLERR). */
+static void on_readable(uv_poll_t *poll, int status, int events)
+{
+	struct client *client = poll->data;
+	ssize_t n;
+	(void)status;
+	(void)events;
+	while ((n = read(client->fd, client->answer + client->len, sizeof client->answer - 1 - client->len)) > 0) {
+		client->len += (size_t)n;
+		client->answer[client->len] = '\0';
+	}
+	if (n < 0 && errno == EAGAIN)
+		return;
+	client->end = true;
+	uv_poll_stop(poll);
+}
+
+static int connect_to(const char *socket_path)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	snprintf(address.sun_path, sizeof address.sun_path, "%s", socket_path);
+	if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+static struct client *client_new(void)
+{
+	struct client *client = calloc(1, sizeof *client);
+	assert_non_null(client);
+	client->fd = connect_to(path);
+	assert_true(client->fd >= 0);
+	assert_int_equal(uv_poll_init(&loop, &client->poll, client->fd), 0);
+	client->poll.data = client;
+	uv_poll_start(&client->poll, UV_READABLE, on_readable);
+	return client;
+}
+
+static void on_client_closed(uv_handle_t *handle)
+{
+	struct client *client = handle->data;
+	close(client->fd);
+	free(client);
+}
+
+static void client_free(struct client *client)
+{
+	uv_close((uv_handle_t *)&client->poll, on_client_closed);
+}
+
+static void send_text(struct client *client, const char *text)
+{
+	assert_int_equal(send(client->fd, text, strlen(text), MSG_NOSIGNAL), strlen(text));
+}
+
+static void send_request(struct client *client, const char *request)
+{
+	char text[16384];
+	snprintf(text, sizeof text, "%s HTTP/1.1\r\nHost: millrace\r\nConnection: close\r\n\r\n", request);
+	send_text(client, text);
+}
+
+static void run_to_end(struct client *client)
+{
+	while (!client->end)
+		uv_run(&loop, UV_RUN_ONCE);
+}
+
+static void run_to_calls(size_t n)
+{
+	while (n_calls < n)
+		uv_run(&loop, UV_RUN_ONCE);
+}
+
+static int status_of(const struct client *client)
+{
+	int status = 0;
+	sscanf(client->answer, "HTTP/1.1 %d", &status);
+	return status;
+}
+
+static const char *body_of(const struct client *client)
+{
+	const char *body = strstr(client->answer, "\r\n\r\n");
+	return body ? body + 4 : "";
+}
+
+static bool has_header(const struct client *client, const char *line)
+{
+	const char *at = strstr(client->answer, line);
+	return at && at < body_of(client);
+}
+
+static struct client *ask(const char *request)
+{
+	struct client *client = client_new();
+	send_request(client, request);
+	run_to_end(client);
+	return client;
+}
+
+/* That it is a problem with this status, in header and body, and what its detail holds. */
+static void assert_problem(const struct client *client, int status, const char *detail)
+{
+	json_t *problem = json_loads(body_of(client), 0, NULL);
+	assert_int_equal(status_of(client), status);
+	assert_true(has_header(client, "Content-Type: application/problem+json\r\n"));
+	assert_non_null(problem);
+	assert_string_equal(json_string_value(json_object_get(problem, "type")), "about:blank");
+	assert_true(json_string_length(json_object_get(problem, "title")) > 0);
+	assert_int_equal(json_integer_value(json_object_get(problem, "status")), status);
+	assert_non_null(strstr(json_string_value(json_object_get(problem, "detail")), detail));
+	json_decref(problem);
+}
+
+static void expect_problem(const char *request, int status, const char *detail)
+{
+	struct client *client = ask(request);
+	assert_problem(client, status, detail);
+	client_free(client);
+}
+
+static void expect_status(const char *request, int status)
+{
+	struct client *client = ask(request);
+	assert_int_equal(status_of(client), status);
+	client_free(client);
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	const char *tmp = getenv("TMPDIR");
+	alarm(60); /* a server that never answers is a failed test, not a hung one */
+	snprintf(folder, sizeof folder, "%s/test_api.XXXXXX", tmp && strlen(tmp) < 40 ? tmp : "/tmp");
+	if (!mkdtemp(folder))
+		return -1;
+	snprintf(path, sizeof path, "%s/api.sock", folder);
+	n_calls = 0;
+	asked_last = 0;
+	asked[0] = '\0';
+	answer_first_call = closed = false;
+	api = NULL;
+	return uv_loop_init(&loop);
+}
+
+static int setup_server(void **state)
+{
+	if (setup(state) < 0)
+		return -1;
+	return api_start(&loop, path, &backend, NULL, &api, &err);
+}
+
+static void on_closed(void *arg)
+{
+	*(bool *)arg = true;
+}
+
+static void close_api(void)
+{
+	if (!api)
+		return;
+	api_close(api, on_closed, &closed);
+	api = NULL;
+	assert_false(closed);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	assert_true(closed);
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	close_api();
+	while (n_calls > 0)
+		api_answer(take(), json_object());
+	uv_run(&loop, UV_RUN_DEFAULT);
+	unlink(path);
+	return uv_loop_close(&loop) == 0 ? rmdir(folder) : -1;
+}
+
+static void test_status(void **state)
+{
+	(void)state;
+	struct client *client = ask("GET /v1/status");
+	json_t *json = json_loads(body_of(client), 0, NULL);
+	assert_int_equal(status_of(client), 200);
+	assert_true(has_header(client, "Content-Type: application/json\r\n"));
+	assert_string_equal(json_string_value(json_object_get(json, "device")), "pi-01");
+	assert_true(json_is_true(json_object_get(json, "ok")));
+	json_decref(json);
+	client_free(client);
+	expect_status("GET /v1/sources", 200);
+	expect_status("GET /v1/stores", 200);
+	expect_status("GET /v1/batches", 200);
+}
+
+static void test_head_is_get_without_body(void **state)
+{
+	(void)state;
+	struct client *client = ask("HEAD /v1/status");
+	assert_int_equal(status_of(client), 200);
+	assert_true(has_header(client, "Content-Length: "));
+	assert_string_equal(body_of(client), "");
+	client_free(client);
+}
+
+static void test_unknown_paths(void **state)
+{
+	(void)state;
+	expect_problem("GET /", 404, "there is no / here");
+	expect_problem("GET /v1/statusses", 404, "/v1/statusses");
+	expect_problem("GET /v1/status/", 404, "");
+	expect_problem("GET /v1/caf%E9", 404, "\xEF\xBF\xBD");
+	expect_problem("POST /v1/sources/Parking/poll", 404, "");
+	expect_problem("POST /v1/sources//poll", 404, "");
+	expect_problem("POST /v1/sources/a%2Fb/poll", 404, "");
+	expect_problem("POST /v1/sources/a1234567890123456789012345678901234567890123456789012345678901234/poll", 404,
+	               "");
+	assert_string_equal(asked, "");
+}
+
+static void test_wrong_methods(void **state)
+{
+	(void)state;
+	struct client *client = ask("DELETE /v1/status");
+	assert_problem(client, 405, "GET, HEAD, not DELETE");
+	assert_true(has_header(client, "Allow: GET, HEAD\r\n"));
+	client_free(client);
+	client = ask("GET /v1/flush");
+	assert_problem(client, 405, "POST");
+	assert_true(has_header(client, "Allow: POST\r\n"));
+	client_free(client);
+	assert_string_equal(asked, "");
+}
+
+static void test_queries(void **state)
+{
+	(void)state;
+	static const char *const bad[] = { "last=0", "last=1001", "last=-1",         "last=",
+		                           "last",   "last=10x",  "last=99999999999" };
+	char request[128];
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+		snprintf(request, sizeof request, "GET /v1/sources/parking/records?%s", bad[i]);
+		expect_problem(request, 400, "1 to 1000");
+	}
+	expect_problem("GET /v1/sources/parking/records?lst=5", 400, "\"lst\"");
+	expect_problem("GET /v1/status?last=5", 400, "\"last\"");
+	expect_problem("POST /v1/flush?wait=2", 400, "0 or 1");
+	expect_problem("POST /v1/flush?wait", 400, "0 or 1");
+	assert_string_equal(asked, "");
+	assert_int_equal(asked_last, 0);
+}
+
+static void test_records(void **state)
+{
+	(void)state;
+	struct client *client = ask("GET /v1/sources/parking/records");
+	assert_int_equal(status_of(client), 200);
+	assert_true(has_header(client, "Content-Type: application/x-ndjson\r\n"));
+	assert_string_equal(body_of(client), "{\"source\":\"parking\"}\n{}\n");
+	assert_int_equal(asked_last, 10);
+	client_free(client);
+	expect_status("GET /v1/sources/_polls/records?last=1000", 200);
+	assert_int_equal(asked_last, 1000);
+	expect_status("GET /v1/sources/parking/records?last=1", 200);
+	assert_int_equal(asked_last, 1);
+}
+
+/* libmicrohttpd refuses by itself what does not fit its memory; the server goes on. */
+static void test_long_url(void **state)
+{
+	(void)state;
+	char request[9000] = "GET /v1/";
+	memset(request + strlen(request), 'a', 1500);
+	expect_problem(request, 404, "aaa");
+	memset(request + strlen("GET /v1/"), 'a', sizeof request - strlen("GET /v1/") - 1);
+	expect_status(request, 414);
+	expect_status("GET /v1/status", 200);
+}
+
+static void test_bodies(void **state)
+{
+	(void)state;
+	static char text[4500], data[4097];
+	struct client *client = client_new();
+	memset(data, 'x', 4096);
+	snprintf(text, sizeof text,
+	         "GET /v1/status HTTP/1.1\r\nHost: m\r\nConnection: close\r\nContent-Length: 4096\r\n\r\n%s", data);
+	send_text(client, text);
+	run_to_end(client);
+	assert_int_equal(status_of(client), 200);
+	client_free(client);
+	client = client_new();
+	send_text(client, "POST /v1/flush HTTP/1.1\r\nHost: m\r\nContent-Length: 4097\r\n\r\n");
+	run_to_end(client);
+	assert_problem(client, 413, "no request here takes a body");
+	client_free(client);
+	client = client_new();
+	send_text(client, "POST /v1/flush HTTP/1.1\r\nHost: m\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
+	run_to_end(client);
+	assert_problem(client, 411, "no request here takes a body");
+	client_free(client);
+	assert_string_equal(asked, "");
+}
+
+static void test_answers_later(void **state)
+{
+	(void)state;
+	struct client *client = client_new();
+	send_request(client, "POST /v1/sources/parking/poll");
+	run_to_calls(1);
+	assert_string_equal(asked, "poll parking");
+	expect_status("GET /v1/status", 200);
+	assert_int_equal(client->len, 0);
+	api_answer(take(), json_pack("{s:s}", "outcome", "committed"));
+	run_to_end(client);
+	assert_int_equal(status_of(client), 200);
+	assert_string_equal(body_of(client), "{\"outcome\":\"committed\"}\n");
+	client_free(client);
+}
+
+static void test_answers_within_another_call(void **state)
+{
+	(void)state;
+	struct client *first = client_new(), *second = client_new();
+	send_request(first, "POST /v1/flush?wait=1");
+	run_to_calls(1);
+	assert_string_equal(asked, "flush 1");
+	answer_first_call = true;
+	send_request(second, "POST /v1/sources/parking/poll");
+	run_to_end(first);
+	assert_non_null(strstr(body_of(first), "early"));
+	assert_int_equal(second->len, 0);
+	api_answer(take(), json_object());
+	run_to_end(second);
+	assert_string_equal(body_of(second), "{}\n");
+	client_free(first);
+	client_free(second);
+}
+
+static void test_two_requests_on_one_connection(void **state)
+{
+	(void)state;
+	struct client *client = client_new();
+	send_text(client, "POST /v1/flush?wait=0 HTTP/1.1\r\nHost: m\r\n\r\n"
+	                  "GET /v1/stores HTTP/1.1\r\nHost: m\r\nConnection: close\r\n\r\n");
+	run_to_calls(1);
+	assert_string_equal(asked, "flush 0");
+	api_answer_problem(take(), 503, "store \"%s\" is away", "lake");
+	run_to_end(client);
+	assert_int_equal(status_of(client), 503);
+	assert_non_null(strstr(client->answer, "store \\\"lake\\\" is away"));
+	assert_non_null(strstr(client->answer, "\"stores\":[]"));
+	client_free(client);
+}
+
+static void test_detail_that_is_no_utf8(void **state)
+{
+	(void)state;
+	expect_problem("POST /v1/sources/broken/poll", 500,
+	               "no UTF-8: \xEF\xBF\xBD( \xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD \xE2\x82\xAC and "
+	               "\xEF\xBF\xBD\xEF\xBF\xBD");
+}
+
+/* More of them than the server has connections: each one's place must be free again after its answer. */
+static void test_client_leaves_before_its_answer(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 2 * CONNECTIONS; i++) {
+		struct client *client = client_new();
+		send_request(client, "POST /v1/sources/parking/poll");
+		run_to_calls(1);
+		client_free(client);
+		expect_status("GET /v1/status", 200);
+		api_answer(take(), json_object());
+	}
+	expect_status("GET /v1/status", 200);
+}
+
+static void on_iteration(uv_prepare_t *prepare)
+{
+	++*(int *)prepare->data;
+}
+
+static void on_spell_over(uv_timer_t *timer)
+{
+	*(bool *)timer->data = true;
+}
+
+/* A suspended connection whose client left must not keep the loop busy. */
+static void test_waiting_is_idle(void **state)
+{
+	(void)state;
+	int iterations = 0;
+	bool over = false;
+	uv_prepare_t prepare;
+	uv_timer_t timer;
+	struct client *client = client_new();
+	send_request(client, "POST /v1/sources/parking/poll");
+	run_to_calls(1);
+	client_free(client);
+	uv_prepare_init(&loop, &prepare);
+	uv_timer_init(&loop, &timer);
+	prepare.data = &iterations;
+	timer.data = &over;
+	uv_prepare_start(&prepare, on_iteration);
+	uv_timer_start(&timer, on_spell_over, 100, 0);
+	while (!over)
+		uv_run(&loop, UV_RUN_ONCE);
+	assert_in_range(iterations, 1, 10);
+	uv_close((uv_handle_t *)&prepare, NULL);
+	uv_close((uv_handle_t *)&timer, NULL);
+	uv_run(&loop, UV_RUN_NOWAIT);
+}
+
+static void test_crowd_leaves_room_for_status(void **state)
+{
+	(void)state;
+	struct client *waiting[WAITING_LIMIT];
+	for (size_t i = 0; i < WAITING_LIMIT; i++) {
+		waiting[i] = client_new();
+		send_request(waiting[i], "POST /v1/flush?wait=1");
+	}
+	run_to_calls(WAITING_LIMIT);
+	expect_problem("POST /v1/flush?wait=1", 503, "too many");
+	assert_int_equal(n_calls, WAITING_LIMIT);
+	expect_status("GET /v1/status", 200);
+	for (size_t i = 0; i < WAITING_LIMIT; i++)
+		api_answer(take(), json_object());
+	for (size_t i = 0; i < WAITING_LIMIT; i++) {
+		run_to_end(waiting[i]);
+		assert_int_equal(status_of(waiting[i]), 200);
+		client_free(waiting[i]);
+	}
+	struct client *late = client_new();
+	send_request(late, "POST /v1/flush");
+	run_to_calls(1);
+	api_answer(take(), json_object());
+	run_to_end(late);
+	client_free(late);
+}
+
+static void test_full_server_takes_the_next_when_one_leaves(void **state)
+{
+	(void)state;
+	struct client *idle[CONNECTIONS];
+	for (size_t i = 0; i < CONNECTIONS; i++) {
+		idle[i] = client_new();
+		send_text(idle[i], "GET /v1/status HTTP/1.1\r\nHost: m\r\n\r\n");
+		while (!strstr(idle[i]->answer, "\r\n\r\n"))
+			uv_run(&loop, UV_RUN_ONCE);
+	}
+	struct client *next = client_new();
+	send_request(next, "GET /v1/status");
+	uv_run(&loop, UV_RUN_NOWAIT);
+	assert_int_equal(next->len, 0);
+	client_free(idle[0]);
+	run_to_end(next);
+	assert_int_equal(status_of(next), 200);
+	client_free(next);
+	for (size_t i = 1; i < CONNECTIONS; i++)
+		client_free(idle[i]);
+}
+
+static int open_descriptors(void)
+{
+	int n = 0;
+	DIR *dir = opendir("/proc/self/fd");
+	assert_non_null(dir);
+	while (readdir(dir))
+		n++;
+	closedir(dir);
+	return n;
+}
+
+static void test_close_ends_open_calls(void **state)
+{
+	(void)state;
+	struct stat st;
+	struct client *first = client_new(), *second = client_new(), *idle = client_new(), *half = client_new();
+	send_request(first, "POST /v1/sources/parking/poll");
+	send_request(second, "POST /v1/flush?wait=1");
+	send_text(half, "POST /v1/flush HTTP/1.1\r\nHost: m\r\n");
+	run_to_calls(2);
+	api_close(api, on_closed, &closed);
+	api = NULL;
+	assert_int_equal(lstat(path, &st), -1);
+	while (!closed)
+		uv_run(&loop, UV_RUN_ONCE);
+	run_to_end(first);
+	run_to_end(second);
+	run_to_end(idle);
+	run_to_end(half);
+	assert_problem(first, 503, "stopping");
+	assert_problem(second, 503, "stopping");
+	assert_int_equal(n_calls, 2);
+	api_answer(take(), json_object());
+	api_answer_problem(take(), 503, "late");
+	client_free(first);
+	client_free(second);
+	client_free(idle);
+	client_free(half);
+}
+
+static void test_close_keeps_no_descriptor(void **state)
+{
+	(void)state;
+	uv_run(&loop, UV_RUN_NOWAIT);
+	int before = open_descriptors();
+	assert_int_equal(api_start(&loop, path, &backend, NULL, &api, &err), 0);
+	expect_status("GET /v1/status", 200);
+	assert_true(open_descriptors() > before);
+	close_api();
+	assert_int_equal(open_descriptors(), before);
+}
+
+/* A request that comes in the server's last runs, when calls were told to end: the backend must not get it. */
+static void test_request_while_it_closes(void **state)
+{
+	(void)state;
+	struct client *waiting = client_new(), *late = client_new();
+	send_request(waiting, "POST /v1/sources/parking/poll");
+	run_to_calls(1);
+	send_request(late, "POST /v1/flush?wait=1");
+	close_api();
+	run_to_end(waiting);
+	run_to_end(late);
+	assert_int_equal(n_calls, 1);
+	assert_problem(late, 503, "stopping");
+	client_free(waiting);
+	client_free(late);
+}
+
+static void test_socket_mode(void **state)
+{
+	(void)state;
+	struct stat st;
+	assert_int_equal(lstat(path, &st), 0);
+	assert_true(S_ISSOCK(st.st_mode));
+	assert_int_equal(st.st_mode & 07777, 0660);
+}
+
+static void test_leftover_socket_is_replaced(void **state)
+{
+	(void)state;
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+	assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
+	close(fd);
+	assert_int_equal(api_start(&loop, path, &backend, NULL, &api, &err), 0);
+	expect_status("GET /v1/status", 200);
+}
+
+static void test_socket_in_use(void **state)
+{
+	(void)state;
+	struct api *second = NULL;
+	assert_int_equal(api_start(&loop, path, &backend, NULL, &second, &err), -EADDRINUSE);
+	assert_null(second);
+	assert_non_null(strstr(err.text, path));
+	expect_status("GET /v1/status", 200);
+}
+
+static void test_other_files_are_left_alone(void **state)
+{
+	(void)state;
+	struct stat st;
+	close(open(path, O_CREAT | O_WRONLY, 0600));
+	assert_int_equal(api_start(&loop, path, &backend, NULL, &api, &err), -EEXIST);
+	assert_int_equal(lstat(path, &st), 0);
+	assert_true(S_ISREG(st.st_mode));
+	assert_null(api);
+}
+
+static void test_impossible_paths(void **state)
+{
+	(void)state;
+	char text[200];
+	memset(text, 'a', 108);
+	text[108] = '\0';
+	assert_int_equal(api_start(&loop, text, &backend, NULL, &api, &err), -ENAMETOOLONG);
+	assert_non_null(strstr(err.text, "107"));
+	snprintf(text, sizeof text, "%s/none/api.sock", folder);
+	assert_int_equal(api_start(&loop, text, &backend, NULL, &api, &err), -ENOENT);
+	assert_non_null(strstr(err.text, text));
+	assert_null(api);
+}
+
+static void test_close_leaves_another_ones_socket(void **state)
+{
+	(void)state;
+	struct stat st;
+	assert_int_equal(unlink(path), 0);
+	close(open(path, O_CREAT | O_WRONLY, 0600));
+	close_api();
+	assert_int_equal(lstat(path, &st), 0);
+}
+
+#define WITH_SERVER(test) cmocka_unit_test_setup_teardown(test, setup_server, teardown)
+#define WITHOUT(test)     cmocka_unit_test_setup_teardown(test, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		WITH_SERVER(test_status),
+		WITH_SERVER(test_head_is_get_without_body),
+		WITH_SERVER(test_unknown_paths),
+		WITH_SERVER(test_wrong_methods),
+		WITH_SERVER(test_queries),
+		WITH_SERVER(test_records),
+		WITH_SERVER(test_long_url),
+		WITH_SERVER(test_bodies),
+		WITH_SERVER(test_answers_later),
+		WITH_SERVER(test_answers_within_another_call),
+		WITH_SERVER(test_two_requests_on_one_connection),
+		WITH_SERVER(test_detail_that_is_no_utf8),
+		WITH_SERVER(test_client_leaves_before_its_answer),
+		WITH_SERVER(test_waiting_is_idle),
+		WITH_SERVER(test_crowd_leaves_room_for_status),
+		WITH_SERVER(test_full_server_takes_the_next_when_one_leaves),
+		WITH_SERVER(test_close_ends_open_calls),
+		WITHOUT(test_close_keeps_no_descriptor),
+		WITH_SERVER(test_request_while_it_closes),
+		WITH_SERVER(test_socket_mode),
+		WITHOUT(test_leftover_socket_is_replaced),
+		WITH_SERVER(test_socket_in_use),
+		WITHOUT(test_other_files_are_left_alone),
+		WITHOUT(test_impossible_paths),
+		WITH_SERVER(test_close_leaves_another_ones_socket),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

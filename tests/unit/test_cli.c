@@ -1,0 +1,584 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the commands print and how they exit. Pages are made from the JSON that api/view writes, so that the two cannot
+ * drift apart; whole commands ask a small server on a thread that gives one prepared answer.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "api/view.h"
+#include "cli/cli.h"
+#include "cli/client.h"
+#include "cli/commands.h"
+
+#define NOW_MS   1795255320123
+#define WORDS    8
+#define TEXT_MAX 8192
+
+static char folder[64], path[100];
+static char printed[TEXT_MAX], complained[TEXT_MAX]; /* by the last command */
+static char request[TEXT_MAX];                       /* what the server was asked last */
+
+/* Anew at each call, so that a test may spoil it. */
+static struct status_view well(void)
+{
+	static struct source_view source;
+	static struct store_view store;
+	source = (struct source_view){
+		.name = "stavanger-parking",
+		.kind = "rest",
+		.origin = "https://example.org/a/very/long/way/to/the/feed/parking.json",
+		.state = "fresh",
+		.last_answer_ms = NOW_MS - 12000,
+		.last_change_ms = NOW_MS - 132000,
+		.next_poll_ms = NOW_MS + 48000,
+		.polls = 1440,
+		.unchanged = 720,
+		.refused = 1,
+		.failed = 3,
+		.records = 6450,
+		.fetches = 716,
+		.unsealed_records = 18,
+		.waiting_batches = 2,
+		.waiting_records = 108,
+		.oldest_ms = NOW_MS - 1800000,
+		.last_error = "",
+	};
+	store = (struct store_view){ .name = "local",
+		                     .kind = "file",
+		                     .place = "/var/lib/millrace/objects",
+		                     .state = "ready",
+		                     .waiting_batches = 2,
+		                     .waiting_bytes = 40960,
+		                     .delivered_batches = 1,
+		                     .last_delivered_ms = NOW_MS - 1860000,
+		                     .last_error = "" };
+	return (struct status_view){
+		.version = "0.1.0",
+		.device = "pi-01",
+		.boot = "9f8e7d6c",
+		.now_ms = NOW_MS,
+		.started_ms = NOW_MS - 86400000,
+		.buffer = { .path = "/var/lib/millrace/buffer.db",
+		            .state = "ready",
+		            .file_bytes = 1048576,
+		            .wal_bytes = 524288,
+		            .waiting_records = 126,
+		            .waiting_batches = 2,
+		            .oldest_ms = NOW_MS - 1800000,
+		            .last_error = "" },
+		.sources = &source,
+		.n_sources = 1,
+		.stores = &store,
+		.n_stores = 1,
+	};
+}
+
+static const char *print(const json_t *json, const char *what, struct page page)
+{
+	static char text[TEXT_MAX];
+	memset(text, 0, sizeof text);
+	page.out = fmemopen(text, sizeof text - 1, "w");
+	assert_non_null(page.out);
+	if (strcmp(what, "status") == 0)
+		status_print(json, &page);
+	else if (strcmp(what, "poll") == 0)
+		poll_print(json, &page);
+	else if (strcmp(what, "flush") == 0)
+		flush_print(json, &page);
+	else
+		show_print(what, json, &page);
+	fclose(page.out);
+	return text;
+}
+
+/* Takes the JSON. */
+static void assert_page(json_t *json, const char *what, const char *expected)
+{
+	assert_non_null(json);
+	assert_string_equal(print(json, what, (struct page){ .width = 80 }), expected);
+	json_decref(json);
+}
+
+static void test_status_all_well(void **state)
+{
+	(void)state;
+	struct status_view view = well();
+	assert_page(view_status(&view), "status",
+	            "millrace 0.1.0 on pi-01: all well\n"
+	            "\n"
+	            "SOURCE             STATE  LAST  NEXT  RECORDS  WAITING  POLLS/UNCH/REF/FAIL\n"
+	            "stavanger-parking  fresh   12s   48s     6450      126  1440/720/1/3\n"
+	            "\n"
+	            "STORE  STATE  DELIVERED  WAITING             LAST\n"
+	            "local  ready  1 batch    2 batches, 40.0 KB   31m\n"
+	            "\n"
+	            "buffer ready: 1.5 MB on the card; 126 records waiting, 2 batches sealed; the oldest for 30m\n");
+}
+
+static void test_status_needs_attention(void **state)
+{
+	(void)state;
+	static struct problem_view problems[] = { { "source \"parking\": HTTP 503", "see whether the feed is up" },
+		                                  { "store \"local\" is away: \033[2Jnot mounted", "mount it" } };
+	struct status_view view = { .version = "0.1.0", .device = "pi-01", .now_ms = NOW_MS };
+	view.problems = problems;
+	view.n_problems = 2;
+	view.buffer.state = "ready";
+	assert_page(view_status(&view), "status",
+	            "millrace 0.1.0 on pi-01: needs attention\n"
+	            "\n"
+	            "! source \"parking\": HTTP 503\n"
+	            "  see whether the feed is up\n"
+	            "\n"
+	            "! store \"local\" is away: ?[2Jnot mounted\n"
+	            "  mount it\n"
+	            "\n"
+	            "SOURCE  STATE  LAST  NEXT  RECORDS  WAITING  POLLS/UNCH/REF/FAIL\n"
+	            "\n"
+	            "STORE  STATE  DELIVERED  WAITING  LAST\n"
+	            "\n"
+	            "buffer ready: 0 B on the card; nothing waits\n");
+}
+
+static void test_colour(void **state)
+{
+	(void)state;
+	struct status_view view = well();
+	view.sources[0].state = "stale";
+	json_t *json = view_status(&view);
+	const char *text = print(json, "status", (struct page){ .colour = true });
+	assert_non_null(strstr(text, "\033[32mall well\033[0m\n"));
+	assert_non_null(strstr(text, "\033[31mstale\033[0m"));
+	text = print(json, "status", (struct page){ .colour = false });
+	assert_null(strchr(text, '\033'));
+	json_decref(json);
+}
+
+/* A name that would not fit the terminal is cut there, and nowhere else; the å is one column. */
+static void test_narrow_page(void **state)
+{
+	(void)state;
+	struct status_view view = well();
+	view.sources[0].name = "a-v\xC3\xA5ry-long-name-of-a-source";
+	json_t *json = view_status(&view);
+	const char *text = print(json, "status", (struct page){ .width = 80 });
+	assert_non_null(
+	        strstr(text, "\na-v\xC3\xA5ry-long-name-of-a…  fresh   12s   48s     6450      126  1440/720/1/3\n"));
+	text = print(json, "status", (struct page){ .width = 20 });
+	assert_non_null(strstr(text, "\na-v\xC3\xA5ry-…  fresh "));
+	text = print(json, "status", (struct page){ .width = 0 });
+	assert_non_null(strstr(text, "\na-v\xC3\xA5ry-long-name-of-a-source  fresh "));
+	json_decref(json);
+}
+
+static void test_show(void **state)
+{
+	(void)state;
+	struct status_view view = well();
+	struct batch batch = { .id = 7,
+		               .source = "stavanger-parking",
+		               .first_seq = 10,
+		               .last_seq = 18,
+		               .records = 9,
+		               .bytes = 512,
+		               .sealed_ms = NOW_MS,
+		               .stores_done = 1,
+		               .stores_all = 2 };
+	assert_page(view_sources(&view), "sources",
+	            "SOURCE             KIND  STATE  CHANGED  RECORDS  OLDEST  ORIGIN\n"
+	            "stavanger-parking  rest  fresh       2m     6450     30m  https://example.org/a…\n");
+	assert_page(view_batches(&batch, 1), "batches",
+	            "ID  SOURCE             SEQ    RECORDS  BYTES  SEALED                STORES\n"
+	            " 7  stavanger-parking  10-18        9  512 B  2026-11-21T10:02:00Z  1/2\n");
+	view.stores[0].last_error = "disk full";
+	view.stores[0].next_try_ms = NOW_MS + 30000;
+	assert_page(view_stores(&view), "stores",
+	            "STORE  KIND  STATE  DELIVERED  WAITING    BYTES  LAST  NEXT TRY  PLACE\n"
+	            "local  file  ready          1        2  40.0 KB   31m       30s  /var/lib/millr…\n"
+	            "! local: disk full\n");
+}
+
+static json_t *poll_answer(const char *outcome, int records, const char *text)
+{
+	return json_pack("{s:s, s:s, s:i, s:i, s:s}", "source", "parking", "outcome", outcome, "records", records,
+	                 "first_seq", records ? 10 : 0, "text", text);
+}
+
+static void test_poll_lines(void **state)
+{
+	(void)state;
+	assert_page(poll_answer("committed", 9, ""), "poll", "parking: committed 9 records, seq 10 to 18\n");
+	assert_page(poll_answer("committed", 1, ""), "poll", "parking: committed 1 record, seq 10\n");
+	assert_page(poll_answer("committed", 0, ""), "poll", "parking: committed 0 records\n");
+	assert_page(poll_answer("unchanged", 0, ""), "poll", "parking: unchanged\n");
+	assert_page(poll_answer("refused", 0, "no \aJSON"), "poll", "parking: refused: no ?JSON\n");
+}
+
+static void test_flush_lines(void **state)
+{
+	(void)state;
+	assert_page(json_pack("{s:i, s:b}", "batches", 2, "delivered", 0), "flush", "sealed 2 batches\n");
+	assert_page(json_pack("{s:i, s:b}", "batches", 1, "delivered", 1), "flush", "sealed 1 batch, all delivered\n");
+}
+
+/* An answer of another version, or of something else, must not crash. */
+static void test_answers_of_another_shape(void **state)
+{
+	(void)state;
+	json_t *json = json_pack("{s:i, s:[i, n, {s:i}], s:s, s:i}", "version", 3, "sources", 1, "name", 5, "buffer",
+	                         "x", "now", 7);
+	assert_non_null(json);
+	assert_non_null(strstr(print(json, "status", (struct page){ 0 }), "needs attention"));
+	print(json, "sources", (struct page){ 0 });
+	print(json, "batches", (struct page){ 0 });
+	print(json, "poll", (struct page){ 0 });
+	print(json, "flush", (struct page){ 0 });
+	json_decref(json);
+}
+
+/* Standard output and error into files while the function runs. */
+static void capture(int *saved)
+{
+	static const char *const names[] = { "out", "err" };
+	char file[128];
+	fflush(NULL);
+	for (int i = 0; i < 2; i++) {
+		snprintf(file, sizeof file, "%s/%s", folder, names[i]);
+		int fd = open(file, O_CREAT | O_TRUNC | O_RDWR, 0600);
+		saved[i] = dup(i + 1);
+		dup2(fd, i + 1);
+		close(fd);
+	}
+}
+
+static void release(const int *saved)
+{
+	char *const texts[] = { printed, complained };
+	fflush(NULL);
+	for (int i = 0; i < 2; i++) {
+		ssize_t n = pread(i + 1, texts[i], TEXT_MAX - 1, 0);
+		texts[i][n > 0 ? n : 0] = '\0';
+		dup2(saved[i], i + 1);
+		close(saved[i]);
+	}
+}
+
+/* Runs a command line (words separated by single blanks), or only checks it where socket is NULL. */
+static int run(const char *socket, const char *line)
+{
+	char text[256], *words[WORDS + 1] = { NULL };
+	int n = 0, saved[2];
+	snprintf(text, sizeof text, "%s", line);
+	for (char *at = text, *word; (word = strsep(&at, " ")) && n < WORDS;)
+		words[n++] = word;
+	capture(saved);
+	int rc = socket ? cli_run(socket, n, words) : cli_check(n, words);
+	release(saved);
+	return rc;
+}
+
+static void expect_usage(const char *line, const char *complaint)
+{
+	assert_int_equal(run(NULL, line), CLI_USAGE);
+	if (!strstr(complained, complaint))
+		fail_msg("%s: \"%s\" is not in: %s", line, complaint, complained);
+	assert_string_equal(printed, "");
+}
+
+static void test_arguments_taken(void **state)
+{
+	(void)state;
+	static const char *const good[] = { "status",
+		                            "status --json --ready",
+		                            "show --json sources",
+		                            "show batches",
+		                            "tail -n 5 parking",
+		                            "tail parking -n1000",
+		                            "tail _polls",
+		                            "poll parking --json",
+		                            "poll --json -- parking",
+		                            "flush --wait",
+		                            "flush",
+		                            "flush --json --wait" };
+	for (size_t i = 0; i < sizeof good / sizeof *good; i++)
+		if (run(NULL, good[i]) != CLI_OK)
+			fail_msg("%s: %s", good[i], complained);
+	assert_true(cli_knows("tail"));
+	assert_false(cli_knows("run"));
+}
+
+static void test_arguments_refused(void **state)
+{
+	(void)state;
+	expect_usage("status now",
+	             "millrace status: \"now\" is one argument too many\nusage: millrace status [--json]");
+	expect_usage("status --wait", "unknown option --wait");
+	expect_usage("status --foo", "unknown option --foo");
+	expect_usage("status -x", "unknown option -x");
+	expect_usage("show", "what to show is missing");
+	expect_usage("show cows", "there is no \"cows\" to show");
+	expect_usage("tail", "SOURCE is missing");
+	expect_usage("tail parking -n", "-n needs a value");
+	expect_usage("tail parking -n 0", "from 1 to 1000");
+	expect_usage("tail parking -n 1001", "from 1 to 1000");
+	expect_usage("tail parking -n 5x", "\"5x\"");
+	expect_usage("poll Parking", "\"Parking\" cannot be the name of a source");
+	expect_usage("poll a/../b", "cannot be");
+	expect_usage("poll parking weather", "\"weather\" is one argument too many");
+	expect_usage("flush --json=1", "unknown option --json=1");
+	expect_usage("dance", "unknown command \"dance\"");
+}
+
+/* One exchange: reads a request's head, gives the answer, ends. */
+struct server {
+	pthread_t thread;
+	int listener;
+	const char *answer;
+};
+
+static void *serve(void *arg)
+{
+	struct server *server = arg;
+	size_t len = 0;
+	int fd = accept(server->listener, NULL, NULL);
+	while (len < sizeof request - 1) {
+		ssize_t n = read(fd, request + len, sizeof request - 1 - len);
+		len += n > 0 ? (size_t)n : 0;
+		request[len] = '\0';
+		if (n <= 0 || strstr(request, "\r\n\r\n"))
+			break;
+	}
+	send(fd, server->answer, strlen(server->answer), MSG_NOSIGNAL);
+	close(fd);
+	return NULL;
+}
+
+static int bind_path(void)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+	assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
+	return fd;
+}
+
+static int run_against(const char *answer, const char *line)
+{
+	struct server server = { .listener = bind_path(), .answer = answer };
+	request[0] = '\0';
+	assert_int_equal(listen(server.listener, 1), 0);
+	assert_int_equal(pthread_create(&server.thread, NULL, serve, &server), 0);
+	int rc = run(path, line);
+	pthread_join(server.thread, NULL);
+	close(server.listener);
+	unlink(path);
+	return rc;
+}
+
+#define OK         "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+#define UNWELL     OK "{\"ok\":false}\n"
+#define PROBLEM(n) "HTTP/1.1 " n " X\r\nConnection: close\r\n\r\n{\"detail\":\"says \\u001b the daemon\"}\n"
+
+static void test_status_exits(void **state)
+{
+	(void)state;
+	assert_int_equal(run_against(OK "{\"ok\":true, \"x\":1}\n", "status --json"), CLI_OK);
+	assert_string_equal(printed, "{\"ok\":true, \"x\":1}\n");
+	assert_non_null(strstr(request, "GET /v1/status HTTP/1.1\r\n"));
+	assert_int_equal(run_against(UNWELL, "status --json"), CLI_ATTENTION);
+	assert_int_equal(run_against(UNWELL, "status"), CLI_ATTENTION);
+	assert_non_null(strstr(printed, "needs attention"));
+	assert_null(strchr(printed, '\033'));
+	assert_string_equal(complained, "");
+}
+
+static void test_ready_prints_nothing(void **state)
+{
+	(void)state;
+	assert_int_equal(run_against(OK "{\"ok\":true}", "status --ready"), CLI_OK);
+	assert_string_equal(printed, "");
+	assert_int_equal(run_against(UNWELL, "status --json --ready"), CLI_ATTENTION);
+	assert_string_equal(printed, "");
+	assert_int_equal(run(path, "status --ready"), CLI_UNAVAILABLE);
+	assert_string_equal(printed, "");
+	assert_string_equal(complained, "");
+}
+
+static void test_poll_exits(void **state)
+{
+	(void)state;
+	assert_int_equal(run_against(OK "{\"source\":\"parking\",\"outcome\":\"unchanged\"}", "poll parking"), CLI_OK);
+	assert_string_equal(printed, "parking: unchanged\n");
+	assert_non_null(strstr(request, "POST /v1/sources/parking/poll HTTP/1.1\r\n"));
+	assert_non_null(strstr(request, "Content-Length: 0\r\n"));
+	assert_int_equal(run_against(OK "{\"outcome\":\"refused\"}", "poll parking --json"), CLI_ATTENTION);
+	assert_string_equal(printed, "{\"outcome\":\"refused\"}");
+	assert_int_equal(run_against(OK "{\"outcome\":\"failed\"}", "poll parking"), CLI_ATTENTION);
+}
+
+static void test_requests(void **state)
+{
+	(void)state;
+	assert_int_equal(run_against(OK "{\"data\":1}\n{}\n", "tail parking -n 2"), CLI_OK);
+	assert_string_equal(printed, "{\"data\":1}\n{}\n");
+	assert_non_null(strstr(request, "GET /v1/sources/parking/records?last=2 HTTP/1.1\r\n"));
+	assert_int_equal(run_against(OK "{\"batches\":1,\"delivered\":true}", "flush --wait"), CLI_OK);
+	assert_string_equal(printed, "sealed 1 batch, all delivered\n");
+	assert_non_null(strstr(request, "POST /v1/flush?wait=1 HTTP/1.1\r\n"));
+	assert_int_equal(run_against(OK "{\"batches\":[]}", "show batches"), CLI_OK);
+	assert_non_null(strstr(request, "GET /v1/batches HTTP/1.1\r\n"));
+}
+
+static void test_problems(void **state)
+{
+	(void)state;
+	assert_int_equal(run_against(PROBLEM("404"), "tail parking"), CLI_USAGE);
+	assert_string_equal(complained, "millrace: says ? the daemon\n");
+	assert_string_equal(printed, "");
+	assert_int_equal(run_against(PROBLEM("503"), "flush --json"), CLI_UNAVAILABLE);
+	assert_string_equal(printed, "");
+	assert_int_equal(run_against("HTTP/1.1 500 X\r\nConnection: close\r\n\r\n<html>", "status"), CLI_UNAVAILABLE);
+	assert_string_equal(complained, "millrace: the daemon answered with HTTP status 500\n");
+	assert_int_equal(run_against(OK "<html>", "status"), CLI_UNAVAILABLE);
+	assert_non_null(strstr(complained, "is no Millrace daemon"));
+	assert_int_equal(run_against(OK, "status --json"), CLI_UNAVAILABLE);
+	assert_int_equal(run_against("", "status"), CLI_UNAVAILABLE);
+	assert_non_null(strstr(complained, "went away before its answer was complete"));
+	assert_int_equal(run_against("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}", "status"), CLI_UNAVAILABLE);
+	assert_non_null(strstr(complained, "went away before its answer was complete"));
+}
+
+static void test_no_daemon(void **state)
+{
+	(void)state;
+	char expected[300], long_path[120];
+	assert_int_equal(run(path, "status"), CLI_UNAVAILABLE);
+	snprintf(expected, sizeof expected,
+	         "millrace: no daemon answers at %s: No such file or directory; is it running? start it with: millrace "
+	         "run\n",
+	         path);
+	assert_string_equal(complained, expected);
+	close(bind_path());
+	assert_int_equal(run(path, "poll parking"), CLI_UNAVAILABLE);
+	assert_non_null(strstr(complained, ": Connection refused; is it running?"));
+	unlink(path);
+	memset(long_path, 'a', sizeof long_path);
+	long_path[sizeof long_path - 1] = '\0';
+	assert_int_equal(run(long_path, "status"), CLI_UNAVAILABLE);
+	assert_non_null(strstr(complained, "longer than a socket's path"));
+}
+
+/* root may always ask: there the child takes another user's id, nobody's. */
+static void test_forbidden_socket(void **state)
+{
+	(void)state;
+	int listener = bind_path();
+	assert_int_equal(listen(listener, 1), 0);
+	chmod(path, 0);
+	chmod(folder, 0755);
+	struct err err = { .text = "" };
+	struct bytes body;
+	bool root = geteuid() == 0;
+	if (root)
+		assert_int_equal(seteuid(65534), 0);
+	int rc = client_request(path, "GET", "/v1/status", &body, &err);
+	if (root)
+		assert_int_equal(seteuid(0), 0);
+	bytes_done(&body);
+	close(listener);
+	unlink(path);
+	assert_int_equal(rc, CLI_UNAVAILABLE);
+	assert_non_null(strstr(err.text, "Permission denied; "));
+	assert_non_null(strstr(err.text, root ? "belongs to user root and group" : "belongs to user "));
+	assert_non_null(strstr(err.text, "join the group"));
+}
+
+static void test_full_output_is_told(void **state)
+{
+	(void)state;
+	int saved[2];
+	char *words[] = { (char[]){ "status" }, (char[]){ "--json" }, NULL };
+	struct server server = { .listener = bind_path(), .answer = OK "{\"ok\":true}" };
+	assert_int_equal(listen(server.listener, 1), 0);
+	assert_int_equal(pthread_create(&server.thread, NULL, serve, &server), 0);
+	capture(saved);
+	int full = open("/dev/full", O_WRONLY);
+	int out = dup(1);
+	dup2(full, 1);
+	int rc = cli_run(path, 2, words);
+	clearerr(stdout);
+	dup2(out, 1);
+	release(saved);
+	close(full);
+	close(out);
+	pthread_join(server.thread, NULL);
+	close(server.listener);
+	unlink(path);
+	assert_int_equal(rc, CLI_CANTCREAT);
+	assert_non_null(strstr(complained, "No space left on device"));
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	const char *tmp = getenv("TMPDIR");
+	alarm(60);
+	unsetenv("NO_COLOR");
+	setenv("http_proxy", "http://127.0.0.1:9", 1); /* must not be asked */
+	snprintf(folder, sizeof folder, "%s/test_cli.XXXXXX", tmp && strlen(tmp) < 40 ? tmp : "/tmp");
+	if (!mkdtemp(folder))
+		return -1;
+	snprintf(path, sizeof path, "%s/api.sock", folder);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	char file[128];
+	snprintf(file, sizeof file, "%s/out", folder);
+	unlink(file);
+	snprintf(file, sizeof file, "%s/err", folder);
+	unlink(file);
+	return rmdir(folder);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_status_all_well),
+		cmocka_unit_test(test_status_needs_attention),
+		cmocka_unit_test(test_colour),
+		cmocka_unit_test(test_narrow_page),
+		cmocka_unit_test(test_show),
+		cmocka_unit_test(test_poll_lines),
+		cmocka_unit_test(test_flush_lines),
+		cmocka_unit_test(test_answers_of_another_shape),
+		cmocka_unit_test(test_arguments_taken),
+		cmocka_unit_test(test_arguments_refused),
+		cmocka_unit_test(test_status_exits),
+		cmocka_unit_test(test_ready_prints_nothing),
+		cmocka_unit_test(test_poll_exits),
+		cmocka_unit_test(test_requests),
+		cmocka_unit_test(test_problems),
+		cmocka_unit_test(test_no_daemon),
+		cmocka_unit_test(test_forbidden_socket),
+		cmocka_unit_test(test_full_output_is_told),
+	};
+	return cmocka_run_group_tests(tests, setup, teardown);
+}

@@ -1,0 +1,558 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "agent/config.h"
+#include "agent/config_text.h"
+#include "collectors/rest.h"
+
+static char folder[200]; /* a new one for the run, without symbolic links */
+static const char *host = "pi-host";
+
+/* The linker takes this one before the C library's: the host name is the test's. */
+int gethostname(char *name, size_t len)
+{
+	snprintf(name, len, "%s", host);
+	return 0;
+}
+
+static const char *in_folder(const char *name)
+{
+	static char path[300];
+	snprintf(path, sizeof path, "%s/%s", folder, name);
+	return path;
+}
+
+static void write_bytes(const char *name, const void *data, size_t len)
+{
+	FILE *f = fopen(in_folder(name), "w");
+	assert_non_null(f);
+	assert_int_equal(fwrite(data, 1, len, f), len);
+	assert_int_equal(fclose(f), 0);
+}
+
+static void write_file(const char *name, const char *text)
+{
+	write_bytes(name, text, strlen(text));
+}
+
+/* Replaces the folder by DIR and the file by FILE, wherever they stand; the result is freed by the caller. */
+static char *neutral(char *text)
+{
+	static const char file[] = "/x.conf";
+	char *out = calloc(1, 4 * strlen(text) + 1), *to = out;
+	assert_non_null(out);
+	for (const char *p = text; *p;) {
+		size_t n = strncmp(p, folder, strlen(folder)) == 0 ? strlen(folder) : 0;
+		bool whole = n > 0 && strncmp(p + n, file, strlen(file)) == 0;
+		if (n == 0) {
+			*to++ = *p++;
+			continue;
+		}
+		to = stpcpy(to, whole ? "FILE" : "DIR");
+		p += whole ? n + strlen(file) : n;
+	}
+	free(text);
+	return out;
+}
+
+/* What config_load says; the result is freed by the caller. */
+static char *told(const char *path, int expected, struct config **ret_config)
+{
+	char *text = NULL;
+	size_t len = 0;
+	struct config *config = NULL;
+	FILE *errors = open_memstream(&text, &len);
+	assert_non_null(errors);
+	int r = config_load(path, errors, &config);
+	fclose(errors);
+	if (r != expected)
+		print_error("%s", text);
+	assert_int_equal(r, expected);
+	assert_true((r == 0) == (config != NULL));
+	if (ret_config)
+		*ret_config = config;
+	else
+		config_free(config);
+	return neutral(text);
+}
+
+static struct config *load(const char *text)
+{
+	struct config *config;
+	write_file("x.conf", text);
+	char *lines = told(in_folder("x.conf"), 0, &config);
+	assert_string_equal(lines, "");
+	free(lines);
+	return config;
+}
+
+static void assert_told(const char *text, const char *expected)
+{
+	write_file("x.conf", text);
+	char *lines = told(in_folder("x.conf"), -EINVAL, NULL);
+	assert_string_equal(lines, expected);
+	free(lines);
+}
+
+#define SOURCE(settings)                                                                                               \
+	"sources = { parking = {\n kind = \"rest\"\n url = \"https://a.example/p\"\n" settings "\n} }\n"
+#define EVERY " every = \"1m\"\n"
+
+static const struct {
+	const char *text, *told;
+} mistakes[] = {
+	/* words */
+	{ SOURCE(EVERY " evry = \"2m\""),
+	  "FILE:5: unknown setting \"evry\" in source \"parking\"; did you mean \"every\"?\n" },
+	{ "devise = \"a\"", "FILE:1: unknown setting \"devise\"; did you mean \"device\"?\n" },
+	{ "\nwhat = 1",
+	  "FILE:2: unknown setting \"what\"; known: buffer, batch, stores, sources, device, socket, log\n" },
+	{ "buffer = { keep = \"1h\"\nxyzzy = 1 }",
+	  "FILE:1: unknown setting \"keep\" in buffer; known: path, keep_delivered\n"
+	  "FILE:2: unknown setting \"xyzzy\" in buffer; known: path, keep_delivered\n" },
+	{ "batch = { max_byte = 1 }", "FILE:1: unknown setting \"max_byte\" in batch; did you mean \"max_bytes\"?\n" },
+	{ SOURCE(EVERY " batch = { maxage = 1 }"),
+	  "FILE:5: unknown setting \"maxage\" in batch of source \"parking\"; did you mean \"max_age\"?\n" },
+	{ "stores = { disk = { kind = \"file\" path = \"/d\" pth = 1 } }",
+	  "FILE:1: unknown setting \"pth\" in store \"disk\"; did you mean \"path\"?\n" },
+
+	/* types */
+	{ SOURCE("every = 60"), "FILE:4: \"every\" in source \"parking\" wants a duration such as \"90s\", \"2m\" or "
+	                        "\"6h\", not a number\n" },
+	{ "device = 7", "FILE:1: \"device\" wants text in quotes, not a number\n" },
+	{ "device = { }", "FILE:1: \"device\" wants text in quotes, not a group { ... }\n" },
+	{ "log = true", "FILE:1: \"log\" wants \"text\" or \"json\", not true or false\n" },
+	{ "batch = { max_records = \"100\"\nmax_bytes = 1.5 }",
+	  "FILE:1: \"max_records\" in batch wants a whole number, not text\n"
+	  "FILE:2: \"max_bytes\" in batch wants a size such as \"64K\", \"8M\" or \"2G\", not a number with a "
+	  "point\n" },
+	{ SOURCE(EVERY "enabled = 1"),
+	  "FILE:5: \"enabled\" in source \"parking\" wants true or false, not a number\n" },
+	{ SOURCE(EVERY "enabled = \"yes\""),
+	  "FILE:5: \"enabled\" in source \"parking\" wants true or false, not text\n" },
+	{ SOURCE(EVERY "stores = \"local\""),
+	  "FILE:5: \"stores\" in source \"parking\" wants an array of names such as [ \"one\", \"two\" ], not text\n" },
+	{ SOURCE(EVERY "stores = ( \"local\" )"), "FILE:5: \"stores\" in source \"parking\" wants an array of names "
+	                                          "such as [ \"one\", \"two\" ], not a list ( ... )\n" },
+	{ SOURCE(EVERY "stores = [ 1, 2 ]"), "FILE:5: \"stores\" in source \"parking\" wants an array of names such as "
+	                                     "[ \"one\", \"two\" ], not an array [ ... "
+	                                     "]\n" },
+	{ "sources = ( )", "FILE:1: \"sources\" wants a group, sources = { ... }, not a list ( ... )\n" },
+	{ "stores = [ \"a\" ]", "FILE:1: \"stores\" wants a group, stores = { ... }, not an array [ ... ]\n" },
+	{ "buffer = \"/b\"\nbatch = 5", "FILE:1: \"buffer\" wants a group, buffer = { ... }, not text\n"
+	                                "FILE:2: \"batch\" wants a group, batch = { ... }, not a number\n" },
+	{ "sources = { parking = \"rest\" }",
+	  "FILE:1: \"parking\" in sources wants a group, parking = { ... }, not text\n" },
+	{ SOURCE(EVERY "batch = \"8M\""),
+	  "FILE:5: \"batch\" in source \"parking\" wants a group, batch = { ... }, not text\n" },
+
+	/* values and ranges */
+	{ SOURCE("every = \"10x\""), "FILE:4: \"every\" in source \"parking\": \"10x\" is no duration; write it like "
+	                             "\"90s\", \"2m\" or \"6h\"\n" },
+	{ "buffer = { keep_delivered = \"366d\" }",
+	  "FILE:1: \"keep_delivered\" in buffer: \"366d\" is out of range; it must be between \"0s\" and \"365d\"\n" },
+	{ "batch = { max_bytes = 65535\nmax_records = 0\nmax_age = \"999ms\" }",
+	  "FILE:1: \"max_bytes\" in batch: \"65535\" is out of range; it must be between \"64K\" and \"64M\"\n"
+	  "FILE:2: \"max_records\" in batch: \"0\" is out of range; it must be between 1 and 10000000\n"
+	  "FILE:3: \"max_age\" in batch: \"999ms\" is out of range; it must be between \"1s\" and \"7d\"\n" },
+	{ "batch = { max_bytes = \"65M\"\nmax_records = 10000001\nmax_age = \"169h\" }",
+	  "FILE:1: \"max_bytes\" in batch: \"65M\" is out of range; it must be between \"64K\" and \"64M\"\n"
+	  "FILE:2: \"max_records\" in batch: \"10000001\" is out of range; it must be between 1 and 10000000\n"
+	  "FILE:3: \"max_age\" in batch: \"169h\" is out of range; it must be between \"1s\" and \"7d\"\n" },
+	{ "sources = { p = { kind = \"rest\"\nurl = \"ftp://a.example/\" } }", /* the words are the collector's */
+	  "FILE:2: \"url\" in source \"p\": \"ftp://a.example/\": scheme \"ftp\" is not http or https\n" },
+	{ "log = \"jsn\"", "FILE:1: \"log\": \"jsn\" is not one of \"text\", \"json\"; did you mean \"json\"?\n" },
+	{ "device = \"a b\"",
+	  "FILE:1: \"device\": \"a b\" is no name for a device; it has letters, digits, . _ -, up to 63\n" },
+	{ "socket = \"\"\nbuffer = { path = \"\" }",
+	  "FILE:1: \"socket\": the path is empty\nFILE:2: \"path\" in buffer: the path is empty\n" },
+
+	/* what is missing */
+	{ "sources = { parking = {\n} }", "FILE:1: source \"parking\" has no kind; add kind = \"rest\"\n" },
+	{ "sources = { parking = { kind = \"rest\"\n} }",
+	  "FILE:1: source \"parking\" has no url; add url = \"...\"\n" },
+	{ "stores = { disk = { } }", "FILE:1: store \"disk\" has no kind; add kind = \"file\"\n" },
+	{ "stores = {\n disk = { kind = \"file\" } }", "FILE:2: store \"disk\" has no path; add path = \"...\"\n" },
+
+	/* kinds, names, stores */
+	{ "sources = { parking = {\n kind = \"rset\"\n whatever = 1 } }",
+	  "FILE:2: unknown kind \"rset\" in source \"parking\"; did you mean \"rest\"?\n" },
+	{ "sources = { parking = {\n kind = 5 } }",
+	  "FILE:2: \"kind\" in source \"parking\" wants text in quotes, such as \"rest\"\n" },
+	{ "stores = { lake = {\n kind = \"s3\" } }", "FILE:2: unknown kind \"s3\" in store \"lake\"; known: file\n" },
+	{ "sources = {\n Parking = { } }", "FILE:2: \"Parking\" is no name for a source; it has small letters, digits, "
+	                                   "_ and -, a letter first, up to 63\n" },
+	{ "stores = {\n d*sk = { } }", "FILE:2: \"d*sk\" is no name for a store; it has small letters, digits, _ and "
+	                               "-, a letter first, up to 63\n" },
+	{ SOURCE(EVERY "stores = [ ]"),
+	  "FILE:5: \"stores\" in source \"parking\" is empty; name a store, or leave it out for all of them\n" },
+	{ SOURCE(EVERY "stores = [ \"lake\" ]"),
+	  "FILE:5: unknown store \"lake\" in source \"parking\"; known: local\n" },
+	{ SOURCE(EVERY "stores = [ \"disc\", \"disk\" ]") "stores = { disk = { kind = \"file\" path = \"/d\" } }",
+	  "FILE:5: unknown store \"disc\" in source \"parking\"; did you mean \"disk\"?\n" },
+	{ SOURCE(EVERY "stores = [ \"local\", \"local\" ]"),
+	  "FILE:5: \"stores\" in source \"parking\": \"local\" stands there twice\n" },
+	{ "stores = {\n a = { kind = \"file\" path = \"/d\" }\n b = { kind = \"file\" path = \"/d/\" } }",
+	  "FILE:3: store \"b\" has the path of store \"a\"; each needs its own\n" },
+
+	/* syntax, told alone; what libconfig would misread */
+	{ "unknown = 1\n\nlog = = \"text\"\n", "FILE:3: syntax error here or just before: a word without quotes, or a "
+	                                       "bracket or brace missing or too many\n" },
+	{ "log = \"text\"\nlog = \"json\"\n", "FILE:2: duplicate setting name\n" },
+	{ "/* 99999999999\n */ # \"\n// \"\nbatch = { max_records = 4294977296 }",
+	  "FILE:4: the number 4294977296 is too large\n" },
+	{ "a = 0xFFFFFFFF", "FILE:1: the number 0xFFFFFFFF is too large\n" },
+	{ "batch = { max_records = 4294977296L }",
+	  "FILE:1: \"max_records\" in batch: \"4294977296\" is out of range; it must be between 1 and 10000000\n" },
+};
+
+static void test_each_mistake_is_told_with_its_line(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < sizeof mistakes / sizeof *mistakes; i++)
+		assert_told(mistakes[i].text, mistakes[i].told);
+}
+
+static void test_all_mistakes_are_told_in_the_files_order(void **state)
+{
+	(void)state;
+	assert_told(
+	        "log = 1\n"
+	        "buffer = { keep_delivered = \"1w\" }\n"
+	        "sources = {\n"
+	        "  one = { kind = \"rest\"\n"
+	        "    evry = \"1m\"\n"
+	        "    every = 5\n"
+	        "  }\n"
+	        "  two = { kind = \"mqt\" }\n"
+	        "}\n"
+	        "stores = { disk = { kind = \"file\" } }\n"
+	        "sokcet = \"a\"\n",
+	        "FILE:1: \"log\" wants \"text\" or \"json\", not a number\n"
+	        "FILE:2: \"keep_delivered\" in buffer: \"1w\" is no duration; write it like \"90s\", \"2m\" or \"6h\"\n"
+	        "FILE:4: source \"one\" has no url; add url = \"...\"\n"
+	        "FILE:5: unknown setting \"evry\" in source \"one\"; did you mean \"every\"?\n"
+	        "FILE:6: \"every\" in source \"one\" wants a duration such as \"90s\", \"2m\" or \"6h\", not a number\n"
+	        "FILE:8: unknown kind \"mqt\" in source \"two\"; known: rest\n"
+	        "FILE:10: store \"disk\" has no path; add path = \"...\"\n"
+	        "FILE:11: unknown setting \"sokcet\"; did you mean \"socket\"?\n");
+}
+
+static void test_defaults(void **state)
+{
+	(void)state;
+	struct config *config = load("");
+	assert_string_equal(config->path, in_folder("x.conf"));
+	assert_string_equal(config->device, "pi-host");
+	assert_string_equal(config->socket, "/var/lib/millrace/millrace.sock");
+	assert_int_equal(config->log, LOG_TEXT);
+	assert_string_equal(config->buffer_path, "/var/lib/millrace/buffer.db");
+	assert_int_equal(config->keep_delivered_ms, 86400000);
+	assert_int_equal(config->batch.max_bytes, 8388608);
+	assert_int_equal(config->batch.max_records, 100000);
+	assert_int_equal(config->batch.max_age_ms, 900000);
+	assert_int_equal(config->n_sources, 0);
+	assert_int_equal(config->n_stores, 1);
+	assert_string_equal(config->stores[0].name, "local");
+	assert_string_equal(config->stores[0].path, "/var/lib/millrace/objects");
+	assert_true(config->stores[0].embedded);
+	config_free(config);
+}
+
+static void test_defaults_of_a_source(void **state)
+{
+	(void)state;
+	struct config *config = load("stores = { }\n" SOURCE(EVERY));
+	const struct config_source *source = &config->sources[0];
+	const struct rest_settings *rest = source->settings;
+	assert_int_equal(config->n_sources, 1);
+	assert_string_equal(source->name, "parking");
+	assert_ptr_equal(source->kind, &rest_ops);
+	assert_true(source->enabled);
+	assert_null(source->stores.names);
+	assert_memory_equal(&source->batch, &config->batch, sizeof config->batch);
+	assert_string_equal(rest->url, "https://a.example/p");
+	assert_int_equal(rest->every_ms, 60000);
+	assert_null(rest->records);
+	assert_int_equal(rest->dedupe, REST_DEDUPE_BODY);
+	assert_int_equal(rest->max_body, 16777216);
+	assert_true(config->stores[0].embedded); /* an empty group of stores is none */
+	config_free(config);
+}
+
+static const char everything[] =
+        "device = \"pi.01\"\n"
+        "socket = \"/run/m.sock\"\n"
+        "log = \"json\"\n"
+        "buffer = { path = \"/b/x.db\"  keep_delivered = \"0s\" }\n"
+        "sources = { parking = { kind = \"rest\"  url = \"https://a.example/p\"  every = \"1m\"\n"
+        "  records = \"$\"  dedupe = \"none\"  stores = [ \"b\" ]  enabled = false\n"
+        "  batch = { max_records = 7 } } }\n"
+        "batch = { max_bytes = 65536  max_age = \"7d\" }\n"
+        "stores = { a = { kind = \"file\"  path = \"/a/\" }\n"
+        "  b = { kind = \"file\"  path = \"/a/b\" } }\n";
+
+static void test_every_setting_is_read(void **state)
+{
+	(void)state;
+	struct config *config = load(everything);
+	const struct config_source *source = &config->sources[0];
+	const struct rest_settings *rest = source->settings;
+	assert_string_equal(config->device, "pi.01");
+	assert_string_equal(config->socket, "/run/m.sock");
+	assert_int_equal(config->log, LOG_JSON);
+	assert_string_equal(config->buffer_path, "/b/x.db");
+	assert_int_equal(config->keep_delivered_ms, 0);
+	assert_int_equal(config->batch.max_records, 100000);
+	assert_int_equal(source->batch.max_bytes, 65536); /* the file's, which stands behind the source */
+	assert_int_equal(source->batch.max_records, 7);
+	assert_int_equal(source->batch.max_age_ms, 7 * 86400000);
+	assert_false(source->enabled);
+	assert_int_equal(source->stores.n, 1);
+	assert_string_equal(source->stores.names[0], "b");
+	assert_string_equal(rest->records, "$");
+	assert_int_equal(rest->dedupe, REST_DEDUPE_NONE);
+	assert_int_equal(config->n_stores, 2);
+	assert_string_equal(config->stores[0].path, "/a");
+	assert_string_equal(config->stores[1].name, "b");
+	assert_string_equal(config->stores[1].path, "/a/b");
+	assert_false(config->stores[1].embedded);
+	config_free(config);
+}
+
+static void test_paths_are_meant_from_the_files_folder(void **state)
+{
+	(void)state;
+	struct config *config =
+	        load("buffer = { path = \"./data/b.db\" } stores = { a = { kind = \"file\" path = \"lake/\" } }");
+	assert_string_equal(config->buffer_path, in_folder("data/b.db"));
+	assert_string_equal(config->socket, in_folder("data/millrace.sock"));
+	assert_string_equal(config->stores[0].path, in_folder("lake"));
+	config_free(config);
+
+	assert_int_equal(chdir(folder), 0); /* the same for a file that is named without a folder */
+	char *lines = told("x.conf", 0, &config);
+	assert_string_equal(config->buffer_path, in_folder("data/b.db"));
+	config_free(config);
+	free(lines);
+	config = load("buffer = { path = \"b.db\" }");
+	assert_string_equal(config->stores[0].path, in_folder("objects"));
+	config_free(config);
+}
+
+static void test_a_long_path_is_told(void **state)
+{
+	(void)state;
+	char text[700], name[520];
+	memset(name, 'a', sizeof name);
+	snprintf(text, sizeof text, "log = \"text\"\nsocket = \"/%.106s\"", name);
+	config_free(load(text));
+	snprintf(text, sizeof text, "log = \"text\"\nsocket = \"/%.107s\"", name);
+	assert_told(text,
+	            "FILE:2: the socket's path has 108 bytes, and up to 107 are possible; set socket = \"...\" to a "
+	            "shorter one\n");
+	snprintf(text, sizeof text, "buffer = {\n path = \"/%.100s/b.db\" }", name);
+	assert_told(text,
+	            "FILE:2: the socket's path has 115 bytes, and up to 107 are possible; set socket = \"...\" to a "
+	            "shorter one\n");
+	snprintf(text, sizeof text, "stores = {\n a = { kind = \"file\" path = \"/%.511s\" } }", name);
+	assert_told(text, "FILE:2: the path has 512 bytes; up to 511 are taken\n");
+}
+
+static void test_a_host_name_that_is_no_device(void **state)
+{
+	(void)state;
+	host = "my pi";
+	config_free(load("device = \"pi\""));
+	assert_told("log = \"text\"", "FILE: the host name \"my pi\" is no name for a device; set device = \"...\"\n");
+	host = "pi-host";
+}
+
+static void test_a_byte_order_mark_is_skipped(void **state)
+{
+	(void)state;
+	struct config *config = load("\xef\xbb\xbf"
+	                             "device = \"bom\"");
+	assert_string_equal(config->device, "bom");
+	config_free(config);
+	assert_told("\xef\xbb\xbf\nlog = 1\n", "FILE:2: \"log\" wants \"text\" or \"json\", not a number\n");
+}
+
+static void test_a_control_character_does_not_break_the_line(void **state)
+{
+	(void)state;
+	assert_told("log = \"a\\n\\x1bb\"", "FILE:1: \"log\": \"a  b\" is not one of \"text\", \"json\"\n");
+}
+
+static void test_mistakes_in_an_included_file_name_it(void **state)
+{
+	(void)state;
+	write_file("inc.conf",
+	           "\nsources = { p = { kind = \"rest\" url = \"http://a\" every = \"1m\"\n evry = 1 } }\n");
+	assert_told("log = \"text\"\n@include \"inc.conf\"\nlgo = 1\n",
+	            "DIR/inc.conf:3: unknown setting \"evry\" in source \"p\"; did you mean \"every\"?\n"
+	            "FILE:3: unknown setting \"lgo\"; did you mean \"log\"?\n");
+	write_file("inc.conf", "\n\nx = = 1\n");
+	assert_told("@include \"inc.conf\"", "DIR/inc.conf:3: syntax error here or just before: a word without quotes, "
+	                                     "or a bracket or brace missing "
+	                                     "or too many\n");
+	write_file("inc.conf", "device = \"included\"");
+	struct config *config = load("@include \"inc.conf\"\nlog = \"json\"");
+	assert_string_equal(config->device, "included");
+	config_free(config);
+}
+
+/* libconfig would end the process at a folder. */
+static void test_what_cannot_be_included_is_told(void **state)
+{
+	(void)state;
+	assert_int_equal(mkdir(in_folder("sub"), 0700), 0);
+	write_file("inc.conf", "\n@include \"sub\"");
+	assert_told("a = \"\\\"\n\"\n \t@include \"sub\"",
+	            "FILE:3: included file: DIR/sub: cannot be read: Is a directory\n");
+	assert_told("@include \"inc.conf\"",
+	            "DIR/inc.conf:2: included file: DIR/sub: cannot be read: Is a directory\n");
+	assert_told("@include \"none\"",
+	            "FILE:1: included file: DIR/none: cannot be read: No such file or directory\n");
+	assert_told("@include \"/etc/passwd\"",
+	            "FILE:1: @include wants a name relative to the configuration's folder\n");
+	assert_told("@include \"x.conf\"", "FILE:1: too many included files; 64 are taken, and 10 one in the other\n");
+	config_free(load("/*\n@include \"sub\"\n*/\n#\n# @include \"none\"\n"));
+}
+
+static void test_a_file_that_cannot_be_read(void **state)
+{
+	(void)state;
+	char *lines = told(in_folder("none.conf"), -ENOENT, NULL);
+	assert_string_equal(lines, "DIR/none.conf: cannot be read: No such file or directory\n");
+	free(lines);
+	lines = told(folder, -EISDIR, NULL);
+	assert_string_equal(lines, "DIR: cannot be read: Is a directory\n");
+	free(lines);
+	write_bytes("x.conf", "log\0= 1", 7);
+	lines = told(in_folder("x.conf"), -EINVAL, NULL);
+	assert_string_equal(lines, "FILE: holds a NUL byte; it must be a text in UTF-8\n");
+	free(lines);
+}
+
+static void test_a_file_has_at_most_a_megabyte(void **state)
+{
+	(void)state;
+	char *text = malloc(CONFIG_TEXT_MAX + 2);
+	assert_non_null(text);
+	memset(text, '\n', CONFIG_TEXT_MAX + 1);
+	text[CONFIG_TEXT_MAX + 1] = '\0';
+	config_free(load(text + 1));
+	write_file("x.conf", text);
+	char *lines = told(in_folder("x.conf"), -EFBIG, NULL);
+	assert_string_equal(lines, "FILE: larger than 1 MB; no configuration is\n");
+	free(lines);
+	free(text);
+}
+
+static char *printed(struct config *config)
+{
+	char *text = NULL;
+	size_t len = 0;
+	FILE *out = open_memstream(&text, &len);
+	assert_non_null(out);
+	config_print(config, out);
+	fclose(out);
+	config_free(config);
+	return neutral(text);
+}
+
+static void test_print(void **state)
+{
+	(void)state;
+	char *text = printed(load("buffer = { path = \"b.db\" }"));
+	assert_string_equal(text, "FILE: fine: 0 sources, 1 store\n"
+	                          "  store local: file DIR/objects\n"
+	                          "  no source is named: nothing will be collected\n");
+	free(text);
+	text = printed(load(
+	        "stores = { a = { kind = \"file\" path = \"/a\" } b = { kind = \"file\" path = \"/b\" } }\n"
+	        "sources = { one = { kind = \"rest\" url = \"https://h.example/p?key=secret\" every = \"90s\" }\n"
+	        "two = { kind = \"rest\" url = \"http://h/\" every = \"1h\" stores = [ \"b\" ] enabled = false } }"));
+	assert_string_equal(text, "FILE: fine: 2 sources, 2 stores\n"
+	                          "  source one: rest https://h.example/p, every 90s, to a, b\n"
+	                          "  source two: rest http://h/, every 1h, to b, disabled\n"
+	                          "  store a: file /a\n"
+	                          "  store b: file /b\n");
+	free(text);
+}
+
+/* Run from the project's folder, as make does. */
+static void test_the_sample_is_fine(void **state)
+{
+	struct config *config;
+	char *lines = told(*state, 0, &config);
+	assert_string_equal(lines, "");
+	free(lines);
+	assert_int_equal(config->n_sources, 1);
+	assert_string_equal(config->sources[0].name, "stavanger-parking");
+	const struct rest_settings *rest = config->sources[0].settings;
+	assert_int_equal(rest->every_ms, 60000);
+	assert_string_equal(rest->records, "$");
+	config_free(config);
+}
+
+static int make_folder(void **state)
+{
+	(void)state;
+	const char *tmp = getenv("TMPDIR");
+	char name[150];
+	snprintf(name, sizeof name, "%s/millrace-config-XXXXXX", tmp ? tmp : "/tmp");
+	char *real = mkdtemp(name) ? realpath(name, NULL) : NULL;
+	if (!real)
+		return -1;
+	snprintf(folder, sizeof folder, "%s", real);
+	free(real);
+	return 0;
+}
+
+static int remove_folder(void **state)
+{
+	(void)state;
+	static const char *const names[] = { "x.conf", "inc.conf", "sub" };
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		(void)remove(in_folder(names[i]));
+	return rmdir(folder);
+}
+
+int main(void)
+{
+	char *sample = realpath("systemd/millrace.conf", NULL);
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_each_mistake_is_told_with_its_line),
+		cmocka_unit_test(test_all_mistakes_are_told_in_the_files_order),
+		cmocka_unit_test(test_defaults),
+		cmocka_unit_test(test_defaults_of_a_source),
+		cmocka_unit_test(test_every_setting_is_read),
+		cmocka_unit_test(test_paths_are_meant_from_the_files_folder),
+		cmocka_unit_test(test_a_long_path_is_told),
+		cmocka_unit_test(test_a_host_name_that_is_no_device),
+		cmocka_unit_test(test_a_byte_order_mark_is_skipped),
+		cmocka_unit_test(test_a_control_character_does_not_break_the_line),
+		cmocka_unit_test(test_mistakes_in_an_included_file_name_it),
+		cmocka_unit_test(test_what_cannot_be_included_is_told),
+		cmocka_unit_test(test_a_file_that_cannot_be_read),
+		cmocka_unit_test(test_a_file_has_at_most_a_megabyte),
+		cmocka_unit_test(test_print),
+		cmocka_unit_test_prestate(test_the_sample_is_fine, sample ? sample : "systemd/millrace.conf"),
+	};
+	int failed = cmocka_run_group_tests(tests, make_folder, remove_folder);
+	free(sample);
+	return failed;
+}
