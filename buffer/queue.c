@@ -1,0 +1,428 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Configuration, sources and stores in memory, and the figures. queue_private.h says what stands where. */
+#include "buffer/queue.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "buffer/queue_private.h"
+
+void queue_close(struct queue *q)
+{
+	if (!q)
+		return;
+	for (int i = 0; i < SQL_STATEMENTS; i++)
+		sqlite3_finalize(q->statements[i]);
+	sqlite3_close(q->db);
+	for (size_t i = 0; i < q->n_sources; i++)
+		free(q->sources[i]);
+	free(q->sources);
+	free(q->stores);
+	free(q->waiting);
+	free(q->path);
+	free(q);
+}
+
+/* --- Sources --- */
+
+struct source *queue_find_source(const struct queue *q, const char *name)
+{
+	for (size_t i = 0; i < q->n_sources; i++) {
+		if (strcmp(q->sources[i]->name, name) == 0)
+			return q->sources[i];
+	}
+	return NULL;
+}
+
+int queue_add_source(struct queue *q, const char *name, struct source **ret_source, struct err *err)
+{
+	struct source *source = queue_find_source(q, name), **grown;
+
+	if (source) {
+		*ret_source = source;
+		return 0;
+	}
+	if (q->n_sources == SOURCES_MAX)
+		return err_fail(err, -ENOBUFS, "source \"%s\": there are %d sources already", name, SOURCES_MAX);
+	grown = realloc(q->sources, (q->n_sources + 1) * sizeof(struct source *));
+	if (grown)
+		q->sources = grown;
+	source = grown ? calloc(1, sizeof *source) : NULL;
+	if (!source)
+		return err_fail(err, -ENOMEM, "source \"%s\": no memory", name);
+	assert(strlen(name) < sizeof source->name);
+	memcpy(source->name, name, strlen(name) + 1);
+	source->route = q->fallback;
+	source->now.seq = 1;
+	q->sources[q->n_sources++] = source;
+	*ret_source = source;
+	return 0;
+}
+
+struct mark *queue_touch(struct source *source)
+{
+	if (!source->touched)
+		source->then = source->now;
+	source->touched = true;
+	return &source->then;
+}
+
+void queue_settle(struct queue *q, bool held)
+{
+	for (size_t i = 0; i < q->n_sources; i++) {
+		struct source *source = q->sources[i];
+
+		if (source->touched && held)
+			source->now = source->then;
+		source->touched = false;
+	}
+}
+
+static int64_t highest_source(const struct queue *q)
+{
+	int64_t highest = 0;
+
+	for (size_t i = 0; i < q->n_sources; i++) {
+		const struct source *source = q->sources[i];
+		int64_t id = source->touched ? source->then.id : source->now.id;
+
+		if (id > highest)
+			highest = id;
+	}
+	return highest;
+}
+
+int queue_make_source(struct queue *q, struct source *source, struct err *err)
+{
+	struct mark *then = queue_touch(source);
+
+	if (then->id > 0)
+		return 0;
+	then->id = highest_source(q) + 1;
+	return queue_put_source(q, source->name, then, err);
+}
+
+size_t queue_source_state(struct queue *q, const char *name, uint8_t ret_state[SINK_STATE_MAX])
+{
+	const struct source *source = queue_find_source(q, name);
+
+	if (!source)
+		return 0;
+	memcpy(ret_state, source->now.state, source->now.state_len);
+	return source->now.state_len;
+}
+
+/* --- Configuration --- */
+
+int queue_find_store(const struct queue *q, const char *name)
+{
+	for (size_t i = 0; i < q->n_stores; i++) {
+		if (strcmp(q->stores[i].name, name) == 0)
+			return (int)i;
+	}
+	return -1;
+}
+
+bool queue_all_done(const struct source *source, uint64_t done)
+{
+	return source->route.stores != 0 && (done & source->route.stores) == source->route.stores;
+}
+
+/* What queue_configure prepares, so that it can fail without a trace. */
+struct setup {
+	struct queue_store *stores;
+	struct route *routes; /* by source */
+	uint64_t *done;       /* by waiting batch */
+	size_t n_stores;
+};
+
+static int read_route(const struct setup *setup, const struct queue_route *from, struct route *ret_route,
+                      struct err *err)
+{
+	struct route route = {
+		.max_bytes = from->max_bytes,
+		.max_records = from->max_records,
+		.max_age_ms = from->max_age_ms,
+		.stores = setup->n_stores == STORES_MAX ? UINT64_MAX : (UINT64_C(1) << setup->n_stores) - 1,
+	};
+
+	if (from->stores)
+		route.stores = 0;
+	for (size_t i = 0; from->stores && i < from->n_stores; i++) {
+		size_t j = 0;
+
+		while (j < setup->n_stores && strcmp(setup->stores[j].name, from->stores[i]) != 0)
+			j++;
+		if (j == setup->n_stores)
+			return err_fail(err, -EINVAL, "source \"%s\": there is no store \"%s\"", from->source,
+			                from->stores[i]);
+		route.stores |= UINT64_C(1) << j;
+	}
+	*ret_route = route;
+	return 0;
+}
+
+static int prepare_stores(struct queue *q, struct setup *setup, const char *const *stores, struct err *err)
+{
+	setup->stores = calloc(setup->n_stores + 1, sizeof *setup->stores);
+	if (!setup->stores)
+		return err_fail(err, -ENOMEM, "buffer: no memory");
+	for (size_t i = 0; i < setup->n_stores; i++) {
+		int before = queue_find_store(q, stores[i]);
+
+		snprintf(setup->stores[i].name, sizeof setup->stores[i].name, "%s", stores[i]);
+		setup->stores[i].delivered = before >= 0 ? q->stores[before].delivered : 0;
+	}
+	return 0;
+}
+
+static int prepare_routes(struct queue *q, struct setup *setup, const struct queue_route *routes, size_t n_routes,
+                          const struct queue_route *fallback, struct route *ret_fallback, struct err *err)
+{
+	struct source *source;
+	int r = read_route(setup, fallback, ret_fallback, err);
+
+	for (size_t i = 0; r == 0 && i < n_routes; i++)
+		r = queue_add_source(q, routes[i].source, &source, err);
+	if (r < 0)
+		return r;
+	setup->routes = calloc(q->n_sources + 1, sizeof *setup->routes);
+	if (!setup->routes)
+		return err_fail(err, -ENOMEM, "buffer: no memory");
+	for (size_t i = 0; r == 0 && i < q->n_sources; i++) {
+		setup->routes[i] = *ret_fallback;
+		for (size_t j = 0; r == 0 && j < n_routes; j++) {
+			if (strcmp(q->sources[i]->name, routes[j].source) == 0)
+				r = read_route(setup, &routes[j], &setup->routes[i], err);
+		}
+	}
+	return r;
+}
+
+/* From here on in memory as in `setup`; the old lists go back into it to be freed. */
+static void take_setup(struct queue *q, struct setup *setup, const struct route *fallback)
+{
+	struct queue_store *stores = q->stores;
+
+	q->stores = setup->stores;
+	q->n_stores = setup->n_stores;
+	setup->stores = stores;
+	q->fallback = *fallback;
+	for (size_t i = 0; i < q->n_sources; i++) {
+		struct route route = q->sources[i]->route;
+
+		q->sources[i]->route = setup->routes[i];
+		setup->routes[i] = route;
+	}
+}
+
+static void drop_setup(struct setup *setup)
+{
+	free(setup->stores);
+	free(setup->routes);
+	free(setup->done);
+}
+
+/* With the new routes in place: who has what, and a batch that all have is delivered, since the last of them had it. */
+static int judge_waiting(struct queue *q, struct setup *setup, struct err *err)
+{
+	struct batch_row row;
+	int64_t last_ms;
+	int r = 0;
+
+	setup->done = calloc(q->n_waiting + 1, sizeof *setup->done);
+	if (!setup->done)
+		return err_fail(err, -ENOMEM, "buffer: no memory");
+	for (size_t i = 0; r == 0 && i < q->n_waiting; i++) {
+		r = queue_deliveries(q, q->waiting[i].id, &setup->done[i], &last_ms, err);
+		if (r < 0 || !queue_all_done(q->waiting[i].source, setup->done[i]))
+			continue;
+		r = queue_get_batch(q, q->waiting[i].id, &row, err);
+		if (r == 0) {
+			row.batch.delivered_ms = last_ms;
+			r = queue_put_batch(q, &row, err);
+		}
+	}
+	return r;
+}
+
+static void take_judgement(struct queue *q, const struct setup *setup)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < q->n_waiting; i++) {
+		if (queue_all_done(q->waiting[i].source, setup->done[i]))
+			continue;
+		q->waiting[kept] = q->waiting[i];
+		q->waiting[kept++].done = setup->done[i];
+	}
+	q->n_waiting = kept;
+}
+
+static int write_setup(struct queue *q, struct setup *setup, const struct queue_route *routes, size_t n_routes,
+                       struct err *err)
+{
+	int r = queue_begin(q, err);
+
+	if (r < 0)
+		return r;
+	for (size_t i = 0; r == 0 && i < n_routes; i++)
+		r = queue_make_source(q, queue_find_source(q, routes[i].source), err);
+	if (r == 0)
+		r = judge_waiting(q, setup, err);
+	r = queue_end(q, r, err);
+	queue_settle(q, r == 0);
+	return r;
+}
+
+int queue_configure(struct queue *q, const char *const *stores, size_t n_stores, const struct queue_route *routes,
+                    size_t n_routes, const struct queue_route *fallback, struct err *err)
+{
+	struct setup setup = { .n_stores = n_stores };
+	struct route route, before = q->fallback;
+	int r;
+
+	if (n_stores > STORES_MAX)
+		return err_fail(err, -ENOBUFS, "more than %d stores", STORES_MAX);
+	r = prepare_stores(q, &setup, stores, err);
+	if (r == 0)
+		r = prepare_routes(q, &setup, routes, n_routes, fallback, &route, err);
+	if (r == 0) {
+		size_t n_before = q->n_stores;
+
+		take_setup(q, &setup, &route);
+		r = write_setup(q, &setup, routes, n_routes, err);
+		if (r == 0) {
+			take_judgement(q, &setup);
+		} else {
+			setup.n_stores = n_before;
+			take_setup(q, &setup, &before);
+		}
+	}
+	drop_setup(&setup);
+	return r;
+}
+
+/* --- Waiting batches --- */
+
+struct waiting *queue_find_waiting(const struct queue *q, int64_t batch)
+{
+	for (size_t i = 0; i < q->n_waiting; i++) {
+		if (q->waiting[i].id == batch)
+			return &q->waiting[i];
+	}
+	return NULL;
+}
+
+int queue_grow_waiting(struct queue *q, struct err *err)
+{
+	size_t capacity = q->waiting_capacity > 0 ? 2 * q->waiting_capacity : 16;
+	struct waiting *grown;
+
+	if (q->n_waiting < q->waiting_capacity)
+		return 0;
+	if (capacity > WAITING_MAX)
+		return err_fail(err, -ENOBUFS, "%zu batches wait already", q->n_waiting);
+	grown = realloc(q->waiting, capacity * sizeof *grown);
+	if (!grown)
+		return err_fail(err, -ENOMEM, "buffer: no memory");
+	q->waiting = grown;
+	q->waiting_capacity = capacity;
+	return 0;
+}
+
+void queue_add_waiting(struct queue *q, struct source *source, const struct batch_row *row)
+{
+	assert(q->n_waiting < q->waiting_capacity);
+	q->waiting[q->n_waiting++] = (struct waiting){
+		.id = row->batch.id,
+		.source = source,
+		.records = row->batch.records,
+		.bytes = row->batch.bytes,
+		.oldest_ms = row->oldest_ms,
+	};
+}
+
+/* --- Figures --- */
+
+static int64_t file_size(const char *path, const char *suffix)
+{
+	char full[4096];
+	struct stat st;
+
+	snprintf(full, sizeof full, "%s%s", path, suffix);
+	return stat(full, &st) == 0 ? st.st_size : 0;
+}
+
+static void view_source(const struct queue *q, const struct source *source, struct queue_source_view *view)
+{
+	memcpy(view->source, source->name, sizeof view->source);
+	view->records = source->now.seq - 1;
+	view->fetches = source->now.fetch;
+	view->unsealed_records = source->now.records;
+	view->unsealed_bytes = source->now.lines;
+	view->oldest_ms = source->now.records > 0 ? source->now.head.wall_ms : 0;
+	for (size_t i = 0; i < q->n_waiting; i++) {
+		const struct waiting *w = &q->waiting[i];
+
+		if (w->source != source)
+			continue;
+		view->waiting_batches++;
+		view->waiting_records += w->records;
+		if (view->oldest_ms == 0 || w->oldest_ms < view->oldest_ms)
+			view->oldest_ms = w->oldest_ms;
+	}
+}
+
+static void view_store(const struct queue *q, size_t store, struct queue_store_view *view)
+{
+	memcpy(view->store, q->stores[store].name, sizeof view->store);
+	view->delivered_batches = q->stores[store].delivered;
+	for (size_t i = 0; i < q->n_waiting; i++) {
+		const struct waiting *w = &q->waiting[i];
+
+		if (!((w->source->route.stores & ~w->done) >> store & 1))
+			continue;
+		view->waiting_batches++;
+		view->waiting_bytes += w->bytes;
+	}
+}
+
+struct queue_view *queue_view(const struct queue *q)
+{
+	struct queue_view *view = calloc(1, sizeof *view);
+
+	if (!view)
+		return NULL;
+	view->sources = calloc(q->n_sources + 1, sizeof *view->sources);
+	view->stores = calloc(q->n_stores + 1, sizeof *view->stores);
+	if (!view->sources || !view->stores) {
+		queue_view_free(view);
+		return NULL;
+	}
+	memcpy(view->device, q->device, sizeof view->device);
+	memcpy(view->boot, q->boot, sizeof view->boot);
+	view->file_bytes = file_size(q->path, "");
+	view->wal_bytes = file_size(q->path, "-wal");
+	view->batches = q->batches;
+	for (size_t i = 0; i < q->n_sources; i++) {
+		if (q->sources[i]->now.id > 0)
+			view_source(q, q->sources[i], &view->sources[view->n_sources++]);
+	}
+	for (size_t i = 0; i < q->n_stores; i++)
+		view_store(q, i, &view->stores[view->n_stores++]);
+	return view;
+}
+
+void queue_view_free(struct queue_view *view)
+{
+	if (!view)
+		return;
+	free(view->sources);
+	free(view->stores);
+	free(view);
+}

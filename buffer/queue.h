@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The buffer: one SQLite file in WAL mode with synchronous=FULL that one process owns. It takes fetches, seals them
+ * into batches, hands batches to stores and knows who has what. All SQL of Millrace stands here and in buffer/schema.
+ * It decides what is due; agent/courier acts. Synchronous: after queue_open every call is made by jobs of one worker,
+ * but queue_view's copies may be read anywhere.
+ *
+ * What is durable is what a transaction here has committed. A failed call leaves the buffer as it was, and may be made
+ * again: -ENOSPC, -EIO, -EROFS and -ENOMEM are states, not ends. -EBADMSG is damage, told with the place.
+ */
+#ifndef BUFFER_QUEUE_H
+#define BUFFER_QUEUE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "base/sha256.h"
+#include "base/units.h"
+#include "buffer/fetch.h"
+#include "buffer/object.h"
+
+struct queue;
+
+struct queue_identity {
+	const char *device;         /* the configuration's */
+	const char *kernel_boot_id; /* board/'s */
+};
+
+/*
+ * Opens or makes the buffer, brings its schema up to date, and takes it for this process alone.
+ *   -ENOENT, -ENOTDIR, -EACCES, -EPERM  its folder or file is missing or forbidden (exit 73)
+ *   -EBUSY    another process owns it; err names its pid (exit 75)
+ *   -EBADMSG  no buffer of ours, or damaged; -EPROTONOSUPPORT  a schema newer than this program (exit 65)
+ *   others    the system's
+ * Nothing is changed in a file that is refused.
+ */
+int queue_open(const char *path, const struct queue_identity *identity, struct queue **ret_queue, struct err *err);
+
+/* Closes the file; the WAL stays grown. NULL is fine. */
+void queue_close(struct queue *queue);
+
+/* Where a source's records go and when they are sealed. Sources without one have the defaults and go to all stores. */
+struct queue_route {
+	char source[UNITS_NAME_MAX];
+	int64_t max_bytes; /* of an object before gzip */
+	int64_t max_records;
+	int64_t max_age_ms;
+	const char *const *stores; /* names, borrowed during the call; NULL: all */
+	size_t n_stores;
+};
+
+/*
+ * Tells the configuration: the stores (by name) and the routes; fallback is the route of every other source. A batch
+ * that waits goes to the stores that its source has now; one that all of them have is done. May be called again. Makes
+ * the sources known.
+ */
+int queue_configure(struct queue *queue, const char *const *stores, size_t n_stores, const struct queue_route *routes,
+                    size_t n_routes, const struct queue_route *fallback, struct err *err);
+
+/* The state that the source's last committed fetch left; 0 bytes for a new source. Returns its length. */
+size_t queue_source_state(struct queue *queue, const char *source, uint8_t ret_state[SINK_STATE_MAX]);
+
+/*
+ * Commits the fetches of a list (linked by next), of any sources, in one transaction, and writes number and first_seq
+ * into each. All or none.
+ */
+int queue_commit(struct queue *queue, struct fetch *fetches, struct err *err);
+
+struct batch {
+	int64_t id;
+	char source[UNITS_NAME_MAX];
+	char key[OBJECT_KEY_MAX]; /* below the store's prefix */
+	uint64_t first_seq, last_seq, records;
+	uint64_t raw_bytes; /* of the lines */
+	uint64_t bytes;     /* of the object */
+	uint8_t sha256[SHA256_SIZE];
+	int64_t sealed_ms;              /* wall */
+	int64_t delivered_ms;           /* wall, by the last of its stores; 0: not yet */
+	size_t stores_done, stores_all; /* of its source's stores now; filled by queue_batches */
+};
+
+/*
+ * Seals the next batch that is due: by size, number, age, a UTC midnight or a boot that has passed; or whatever waits,
+ * where `all` is set. 1: one was sealed, ask again. 0: nothing is due. -errno: err names the source, whose sealing
+ * rests for a minute while the others go on.
+ */
+int queue_seal(struct queue *queue, int64_t wall_ms, int64_t mono_ms, bool all, struct batch *ret_batch,
+               struct err *err);
+
+/* In how many milliseconds queue_seal may have something to do; INT64_MAX: nothing is unsealed. */
+int64_t queue_seal_due_ms(const struct queue *queue, int64_t wall_ms, int64_t mono_ms);
+
+/* The oldest batch with an id above `after` that still has to go to the store. 0, -ENOENT: none. */
+int queue_next_delivery(struct queue *queue, const char *store, int64_t after, struct batch *ret_batch,
+                        struct err *err);
+
+/* Part n (from 0) of a batch's object, appended to ret_data. 0; -ENOENT: there are no more. Checked by its checksum. */
+int queue_read_part(struct queue *queue, int64_t batch, int n, struct bytes *ret_data, struct err *err);
+
+/* The store has the batch: 0, and ret_done says whether it was the last of its stores. May be called twice. */
+int queue_delivered(struct queue *queue, int64_t batch, const char *store, int64_t wall_ms, bool *ret_done,
+                    struct err *err);
+
+/* Deletes what all stores have had for keep_ms; at most 64 batches a call: 1: there may be more, 0: nothing is left. */
+int queue_expire(struct queue *queue, int64_t wall_ms, int64_t keep_ms, struct err *err);
+
+/*
+ * What the buffer remembers of a store across restarts: where it was when it was used first ("" where it never was).
+ * place is a path or an endpoint, up to 511 bytes.
+ */
+int queue_store_place(struct queue *queue, const char *store, char *ret_place, size_t size, struct err *err);
+int queue_set_store_place(struct queue *queue, const char *store, const char *place, struct err *err);
+
+/*
+ * The last n records of a source as object lines, oldest first, sealed or not; fewer where more would pass ret_lines'
+ * ceiling or are no longer here. -ENOENT: no such source.
+ */
+int queue_tail(struct queue *queue, const char *source, size_t n, struct bytes *ret_lines, struct err *err);
+
+/* The newest batches first, at most n; returns how many, or -errno. */
+int queue_batches(struct queue *queue, struct batch *ret_batches, size_t n, struct err *err);
+
+/* Figures for people; all of it in memory, no SQL. */
+struct queue_source_view {
+	char source[UNITS_NAME_MAX];
+	uint64_t records, fetches;                 /* ever committed */
+	uint64_t unsealed_records, unsealed_bytes; /* bytes of lines */
+	uint64_t waiting_batches, waiting_records; /* sealed, and some store has them not */
+	int64_t oldest_ms;                         /* wall time of the oldest record that some store has not; 0: none */
+};
+
+struct queue_store_view {
+	char store[UNITS_NAME_MAX];
+	uint64_t waiting_batches, waiting_bytes;
+	uint64_t delivered_batches; /* since start */
+};
+
+struct queue_view {
+	char device[UNITS_NAME_MAX];
+	char boot[OBJECT_BOOT];
+	int64_t file_bytes, wal_bytes; /* on the card */
+	uint64_t batches;              /* on the card, delivered ones included */
+	size_t n_sources, n_stores;
+	struct queue_source_view *sources;
+	struct queue_store_view *stores;
+};
+
+/* A copy that the caller frees with queue_view_free. NULL: no memory. */
+struct queue_view *queue_view(const struct queue *queue);
+void queue_view_free(struct queue_view *view);
+
+#endif

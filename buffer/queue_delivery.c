@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Batches on their way to the stores, what is known of the stores, and the end of what all have. */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "buffer/queue_private.h"
+
+#define EXPIRE_AT_ONCE 64
+
+int queue_deliveries(struct queue *q, int64_t batch, uint64_t *ret_done, int64_t *ret_last_ms, struct err *err)
+{
+	const struct cell key[] = { cell_number(batch) };
+	char name[UNITS_NAME_MAX];
+	uint64_t done = 0;
+	int64_t last_ms = 0;
+	int store, r = queue_query(q, SQL_DELIVERIES, CELLS(key), err);
+
+	while (r == 0 && (r = queue_step(q, SQL_DELIVERIES, err)) > 0) {
+		r = queue_text(q, SQL_DELIVERIES, 1, name, sizeof name, err);
+		store = r == 0 ? queue_find_store(q, name) : -1;
+		if (store < 0)
+			continue;
+		done |= UINT64_C(1) << store;
+		if (queue_number(q, SQL_DELIVERIES, 2) > last_ms)
+			last_ms = queue_number(q, SQL_DELIVERIES, 2);
+	}
+	queue_reset(q, SQL_DELIVERIES);
+	if (r < 0)
+		return r;
+	*ret_done = done;
+	*ret_last_ms = last_ms;
+	return 0;
+}
+
+int queue_next_delivery(struct queue *q, const char *store, int64_t after, struct batch *ret_batch, struct err *err)
+{
+	int bit = queue_find_store(q, store);
+	struct batch_row row;
+	int r;
+
+	for (size_t i = 0; bit >= 0 && i < q->n_waiting; i++) {
+		const struct waiting *w = &q->waiting[i];
+
+		if (w->id <= after || !((w->source->route.stores & ~w->done) >> bit & 1))
+			continue;
+		r = queue_get_batch(q, w->id, &row, err);
+		if (r < 0)
+			/* -ENOENT would say that nothing is left to deliver. */
+			return r == -ENOENT ? queue_damaged(q, err, "batch", w->id, "it is gone") : r;
+		row.batch.stores_done = (size_t)__builtin_popcountll(w->done & w->source->route.stores);
+		row.batch.stores_all = (size_t)__builtin_popcountll(w->source->route.stores);
+		*ret_batch = row.batch;
+		return 0;
+	}
+	return err_fail(err, -ENOENT, "nothing waits for store \"%s\"", store);
+}
+
+int queue_read_part(struct queue *q, int64_t batch, int n, struct bytes *ret_data, struct err *err)
+{
+	const struct cell key[] = { cell_number(batch << PART_BITS | n) };
+	sqlite3_stmt *stmt = q->statements[SQL_PART_GET];
+	int r = n < 0 || n > PART_MAX ? 0 : queue_query(q, SQL_PART_GET, CELLS(key), err);
+
+	if (r == 0 && n >= 0 && n <= PART_MAX)
+		r = queue_step(q, SQL_PART_GET, err);
+	if (r == 1) {
+		r = bytes_add(ret_data, sqlite3_column_blob(stmt, 1), (size_t)sqlite3_column_bytes(stmt, 1));
+		if (r < 0)
+			err_fail(err, r, "batch %" PRId64 ": %s", batch, strerror(-r));
+	} else if (r == 0) {
+		r = err_fail(err, -ENOENT, "batch %" PRId64 " has no part %d", batch, n);
+	}
+	queue_reset(q, SQL_PART_GET);
+	return r;
+}
+
+static int put_delivery(struct queue *q, int64_t batch, const char *store, int64_t wall_ms, struct err *err)
+{
+	const struct cell row[] = { cell_number(batch), cell_text(store), cell_number(wall_ms) };
+
+	return queue_put(q, SQL_DELIVERY_PUT, CELLS(row), err);
+}
+
+/* A waiting batch: books the store and, where it was the last, the batch. */
+static int book(struct queue *q, struct waiting *w, const char *store, uint64_t done, int64_t wall_ms, struct err *err)
+{
+	struct batch_row row;
+	int r = queue_begin(q, err);
+
+	if (r < 0)
+		return r;
+	r = put_delivery(q, w->id, store, wall_ms, err);
+	if (r == 0 && queue_all_done(w->source, done)) {
+		r = queue_get_batch(q, w->id, &row, err);
+		row.batch.delivered_ms = wall_ms;
+		if (r == 0)
+			r = queue_put_batch(q, &row, err);
+	}
+	return queue_end(q, r, err);
+}
+
+static void forget_waiting(struct queue *q, struct waiting *w)
+{
+	size_t behind = (size_t)(&q->waiting[q->n_waiting] - (w + 1));
+
+	memmove(w, w + 1, behind * sizeof *w);
+	q->n_waiting--;
+}
+
+int queue_delivered(struct queue *q, int64_t batch, const char *store, int64_t wall_ms, bool *ret_done, struct err *err)
+{
+	struct waiting *w = queue_find_waiting(q, batch);
+	int bit = queue_find_store(q, store);
+	struct batch_row row;
+	uint64_t done;
+	int r;
+
+	if (!w) {
+		r = queue_get_batch(q, batch, &row, err);
+		if (r == 0)
+			*ret_done = true;
+		return r;
+	}
+	done = w->done | (bit >= 0 ? UINT64_C(1) << bit : 0);
+	if (wall_ms < 1)
+		wall_ms = 1; /* 0 says: not delivered */
+	r = book(q, w, store, done, wall_ms, err);
+	if (r < 0)
+		return r;
+	if (done != w->done)
+		q->stores[bit].delivered++;
+	w->done = done;
+	*ret_done = queue_all_done(w->source, done);
+	if (*ret_done)
+		forget_waiting(q, w);
+	return 0;
+}
+
+/* --- The end of a batch --- */
+
+static int find_expired(struct queue *q, int64_t before_ms, int64_t *ids, size_t *ret_n, struct err *err)
+{
+	const struct cell cells[] = { cell_number(before_ms), cell_number(EXPIRE_AT_ONCE) };
+	int r = queue_query(q, SQL_BATCHES_EXPIRED, CELLS(cells), err);
+	size_t n = 0;
+
+	while (r == 0 && (r = queue_step(q, SQL_BATCHES_EXPIRED, err)) > 0) {
+		ids[n++] = queue_number(q, SQL_BATCHES_EXPIRED, 0);
+		r = 0;
+	}
+	queue_reset(q, SQL_BATCHES_EXPIRED);
+	*ret_n = n;
+	return r;
+}
+
+static int delete_batch(struct queue *q, int64_t id, struct err *err)
+{
+	const struct cell parts[] = { cell_number(id << PART_BITS), cell_number(id << PART_BITS | PART_MAX) };
+	const struct cell key[] = { cell_number(id) };
+	int r = queue_run(q, SQL_PARTS_DELETE, CELLS(parts), err);
+
+	if (r == 0)
+		r = queue_run(q, SQL_DELIVERIES_DELETE, CELLS(key), err);
+	if (r == 0)
+		r = queue_run(q, SQL_BATCH_DELETE, CELLS(key), err);
+	return r;
+}
+
+int queue_expire(struct queue *q, int64_t wall_ms, int64_t keep_ms, struct err *err)
+{
+	int64_t ids[EXPIRE_AT_ONCE];
+	size_t n = 0;
+	int r = find_expired(q, wall_ms - keep_ms, ids, &n, err);
+
+	if (r < 0 || n == 0)
+		return r;
+	r = queue_begin(q, err);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = delete_batch(q, ids[i], err);
+	r = queue_end(q, r, err);
+	if (r < 0)
+		return r;
+	q->batches -= n;
+	return n == EXPIRE_AT_ONCE;
+}
+
+/* --- Stores --- */
+
+int queue_store_place(struct queue *q, const char *store, char *ret_place, size_t size, struct err *err)
+{
+	const struct cell key[] = { cell_text(store) };
+	int r = queue_query(q, SQL_STORE_GET, CELLS(key), err);
+
+	if (r == 0)
+		r = queue_step(q, SQL_STORE_GET, err);
+	if (r == 1)
+		r = queue_text(q, SQL_STORE_GET, 1, ret_place, size, err);
+	else if (r == 0)
+		ret_place[0] = '\0';
+	queue_reset(q, SQL_STORE_GET);
+	return r;
+}
+
+int queue_set_store_place(struct queue *q, const char *store, const char *place, struct err *err)
+{
+	const struct cell row[] = { cell_text(store), cell_text(place) };
+
+	if (strlen(place) > 511)
+		return err_fail(err, -ENAMETOOLONG, "store \"%s\": its place has more than 511 bytes", store);
+	return queue_put(q, SQL_STORE_PUT, CELLS(row), err);
+}

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the queue keeps in memory, read from the file when it is opened; every row on the way has its checksum tried. */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/random.h"
+#include "buffer/queue_private.h"
+
+#define ID_BYTES 16
+
+/* The buffer's own random id, made once. */
+static int load_id(struct queue *q, char ret_id[2 * ID_BYTES + 1], struct err *err)
+{
+	uint8_t random[SHA256_SIZE] = { 0 };
+	int r = queue_step(q, SQL_BUFFER_GET, err);
+
+	if (r == 1)
+		r = queue_text(q, SQL_BUFFER_GET, 0, ret_id, 2 * ID_BYTES + 1, err);
+	else if (r == 0) {
+		queue_reset(q, SQL_BUFFER_GET);
+		random_fill(random, ID_BYTES);
+		const struct cell row[] = { cell_text(sha256_hex(random, 2 * ID_BYTES, ret_id)) };
+
+		r = queue_put(q, SQL_BUFFER_PUT, CELLS(row), err);
+	}
+	queue_reset(q, SQL_BUFFER_GET);
+	return r;
+}
+
+static int load_source(struct queue *q, struct err *err)
+{
+	sqlite3_stmt *stmt = q->statements[SQL_SOURCES];
+	int64_t id = queue_number(q, SQL_SOURCES, 0);
+	size_t state_len = (size_t)sqlite3_column_bytes(stmt, 4);
+	char name[UNITS_NAME_MAX];
+	struct source *source;
+	int r = queue_text(q, SQL_SOURCES, 1, name, sizeof name, err);
+
+	if (r == 0 && state_len > SINK_STATE_MAX)
+		r = queue_damaged(q, err, "source", id, "its state is too long");
+	if (r == 0)
+		r = queue_add_source(q, name, &source, err);
+	if (r < 0)
+		return r;
+	source->now.id = id;
+	source->now.seq = (uint64_t)queue_number(q, SQL_SOURCES, 2);
+	source->now.fetch = (uint64_t)queue_number(q, SQL_SOURCES, 3);
+	source->now.state_len = state_len;
+	if (state_len > 0)
+		memcpy(source->now.state, sqlite3_column_blob(stmt, 4), state_len);
+	return 0;
+}
+
+static int load_sources(struct queue *q, struct err *err)
+{
+	int r;
+
+	while ((r = queue_step(q, SQL_SOURCES, err)) > 0) {
+		r = load_source(q, err);
+		if (r < 0)
+			break;
+	}
+	queue_reset(q, SQL_SOURCES);
+	return r;
+}
+
+static int load_chunk(struct queue *q, struct err *err)
+{
+	struct chunk_row row;
+	struct source *source;
+	struct mark *now;
+	int r = queue_read_chunk(q, SQL_CHUNKS, &row, err);
+
+	if (r < 0)
+		return r;
+	source = queue_find_source(q, row.source);
+	now = source ? &source->now : NULL;
+	if (!now || now->id != row.id >> SEQ_BITS)
+		return queue_damaged(q, err, "chunk", row.id, "its source is not the one of its name");
+	if ((uint64_t)(row.id & SEQ_MAX) != now->seq || row.records > (uint64_t)SEQ_MAX - now->seq)
+		return queue_damaged(q, err, "chunk", row.id, "it does not follow the one before it");
+	if (now->records == 0 && row.records > 0)
+		now->head = queue_head(q, &row);
+	now->seq += row.records;
+	now->records += row.records;
+	now->lines += row.lines;
+	now->fetch = row.fetch;
+	now->state_len = row.state_len;
+	if (row.state_len > 0)
+		memcpy(now->state, row.state, row.state_len);
+	return 0;
+}
+
+static int load_chunks(struct queue *q, struct err *err)
+{
+	const struct cell all[] = { cell_number(0), cell_number(INT64_MAX) };
+	int r = queue_query(q, SQL_CHUNKS, CELLS(all), err);
+
+	while (r == 0 && (r = queue_step(q, SQL_CHUNKS, err)) > 0)
+		r = load_chunk(q, err);
+	queue_reset(q, SQL_CHUNKS);
+	return r;
+}
+
+static int load_batch(struct queue *q, struct err *err)
+{
+	struct batch_row row;
+	struct source *source;
+	int r = queue_read_batch(q, SQL_BATCHES_WAITING, &row, err);
+
+	if (r < 0)
+		return r;
+	source = queue_find_source(q, row.batch.source);
+	if (!source)
+		return queue_damaged(q, err, "batch", row.batch.id, "its source is not known");
+	r = queue_grow_waiting(q, err);
+	if (r == 0)
+		queue_add_waiting(q, source, &row);
+	return r;
+}
+
+static int load_batches(struct queue *q, struct err *err)
+{
+	int r = queue_step(q, SQL_BATCHES_COUNT, err);
+
+	if (r == 1) {
+		q->batches = (uint64_t)queue_number(q, SQL_BATCHES_COUNT, 0);
+		q->last_batch = queue_number(q, SQL_BATCHES_COUNT, 1);
+		r = 0;
+	}
+	queue_reset(q, SQL_BATCHES_COUNT);
+	while (r == 0 && (r = queue_step(q, SQL_BATCHES_WAITING, err)) > 0)
+		r = load_batch(q, err);
+	queue_reset(q, SQL_BATCHES_WAITING);
+	return r;
+}
+
+int queue_load(struct queue *q, const struct queue_identity *identity, struct err *err)
+{
+	char id[2 * ID_BYTES + 1];
+	int r;
+
+	/* Until queue_configure says better; no store: nothing is done before the stores are known. */
+	q->fallback = (struct route){ .max_bytes = 8 << 20, .max_records = 100000, .max_age_ms = 900000 };
+	assert(strlen(identity->device) < sizeof q->device);
+	memcpy(q->device, identity->device, strlen(identity->device) + 1);
+	r = load_id(q, id, err);
+	if (r < 0)
+		return r;
+	object_boot(q->boot, identity->kernel_boot_id, id);
+	r = load_sources(q, err);
+	if (r == 0)
+		r = load_chunks(q, err);
+	if (r == 0)
+		r = load_batches(q, err);
+	return r;
+}

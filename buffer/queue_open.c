@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The buffer's file: is it ours, is it free, and is its schema one that we know? Each question is asked by reading
+ * alone; only then anything is written.
+ */
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "buffer/queue_private.h"
+#include "buffer/schema.h"
+
+#define APPLICATION_ID 0x4d696c6c /* "Mill" */
+#define MODE           0640
+
+/* The database header, https://sqlite.org/fileformat2.html §1.3. */
+#define HEADER_SIZE        100
+#define HEADER_VERSION     60
+#define HEADER_APPLICATION 68
+
+/* Where SQLite locks, https://sqlite.org/src/file?name=src/os.h: the pending byte, the reserved one, 510 shared ones.
+ */
+#define LOCK_START 0x40000000
+#define LOCK_LEN   512
+
+static uint32_t header_number(const unsigned char *header, int at)
+{
+	uint32_t value;
+
+	memcpy(&value, header + at, sizeof value);
+	return be32toh(value);
+}
+
+static int refuse_foreign(const struct queue *q, struct err *err)
+{
+	return err_fail(err, -EBADMSG, "\"%s\" is no buffer of Millrace; it was left as it is", q->path);
+}
+
+static int refuse_newer(const struct queue *q, int64_t version, struct err *err)
+{
+	return err_fail(err, -EPROTONOSUPPORT,
+	                "buffer \"%s\" has schema %lld, this program knows %d: a newer Millrace wrote it", q->path,
+	                (long long)version, buffer_schema_count);
+}
+
+/*
+ * SQLite itself writes to a file that it only looks at (it makes a WAL, or rolls a journal back), so a foreign one must
+ * be known before SQLite sees it. Zeros with a journal beside them are our own first transaction, cut short.
+ */
+static int check_header(const struct queue *q, const unsigned char *header, struct err *err)
+{
+	static const unsigned char zeros[HEADER_SIZE];
+	char journal[4096];
+	struct stat st;
+
+	snprintf(journal, sizeof journal, "%s-journal", q->path);
+	if (memcmp(header, zeros, HEADER_SIZE) == 0 && stat(journal, &st) == 0 && st.st_size > 0)
+		return 0;
+	if (memcmp(header, "SQLite format 3", 16) != 0 || header_number(header, HEADER_APPLICATION) != APPLICATION_ID)
+		return refuse_foreign(q, err);
+	if (header_number(header, HEADER_VERSION) > (uint32_t)buffer_schema_count)
+		return refuse_newer(q, header_number(header, HEADER_VERSION), err);
+	return 0;
+}
+
+static int check_file(const struct queue *q, struct err *err)
+{
+	unsigned char header[HEADER_SIZE] = { 0 };
+	int fd = open(q->path, O_RDWR | O_CREAT | O_CLOEXEC, MODE);
+	ssize_t n;
+	int r = 0;
+
+	if (fd < 0)
+		return err_fail(err, -errno, "buffer \"%s\": %s", q->path, strerror(errno));
+	n = pread(fd, header, sizeof header, 0);
+	if (n < 0)
+		r = err_fail(err, -errno, "buffer \"%s\": %s", q->path, strerror(errno));
+	else if (n > 0)
+		r = check_header(q, header, err);
+	close(fd);
+	return r;
+}
+
+static int execute(struct queue *q, const char *sql, struct err *err)
+{
+	return sqlite3_exec(q->db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : queue_fail(q, err, "open");
+}
+
+/* The number that a PRAGMA answers with; 0 where its answer is "wal". */
+static int ask(struct queue *q, const char *pragma, int64_t *ret_number, struct err *err)
+{
+	sqlite3_stmt *stmt = NULL;
+	int r = 0;
+
+	if (sqlite3_prepare_v2(q->db, pragma, -1, &stmt, NULL) != SQLITE_OK || sqlite3_step(stmt) != SQLITE_ROW)
+		r = queue_fail(q, err, "open");
+	else if (sqlite3_column_type(stmt, 0) == SQLITE_INTEGER)
+		*ret_number = sqlite3_column_int64(stmt, 0);
+	else
+		*ret_number = strcmp((const char *)sqlite3_column_text(stmt, 0), "wal") == 0 ? 0 : -1;
+	sqlite3_finalize(stmt);
+	return r;
+}
+
+/*
+ * locking_mode comes before all that reads: only then the WAL needs no shared memory, and the first read takes the file
+ * for us. secure_delete is on in Debian's SQLite and would write every freed page once more.
+ */
+static const char settings[] = "PRAGMA locking_mode = EXCLUSIVE;"
+                               "PRAGMA page_size = 4096;"
+                               "PRAGMA temp_store = MEMORY;"
+                               "PRAGMA mmap_size = 0;"
+                               "PRAGMA cache_size = -1000;"
+                               "PRAGMA auto_vacuum = NONE;"
+                               "PRAGMA secure_delete = OFF;"
+                               "PRAGMA synchronous = FULL;"
+                               "PRAGMA wal_autocheckpoint = 1000;"
+                               "PRAGMA trusted_schema = OFF;";
+
+static int open_database(struct queue *q, struct err *err)
+{
+	int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
+	int on = 1;
+
+	if (sqlite3_open_v2(q->path, &q->db, flags, NULL) != SQLITE_OK)
+		return q->db ? queue_fail(q, err, "open") : err_fail(err, -ENOMEM, "buffer: no memory");
+	sqlite3_db_config(q->db, SQLITE_DBCONFIG_LOOKASIDE, NULL, 256, 32);
+	/* Until the file is known to be ours, closing it must leave its WAL alone. */
+	sqlite3_db_config(q->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+	sqlite3_file_control(q->db, NULL, SQLITE_FCNTL_PERSIST_WAL, &on);
+	return execute(q, settings, err);
+}
+
+/* What the WAL says may be newer than the header that check_header saw. */
+static int check_schema(struct queue *q, int64_t *ret_version, struct err *err)
+{
+	int64_t application = 0, version = 0, pages = 0;
+	int r = ask(q, "PRAGMA application_id", &application, err);
+
+	if (r == 0)
+		r = ask(q, "PRAGMA user_version", &version, err);
+	if (r == 0)
+		r = ask(q, "PRAGMA page_count", &pages, err);
+	if (r < 0)
+		return r;
+	if (pages > 0 && application != APPLICATION_ID)
+		return refuse_foreign(q, err);
+	if (version < 0 || version > buffer_schema_count)
+		return refuse_newer(q, version, err);
+	*ret_version = version;
+	return 0;
+}
+
+/* One schema file together with its number; the first also brings the application's id, and so there is no moment at
+ * which the file has content and is not ours. */
+static int apply_schema(struct queue *q, int version, struct err *err)
+{
+	char numbers[96];
+	int r;
+
+	snprintf(numbers, sizeof numbers, "PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT;",
+	         APPLICATION_ID, version);
+	r = execute(q, "BEGIN EXCLUSIVE", err);
+	if (r == 0)
+		r = execute(q, buffer_schema[version - 1], err);
+	if (r == 0)
+		r = execute(q, numbers, err);
+	if (r < 0 && !sqlite3_get_autocommit(q->db))
+		sqlite3_exec(q->db, "ROLLBACK", NULL, NULL, NULL);
+	return r;
+}
+
+/*
+ * Each time, not only for a new file: the run that made it may have been killed before it came here. A name that is not
+ * durable takes all its commits along in a power cut.
+ */
+static int sync_folder(const struct queue *q, struct err *err)
+{
+	const char *slash = strrchr(q->path, '/');
+	char folder[4096];
+	int fd, r = 0;
+
+	snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - q->path) + 1 : 1, slash ? q->path : ".");
+	fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || fsync(fd) < 0)
+		r = err_fail(err, -errno, "buffer's folder \"%s\": %s", folder, strerror(errno));
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
+static int make_ready(struct queue *q, struct err *err)
+{
+	int64_t version = 0, wal = 0;
+	int r = check_schema(q, &version, err);
+
+	for (; r == 0 && version < buffer_schema_count; version++)
+		r = apply_schema(q, (int)version + 1, err);
+	if (r == 0)
+		r = ask(q, "PRAGMA journal_mode = WAL", &wal, err);
+	if (r == 0 && wal != 0)
+		r = err_fail(err, -EIO, "buffer \"%s\": this file system takes no write-ahead log", q->path);
+	if (r == 0)
+		r = sync_folder(q, err);
+	if (r == 0)
+		sqlite3_db_config(q->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
+	return r;
+}
+
+/*
+ * Whose lock keeps us out. Only after our own handle is closed: closing any descriptor of a file drops all locks that
+ * the process has on it (fcntl(2)).
+ */
+static int name_owner(const char *path, struct err *err)
+{
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCK_START, .l_len = LOCK_LEN };
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+
+	if (fd < 0 || fcntl(fd, F_GETLK, &lock) < 0 || lock.l_type == F_UNLCK)
+		lock.l_pid = 0;
+	if (fd >= 0)
+		close(fd);
+	if (lock.l_pid > 0)
+		return err_fail(err, -EBUSY, "buffer \"%s\" is in use by process %ld", path, (long)lock.l_pid);
+	return err_fail(err, -EBUSY, "buffer \"%s\" is in use by another process", path);
+}
+
+int queue_open(const char *path, const struct queue_identity *identity, struct queue **ret_queue, struct err *err)
+{
+	struct queue *q = calloc(1, sizeof *q);
+	int r;
+
+	if (!q || !(q->path = strdup(path))) {
+		free(q);
+		return err_fail(err, -ENOMEM, "buffer: no memory");
+	}
+	r = check_file(q, err);
+	if (r == 0)
+		r = open_database(q, err);
+	if (r == 0)
+		r = make_ready(q, err);
+	if (r == 0)
+		r = queue_prepare(q, err);
+	if (r == 0)
+		r = queue_load(q, identity, err);
+	if (r < 0) {
+		queue_close(q);
+		return r == -EBUSY ? name_owner(path, err) : r;
+	}
+	*ret_queue = q;
+	return 0;
+}

@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the files of the queue share: its memory and its way to SQLite. Only buffer/queue*.c include it.
+ *
+ * What is asked for often (next seq, what is due, what waits) is kept in memory, as of the last COMMIT that succeeded:
+ * a transaction works on copies and its caller takes them over afterwards, so a failed one has changed nothing.
+ *
+ *     queue.c         configuration, sources, figures      queue_seal.c      chunks to batches
+ *     queue_open.c    the file, its lock, its schema       queue_delivery.c  batches to stores, and their end
+ *     queue_load.c    the memory, from the file            queue_read.c      tail, lists of batches
+ *     queue_commit.c  fetches to chunks                    queue_sql.c       all SQL, rows and their checksums
+ */
+#ifndef BUFFER_QUEUE_PRIVATE_H
+#define BUFFER_QUEUE_PRIVATE_H
+
+#include <sqlite3.h>
+
+#include "buffer/chunk.h"
+#include "buffer/queue.h"
+
+#define SOURCES_MAX 4096
+#define STORES_MAX  64        /* bits of a mask */
+#define WAITING_MAX (1 << 20) /* 48 MB; sealing pauses there, and the chunks stay */
+
+#define SEQ_BITS    40
+#define SEQ_MAX     ((INT64_C(1) << SEQ_BITS) - 1)
+#define PART_BITS   16
+#define PART_MAX    ((1 << PART_BITS) - 1)
+
+enum sql {
+	SQL_BEGIN,
+	SQL_COMMIT,
+	SQL_ROLLBACK,
+	SQL_BUFFER_GET,
+	SQL_BUFFER_PUT,
+	SQL_SOURCES,
+	SQL_SOURCE_PUT,
+	SQL_CHUNKS,
+	SQL_CHUNK_PLAN,
+	SQL_CHUNK_PUT,
+	SQL_CHUNKS_DELETE,
+	SQL_BATCH_GET,
+	SQL_BATCH_PUT,
+	SQL_BATCHES_WAITING,
+	SQL_BATCHES_NEWEST,
+	SQL_BATCHES_OF,
+	SQL_BATCHES_EXPIRED,
+	SQL_BATCHES_COUNT,
+	SQL_BATCH_DELETE,
+	SQL_PART_GET,
+	SQL_PART_PUT,
+	SQL_PARTS_DELETE,
+	SQL_DELIVERIES,
+	SQL_DELIVERY_PUT,
+	SQL_DELIVERIES_DELETE,
+	SQL_STORE_GET,
+	SQL_STORE_PUT,
+	SQL_STATEMENTS
+};
+
+/* A source's route as the queue keeps it. */
+struct route {
+	int64_t max_bytes, max_records, max_age_ms;
+	uint64_t stores; /* bits by the index in queue.stores */
+};
+
+/* The first unsealed records of a source: they say what can go into one batch, and when it is due. */
+struct head {
+	int64_t day, wall_ms, mono_ms;
+	bool current; /* of this boot and device */
+};
+
+/* A source's progress. */
+struct mark {
+	int64_t id;              /* 0: no row yet */
+	uint64_t seq, fetch;     /* the next record's; fetches committed so far */
+	uint64_t records, lines; /* unsealed */
+	struct head head;        /* while records > 0 */
+	size_t state_len;
+	uint8_t state[SINK_STATE_MAX];
+};
+
+struct source {
+	char name[UNITS_NAME_MAX];
+	struct route route;
+	struct mark now;
+	struct mark then;      /* what `now` becomes when the transaction under way has held */
+	bool touched;          /* by that transaction */
+	int64_t rest_until_ms; /* monotonic; no sealing before, because the last one failed */
+};
+
+/* A sealed batch that some store has not. */
+struct waiting {
+	int64_t id;
+	struct source *source;
+	uint64_t records, bytes;
+	int64_t oldest_ms;
+	uint64_t done; /* which stores have it */
+};
+
+struct queue_store {
+	char name[UNITS_NAME_MAX];
+	uint64_t delivered;
+};
+
+struct queue {
+	sqlite3 *db;
+	sqlite3_stmt *statements[SQL_STATEMENTS];
+	char *path;
+	char device[UNITS_NAME_MAX];
+	char boot[OBJECT_BOOT];
+	struct source **sources;
+	size_t n_sources;
+	struct route fallback;
+	struct queue_store *stores;
+	size_t n_stores;
+	struct waiting *waiting; /* by id */
+	size_t n_waiting, waiting_capacity;
+	uint64_t batches; /* on the card */
+	int64_t last_batch;
+};
+
+/* --- queue_sql.c --- */
+
+/* One column's value, as it is bound and as it counts for the row's checksum. Data is borrowed. */
+struct cell {
+	int type; /* SQLITE_INTEGER, SQLITE_TEXT, SQLITE_BLOB */
+	int64_t number;
+	const void *data;
+	size_t len;
+};
+
+struct cell cell_number(int64_t number);
+struct cell cell_text(const char *text);
+struct cell cell_blob(const void *data, size_t len);
+
+#define CELLS(array) (array), sizeof(array) / sizeof *(array)
+
+/* Prepares every statement; the schema must stand. */
+int queue_prepare(struct queue *q, struct err *err);
+
+/* Fills err from what SQLite said last, and returns its -errno. `what` was tried. */
+int queue_fail(struct queue *q, struct err *err, const char *what);
+int queue_damaged(const struct queue *q, struct err *err, const char *table, int64_t id, const char *how);
+
+int queue_begin(struct queue *q, struct err *err);
+
+/* Ends a transaction: commits where r is 0, else rolls back. 0, r, or what the commit failed with. */
+int queue_end(struct queue *q, int r, struct err *err);
+
+/* Binds the cells and runs the statement. queue_put binds the row's checksum behind them. 0 or -errno. */
+int queue_run(struct queue *q, enum sql sql, const struct cell *cells, size_t n, struct err *err);
+int queue_put(struct queue *q, enum sql sql, const struct cell *cells, size_t n, struct err *err);
+
+/*
+ * Queries: queue_query binds, queue_step returns 1 (a row, its checksum tried, if the statement's rows have one), 0
+ * (the end) or -errno. The rows are borrowed until the next step; queue_reset ends a query early and is needed after
+ * every one.
+ */
+int queue_query(struct queue *q, enum sql sql, const struct cell *cells, size_t n, struct err *err);
+int queue_step(struct queue *q, enum sql sql, struct err *err);
+void queue_reset(struct queue *q, enum sql sql);
+int64_t queue_number(struct queue *q, enum sql sql, int column);
+
+/* A text column into text; -EBADMSG where it does not fit. */
+int queue_text(struct queue *q, enum sql sql, int column, char *text, size_t size, struct err *err);
+
+struct chunk_row {
+	int64_t id;
+	char source[UNITS_NAME_MAX], device[UNITS_NAME_MAX], boot[OBJECT_BOOT];
+	uint64_t records, lines, fetch;
+	int64_t day, wall_ms, mono_ms;
+	bool last;
+	const void *state, *data; /* borrowed until the next step */
+	size_t state_len, data_len, plain;
+};
+
+int queue_read_chunk(struct queue *q, enum sql sql, struct chunk_row *ret_row, struct err *err);
+/* The head that a source has whose first unsealed chunk this is. */
+struct head queue_head(const struct queue *q, const struct chunk_row *row);
+
+int queue_put_chunk(struct queue *q, const struct chunk_row *row, struct err *err);
+
+struct batch_row {
+	struct batch batch;
+	int64_t oldest_ms;
+};
+
+int queue_read_batch(struct queue *q, enum sql sql, struct batch_row *ret_row, struct err *err);
+int queue_put_batch(struct queue *q, const struct batch_row *row, struct err *err);
+
+/* 0, -ENOENT, … */
+int queue_get_batch(struct queue *q, int64_t id, struct batch_row *ret_row, struct err *err);
+
+int queue_put_source(struct queue *q, const char *name, const struct mark *mark, struct err *err);
+
+/* --- the others --- */
+
+int queue_load(struct queue *q, const struct queue_identity *identity, struct err *err);
+
+struct source *queue_find_source(const struct queue *q, const char *name);
+
+/* Finds or adds it in memory; without a row it does not show. -ENOMEM, -ENOBUFS. */
+int queue_add_source(struct queue *q, const char *name, struct source **ret_source, struct err *err);
+
+/* Begins to change a source in the transaction under way: returns its `then`. */
+struct mark *queue_touch(struct source *source);
+
+/* The transaction has held (or not): every touched source's `then` is its `now` (or forgotten). */
+void queue_settle(struct queue *q, bool held);
+
+/* In a transaction: gives a source without a row its row. */
+int queue_make_source(struct queue *q, struct source *source, struct err *err);
+
+int queue_find_store(const struct queue *q, const char *name); /* its index or -1 */
+
+/* All of the source's stores are among `done`. A source without a store never says so: nobody has its batch. */
+bool queue_all_done(const struct source *source, uint64_t done);
+
+struct waiting *queue_find_waiting(const struct queue *q, int64_t batch);
+int queue_grow_waiting(struct queue *q, struct err *err); /* room for one more */
+void queue_add_waiting(struct queue *q, struct source *source, const struct batch_row *row);
+
+/* Which of the configured stores have the batch, by the file; and when the last of all got it. */
+int queue_deliveries(struct queue *q, int64_t batch, uint64_t *ret_done, int64_t *ret_last_ms, struct err *err);
+
+/* Every record of a chunk in its envelope; `plain` is scratch memory. 0, -EBADMSG, -ENOMEM, or what on_record said. */
+int queue_chunk_each(struct queue *q, const struct chunk_row *row, struct bytes *plain,
+                     int (*on_record)(void *arg, const struct envelope *envelope, const void *data, size_t len),
+                     void *arg, struct err *err);
+
+#endif

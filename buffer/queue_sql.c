@@ -1,0 +1,438 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * All SQL of the queue but its schema, the way rows are written and read, and what SQLite's errors mean. A row's
+ * checksum is the CRC-32 over its other columns in the order of the statements below: for each its type, and a number
+ * as 8 bytes, a text or blob as its length in 8 bytes and its bytes, all little-endian.
+ */
+#include <assert.h>
+#include <endian.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <zlib.h>
+
+#include "buffer/queue_private.h"
+
+#define CHUNK "id, source, device, boot, records, day, lines, last, wall, mono, fetch, state, plain, data, crc"
+#define BATCH "id, source, object, first, last, raw, bytes, sha256, oldest, sealed, delivered, crc"
+
+struct statement {
+	const char *text;
+	const char *table; /* of rows that have a checksum; it is their last column */
+};
+
+static const struct statement statements[SQL_STATEMENTS] = {
+	[SQL_BEGIN] = { "BEGIN IMMEDIATE", NULL },
+	[SQL_COMMIT] = { "COMMIT", NULL },
+	[SQL_ROLLBACK] = { "ROLLBACK", NULL },
+	[SQL_BUFFER_GET] = { "SELECT id, crc FROM buffer", "buffer" },
+	[SQL_BUFFER_PUT] = { "INSERT INTO buffer (id, crc) VALUES (?, ?)", NULL },
+	[SQL_SOURCES] = { "SELECT id, name, seq, fetch, state, crc FROM source ORDER BY id", "source" },
+	[SQL_SOURCE_PUT] = { "INSERT OR REPLACE INTO source (id, name, seq, fetch, state, crc) VALUES (?, ?, ?, ?, ?, "
+	                     "?)",
+	                     NULL },
+	[SQL_CHUNKS] = { "SELECT " CHUNK " FROM chunk WHERE id BETWEEN ? AND ? ORDER BY id", "chunk" },
+	[SQL_CHUNK_PLAN] = { "SELECT id, device, boot, records, day, lines, last FROM chunk WHERE id BETWEEN ? AND ? "
+	                     "AND records > 0 ORDER BY id",
+	                     NULL },
+	[SQL_CHUNK_PUT] = { "INSERT OR REPLACE INTO chunk (" CHUNK
+	                    ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+	                    NULL },
+	[SQL_CHUNKS_DELETE] = { "DELETE FROM chunk WHERE id BETWEEN ? AND ?", NULL },
+	[SQL_BATCH_GET] = { "SELECT " BATCH " FROM batch WHERE id = ?", "batch" },
+	[SQL_BATCH_PUT] = { "INSERT OR REPLACE INTO batch (" BATCH ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+	                    NULL },
+	[SQL_BATCHES_WAITING] = { "SELECT " BATCH " FROM batch WHERE delivered = 0 ORDER BY id", "batch" },
+	[SQL_BATCHES_NEWEST] = { "SELECT " BATCH " FROM batch ORDER BY id DESC LIMIT ?", "batch" },
+	[SQL_BATCHES_OF] = { "SELECT " BATCH " FROM batch WHERE source = ? AND last >= ? ORDER BY id", "batch" },
+	[SQL_BATCHES_EXPIRED] = { "SELECT " BATCH
+	                          " FROM batch WHERE delivered > 0 AND delivered <= ? ORDER BY id LIMIT ?",
+	                          "batch" },
+	[SQL_BATCHES_COUNT] = { "SELECT (SELECT count(*) FROM batch), max(ifnull((SELECT max(id) FROM batch), 0), "
+	                        "ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'batch'), 0))",
+	                        NULL },
+	[SQL_BATCH_DELETE] = { "DELETE FROM batch WHERE id = ?", NULL },
+	[SQL_PART_GET] = { "SELECT id, data, crc FROM part WHERE id = ?", "part" },
+	[SQL_PART_PUT] = { "INSERT INTO part (id, data, crc) VALUES (?, ?, ?)", NULL },
+	[SQL_PARTS_DELETE] = { "DELETE FROM part WHERE id BETWEEN ? AND ?", NULL },
+	[SQL_DELIVERIES] = { "SELECT batch, store, at, crc FROM delivery WHERE batch = ?", "delivery" },
+	[SQL_DELIVERY_PUT] = { "INSERT OR IGNORE INTO delivery (batch, store, at, crc) VALUES (?, ?, ?, ?)", NULL },
+	[SQL_DELIVERIES_DELETE] = { "DELETE FROM delivery WHERE batch = ?", NULL },
+	[SQL_STORE_GET] = { "SELECT name, place, crc FROM store WHERE name = ?", "store" },
+	[SQL_STORE_PUT] = { "INSERT OR REPLACE INTO store (name, place, crc) VALUES (?, ?, ?)", NULL },
+};
+
+int queue_prepare(struct queue *q, struct err *err)
+{
+	for (int i = 0; i < SQL_STATEMENTS; i++) {
+		if (sqlite3_prepare_v3(q->db, statements[i].text, -1, SQLITE_PREPARE_PERSISTENT, &q->statements[i],
+		                       NULL) != SQLITE_OK)
+			return queue_fail(q, err, statements[i].text);
+	}
+	return 0;
+}
+
+/* A card that is full or has turned read-only is an I/O error to SQLite, and no errno tells it from a broken one. */
+static int ask_card(const struct queue *q)
+{
+	struct statvfs fs;
+
+	if (statvfs(q->path, &fs) < 0)
+		return -EIO;
+	if (fs.f_flag & ST_RDONLY)
+		return -EROFS;
+	return fs.f_bavail == 0 ? -ENOSPC : -EIO;
+}
+
+static int translate(const struct queue *q, int code)
+{
+	switch (code & 0xff) {
+	case SQLITE_FULL:
+		return -ENOSPC;
+	case SQLITE_NOMEM:
+		return -ENOMEM;
+	case SQLITE_BUSY:
+	case SQLITE_LOCKED:
+		return -EBUSY;
+	case SQLITE_CORRUPT:
+	case SQLITE_NOTADB:
+	case SQLITE_CONSTRAINT: /* we write no row twice: an index is wrong */
+	case SQLITE_ERROR:      /* no such table or column: a schema that is not ours */
+		return -EBADMSG;
+	default: /* SQLITE_IOERR, SQLITE_READONLY, SQLITE_CANTOPEN */
+		return ask_card(q);
+	}
+}
+
+int queue_fail(struct queue *q, struct err *err, const char *what)
+{
+	int r = translate(q, sqlite3_extended_errcode(q->db));
+	const char *why = r == -EROFS    ? "the file system is read-only"
+	                  : r == -ENOSPC ? "no space is left on the file system"
+	                                 : sqlite3_errmsg(q->db);
+
+	return err_fail(err, r, "buffer \"%s\": %s: %s", q->path, what, why);
+}
+
+int queue_damaged(const struct queue *q, struct err *err, const char *table, int64_t id, const char *how)
+{
+	return err_fail(err, -EBADMSG, "buffer \"%s\" is damaged: %s %" PRId64 ": %s", q->path, table, id, how);
+}
+
+/* --- Transactions --- */
+
+static int run_plain(struct queue *q, enum sql sql)
+{
+	int code = sqlite3_step(q->statements[sql]);
+
+	sqlite3_reset(q->statements[sql]);
+	return code == SQLITE_DONE ? 0 : -1;
+}
+
+int queue_begin(struct queue *q, struct err *err)
+{
+	return run_plain(q, SQL_BEGIN) < 0 ? queue_fail(q, err, "begin") : 0;
+}
+
+int queue_end(struct queue *q, int r, struct err *err)
+{
+	if (r == 0 && run_plain(q, SQL_COMMIT) < 0)
+		r = queue_fail(q, err, "commit");
+	if (r == 0)
+		return 0;
+	for (int i = 0; i < SQL_STATEMENTS; i++)
+		sqlite3_reset(q->statements[i]);
+	/* SQLite has rolled back by itself after some errors. Nothing is left to do where this fails too. */
+	if (!sqlite3_get_autocommit(q->db))
+		run_plain(q, SQL_ROLLBACK);
+	return r;
+}
+
+/* --- Cells and their checksum --- */
+
+struct cell cell_number(int64_t number)
+{
+	return (struct cell){ .type = SQLITE_INTEGER, .number = number };
+}
+
+struct cell cell_text(const char *text)
+{
+	return (struct cell){ .type = SQLITE_TEXT, .data = text, .len = strlen(text) };
+}
+
+/* "" where there is nothing, because SQLite takes a blob at NULL for a NULL. */
+struct cell cell_blob(const void *data, size_t len)
+{
+	return (struct cell){ .type = SQLITE_BLOB, .data = len > 0 ? data : "", .len = len };
+}
+
+static uLong crc_cell(uLong crc, const struct cell *cell)
+{
+	unsigned char head[9] = { (unsigned char)cell->type };
+	uint64_t value = htole64(cell->type == SQLITE_INTEGER ? (uint64_t)cell->number : cell->len);
+
+	memcpy(head + 1, &value, sizeof value);
+	crc = crc32(crc, head, sizeof head);
+	if (cell->type != SQLITE_INTEGER && cell->len > 0)
+		crc = crc32(crc, cell->data, (uInt)cell->len);
+	return crc;
+}
+
+static int bind(sqlite3_stmt *stmt, int at, const struct cell *cell)
+{
+	switch (cell->type) {
+	case SQLITE_INTEGER:
+		return sqlite3_bind_int64(stmt, at, cell->number);
+	case SQLITE_TEXT:
+		return sqlite3_bind_text64(stmt, at, cell->data, cell->len, SQLITE_STATIC, SQLITE_UTF8);
+	default:
+		return sqlite3_bind_blob64(stmt, at, cell->data, cell->len, SQLITE_STATIC);
+	}
+}
+
+static struct cell column(sqlite3_stmt *stmt, int at)
+{
+	struct cell cell = { .type = sqlite3_column_type(stmt, at) };
+
+	if (cell.type == SQLITE_INTEGER) {
+		cell.number = sqlite3_column_int64(stmt, at);
+	} else {
+		cell.data = sqlite3_column_blob(stmt, at);
+		cell.len = (size_t)sqlite3_column_bytes(stmt, at);
+	}
+	return cell;
+}
+
+int queue_query(struct queue *q, enum sql sql, const struct cell *cells, size_t n, struct err *err)
+{
+	assert(sqlite3_bind_parameter_count(q->statements[sql]) == (int)n);
+	for (size_t i = 0; i < n; i++) {
+		if (bind(q->statements[sql], (int)i + 1, &cells[i]) != SQLITE_OK)
+			return queue_fail(q, err, "bind");
+	}
+	return 0;
+}
+
+int queue_run(struct queue *q, enum sql sql, const struct cell *cells, size_t n, struct err *err)
+{
+	int r = queue_query(q, sql, cells, n, err);
+
+	if (r == 0 && sqlite3_step(q->statements[sql]) != SQLITE_DONE)
+		r = queue_fail(q, err, "write");
+	sqlite3_reset(q->statements[sql]);
+	return r;
+}
+
+int queue_put(struct queue *q, enum sql sql, const struct cell *cells, size_t n, struct err *err)
+{
+	struct cell row[16];
+	uLong crc = crc32(0, NULL, 0);
+
+	assert(n < sizeof row / sizeof *row);
+	for (size_t i = 0; i < n; i++) {
+		row[i] = cells[i];
+		crc = crc_cell(crc, &cells[i]);
+	}
+	row[n] = cell_number((int64_t)crc);
+	return queue_run(q, sql, row, n + 1, err);
+}
+
+static bool row_is_sound(sqlite3_stmt *stmt)
+{
+	int crc_at = sqlite3_column_count(stmt) - 1;
+	uLong crc = crc32(0, NULL, 0);
+
+	for (int i = 0; i < crc_at; i++) {
+		struct cell cell = column(stmt, i);
+
+		crc = crc_cell(crc, &cell);
+	}
+	return sqlite3_column_type(stmt, crc_at) == SQLITE_INTEGER &&
+	       sqlite3_column_int64(stmt, crc_at) == (int64_t)crc;
+}
+
+int queue_step(struct queue *q, enum sql sql, struct err *err)
+{
+	sqlite3_stmt *stmt = q->statements[sql];
+	int code = sqlite3_step(stmt);
+
+	if (code == SQLITE_DONE)
+		return 0;
+	if (code != SQLITE_ROW)
+		return queue_fail(q, err, "read");
+	if (!statements[sql].table || row_is_sound(stmt))
+		return 1;
+	return err_fail(err, -EBADMSG, "buffer \"%s\" is damaged: %s %s: its checksum is wrong", q->path,
+	                statements[sql].table, (const char *)sqlite3_column_text(stmt, 0));
+}
+
+void queue_reset(struct queue *q, enum sql sql)
+{
+	sqlite3_reset(q->statements[sql]);
+}
+
+int64_t queue_number(struct queue *q, enum sql sql, int at)
+{
+	return sqlite3_column_int64(q->statements[sql], at);
+}
+
+int queue_text(struct queue *q, enum sql sql, int at, char *text, size_t size, struct err *err)
+{
+	struct cell cell = column(q->statements[sql], at);
+
+	if (cell.type != SQLITE_TEXT || cell.len >= size || memchr(cell.data ? cell.data : "", '\0', cell.len))
+		return queue_damaged(q, err, statements[sql].table ? statements[sql].table : "row",
+		                     queue_number(q, sql, 0), "a text is too long");
+	memcpy(text, cell.data ? cell.data : "", cell.len);
+	text[cell.len] = '\0';
+	return 0;
+}
+
+/* --- Rows --- */
+
+int queue_put_source(struct queue *q, const char *name, const struct mark *mark, struct err *err)
+{
+	const struct cell row[] = {
+		cell_number(mark->id),
+		cell_text(name),
+		cell_number((int64_t)mark->seq),
+		cell_number((int64_t)mark->fetch),
+		cell_blob(mark->state, mark->state_len),
+	};
+
+	return queue_put(q, SQL_SOURCE_PUT, CELLS(row), err);
+}
+
+int queue_put_chunk(struct queue *q, const struct chunk_row *row, struct err *err)
+{
+	const struct cell cells[] = {
+		cell_number(row->id),
+		cell_text(row->source),
+		cell_text(row->device),
+		cell_text(row->boot),
+		cell_number((int64_t)row->records),
+		cell_number(row->day),
+		cell_number((int64_t)row->lines),
+		cell_number(row->last),
+		cell_number(row->wall_ms),
+		cell_number(row->mono_ms),
+		cell_number((int64_t)row->fetch),
+		cell_blob(row->state, row->state_len),
+		cell_number((int64_t)row->plain),
+		cell_blob(row->data, row->data_len),
+	};
+
+	return queue_put(q, SQL_CHUNK_PUT, CELLS(cells), err);
+}
+
+static int read_chunk_names(struct queue *q, enum sql sql, struct chunk_row *row, struct err *err)
+{
+	int r = queue_text(q, sql, 1, row->source, sizeof row->source, err);
+
+	if (r == 0)
+		r = queue_text(q, sql, 2, row->device, sizeof row->device, err);
+	if (r == 0)
+		r = queue_text(q, sql, 3, row->boot, sizeof row->boot, err);
+	return r;
+}
+
+int queue_read_chunk(struct queue *q, enum sql sql, struct chunk_row *ret_row, struct err *err)
+{
+	struct chunk_row row = {
+		.id = queue_number(q, sql, 0),
+		.records = (uint64_t)queue_number(q, sql, 4),
+		.day = queue_number(q, sql, 5),
+		.lines = (uint64_t)queue_number(q, sql, 6),
+		.last = queue_number(q, sql, 7) != 0,
+		.wall_ms = queue_number(q, sql, 8),
+		.mono_ms = queue_number(q, sql, 9),
+		.fetch = (uint64_t)queue_number(q, sql, 10),
+		.plain = (size_t)queue_number(q, sql, 12),
+	};
+	struct cell state = column(q->statements[sql], 11), data = column(q->statements[sql], 13);
+	int r = read_chunk_names(q, sql, &row, err);
+
+	if (r < 0)
+		return r;
+	if (state.len > SINK_STATE_MAX)
+		return queue_damaged(q, err, "chunk", row.id, "its state is too long");
+	row.state = state.data;
+	row.state_len = state.len;
+	row.data = data.data;
+	row.data_len = data.len;
+	*ret_row = row;
+	return 0;
+}
+
+struct head queue_head(const struct queue *q, const struct chunk_row *row)
+{
+	return (struct head){
+		.day = row->day,
+		.wall_ms = row->wall_ms,
+		.mono_ms = row->mono_ms,
+		.current = strcmp(row->boot, q->boot) == 0 && strcmp(row->device, q->device) == 0,
+	};
+}
+
+int queue_put_batch(struct queue *q, const struct batch_row *row, struct err *err)
+{
+	const struct batch *b = &row->batch;
+	const struct cell cells[] = {
+		cell_number(b->id),
+		cell_text(b->source),
+		cell_text(b->key),
+		cell_number((int64_t)b->first_seq),
+		cell_number((int64_t)b->last_seq),
+		cell_number((int64_t)b->raw_bytes),
+		cell_number((int64_t)b->bytes),
+		cell_blob(b->sha256, sizeof b->sha256),
+		cell_number(row->oldest_ms),
+		cell_number(b->sealed_ms),
+		cell_number(b->delivered_ms),
+	};
+
+	return queue_put(q, SQL_BATCH_PUT, CELLS(cells), err);
+}
+
+int queue_read_batch(struct queue *q, enum sql sql, struct batch_row *ret_row, struct err *err)
+{
+	struct batch_row row = { .oldest_ms = queue_number(q, sql, 8) };
+	struct batch *b = &row.batch;
+	struct cell sha256 = column(q->statements[sql], 7);
+	int r = queue_text(q, sql, 1, b->source, sizeof b->source, err);
+
+	if (r == 0)
+		r = queue_text(q, sql, 2, b->key, sizeof b->key, err);
+	if (r < 0)
+		return r;
+	b->id = queue_number(q, sql, 0);
+	if (sha256.len != SHA256_SIZE)
+		return queue_damaged(q, err, "batch", b->id, "its SHA-256 has another length");
+	memcpy(b->sha256, sha256.data, SHA256_SIZE);
+	b->first_seq = (uint64_t)queue_number(q, sql, 3);
+	b->last_seq = (uint64_t)queue_number(q, sql, 4);
+	b->records = b->last_seq - b->first_seq + 1;
+	b->raw_bytes = (uint64_t)queue_number(q, sql, 5);
+	b->bytes = (uint64_t)queue_number(q, sql, 6);
+	b->sealed_ms = queue_number(q, sql, 9);
+	b->delivered_ms = queue_number(q, sql, 10);
+	*ret_row = row;
+	return 0;
+}
+
+int queue_get_batch(struct queue *q, int64_t id, struct batch_row *ret_row, struct err *err)
+{
+	const struct cell key[] = { cell_number(id) };
+	int r = queue_query(q, SQL_BATCH_GET, CELLS(key), err);
+
+	if (r == 0)
+		r = queue_step(q, SQL_BATCH_GET, err);
+	if (r == 0)
+		r = err_fail(err, -ENOENT, "there is no batch %" PRId64, id);
+	else if (r > 0)
+		r = queue_read_batch(q, SQL_BATCH_GET, ret_row, err);
+	queue_reset(q, SQL_BATCH_GET);
+	return r;
+}

@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "buffer/store_file.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/container.h"
+#include "buffer/object.h"
+
+#define MARK        ".millrace-store"
+#define MARK_TEXT   "Millrace writes here; without this file it takes the folder for a disk that is not mounted.\n"
+#define TMP         ".tmp"
+#define FOLDER_MODE 0755
+#define FILE_MODE   0644
+#define PIECE       (64 * 1024)
+
+struct store_file {
+	struct store store;
+	char *path;
+	bool make;
+	char synced[OBJECT_KEY_MAX]; /* the folder whose way up is known to be durable */
+
+	/* The object under way. */
+	int root, folder, file; /* -1: not open */
+	char key[OBJECT_KEY_MAX];
+	char tmp[OBJECT_KEY_MAX + sizeof TMP]; /* its name within the folder */
+	uint64_t bytes, written;
+	uint8_t sha256[SHA256_SIZE];
+	struct sha256 hash;
+};
+
+static struct store_file *of(struct store *store)
+{
+	return container_of(store, struct store_file, store);
+}
+
+static void shut(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+/* errno as -errno, told with the path; "" for the folder itself. */
+static int fail(const struct store_file *s, const char *key, struct err *err)
+{
+	int code = errno;
+
+	return err_fail(err, -code, "\"%s%s%s\": %s", s->path, *key ? "/" : "", key, strerror(code));
+}
+
+static int write_all(int fd, const void *data, size_t len)
+{
+	const char *at = data;
+
+	while (len > 0) {
+		ssize_t n = write(fd, at, len);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -1;
+		at += n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+/* --- Is it there? --- */
+
+static int make_root(struct store_file *s, struct err *err)
+{
+	char parent[4096];
+	const char *slash = strrchr(s->path, '/');
+	int fd, r = 0;
+
+	if (mkdir(s->path, FOLDER_MODE) < 0)
+		return errno == EEXIST ? 0 : fail(s, "", err);
+	snprintf(parent, sizeof parent, "%.*s", slash ? (int)(slash - s->path) + 1 : 1, slash ? s->path : ".");
+	fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || fsync(fd) < 0)
+		r = fail(s, "", err);
+	shut(&fd);
+	return r;
+}
+
+static int open_root(const struct store_file *s, int *ret_fd, struct err *err)
+{
+	int fd = open(s->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0 && errno == ENOENT)
+		return err_fail(err, -ENOENT, "the folder \"%s\" does not exist: create it, or mount its disk",
+		                s->path);
+	if (fd < 0)
+		return fail(s, "", err);
+	*ret_fd = fd;
+	return 0;
+}
+
+static int refuse_unmarked(const struct store_file *s, struct err *err)
+{
+	return err_fail(err, -ENODEV,
+	                "\"%s\" has no " MARK ": is its disk not mounted? If it is the right folder, create that file",
+	                s->path);
+}
+
+/* Its being there is what counts; a power cut may leave it empty. */
+static int leave_mark(const struct store_file *s, int root, struct err *err)
+{
+	int fd = openat(root, MARK, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, FILE_MODE);
+	int r = 0;
+
+	if (fd < 0 || write_all(fd, MARK_TEXT, strlen(MARK_TEXT)) < 0 || fsync(fd) < 0 || fsync(root) < 0)
+		r = fail(s, MARK, err);
+	shut(&fd);
+	return r;
+}
+
+static int probe(struct store *store, bool known, struct err *err)
+{
+	struct store_file *s = of(store);
+	int root = -1, r = 0;
+
+	if (s->make && !known)
+		r = make_root(s, err);
+	if (r == 0)
+		r = open_root(s, &root, err);
+	if (r < 0)
+		return r;
+	if (faccessat(root, MARK, F_OK, 0) == 0)
+		r = faccessat(root, ".", W_OK | X_OK, AT_EACCESS) < 0 ? fail(s, "", err) : 0;
+	else if (errno != ENOENT)
+		r = fail(s, MARK, err);
+	else if (known)
+		r = refuse_unmarked(s, err);
+	else
+		r = leave_mark(s, root, err);
+	shut(&root);
+	return r;
+}
+
+/* --- One object --- */
+
+static void abort_object(struct store *store)
+{
+	struct store_file *s = of(store);
+
+	if (s->file >= 0) {
+		unlinkat(s->folder, s->tmp, 0);
+		sha256_drop(&s->hash);
+	}
+	shut(&s->file);
+	shut(&s->folder);
+	shut(&s->root);
+}
+
+/* A key is ours and never leads out of the folder. */
+static bool is_key(const char *key)
+{
+	size_t len = strlen(key);
+
+	return len > 0 && len < OBJECT_KEY_MAX && key[0] != '/' && key[len - 1] != '/' && !strstr(key, "//") &&
+	       strncmp(key, "../", 3) != 0 && !strstr(key, "/../") && strcmp(key, "..") != 0 &&
+	       (len < 3 || strcmp(key + len - 3, "/..") != 0);
+}
+
+/*
+ * Into the next folder of the key's way, made if need be. A folder's entry is durable once the folder above is synced;
+ * one that is there already may have been made by a run that was killed before that, so who made it does not count.
+ */
+static int descend(struct store_file *s, int *folder, const char *name, bool sync, struct err *err)
+{
+	int below;
+
+	if (mkdirat(*folder, name, FOLDER_MODE) == 0)
+		sync = true;
+	else if (errno != EEXIST)
+		return fail(s, s->key, err);
+	if (sync && fsync(*folder) < 0)
+		return fail(s, s->key, err);
+	below = openat(*folder, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (below < 0)
+		return fail(s, s->key, err);
+	shut(folder);
+	*folder = below;
+	return 0;
+}
+
+/* The folder that the key's last part stands in. */
+static int open_folder(struct store_file *s, struct err *err)
+{
+	const char *slash = strrchr(s->key, '/');
+	char way[OBJECT_KEY_MAX], *rest = way, *name;
+	bool sync;
+	int r = 0;
+
+	snprintf(way, sizeof way, "%.*s", slash ? (int)(slash - s->key) : 0, s->key);
+	sync = strcmp(way, s->synced) != 0;
+	s->folder = fcntl(s->root, F_DUPFD_CLOEXEC, 0);
+	if (s->folder < 0)
+		return fail(s, "", err);
+	while (r == 0 && (name = strsep(&rest, "/")) && *name)
+		r = descend(s, &s->folder, name, sync, err);
+	if (r == 0)
+		snprintf(s->synced, sizeof s->synced, "%.*s", slash ? (int)(slash - s->key) : 0, s->key);
+	return r;
+}
+
+static const char *last_part(const char *key)
+{
+	const char *slash = strrchr(key, '/');
+
+	return slash ? slash + 1 : key;
+}
+
+static int open_object(struct store_file *s, struct err *err)
+{
+	int r = open_root(s, &s->root, err);
+
+	if (r < 0)
+		return r;
+	/* Again: the disk may have gone since the probe. What is opened below stays on the disk that has the mark. */
+	if (faccessat(s->root, MARK, F_OK, 0) < 0)
+		return errno == ENOENT ? refuse_unmarked(s, err) : fail(s, MARK, err);
+	r = open_folder(s, err);
+	if (r < 0)
+		return r;
+	/* Always the same name for a key: what a killed run left is written over, not left lying about. */
+	snprintf(s->tmp, sizeof s->tmp, "%s" TMP, last_part(s->key));
+	s->file = openat(s->folder, s->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, FILE_MODE);
+	return s->file < 0 ? fail(s, s->key, err) : 0;
+}
+
+static int begin(struct store *store, const char *key, uint64_t bytes, const uint8_t sha256[SHA256_SIZE],
+                 struct err *err)
+{
+	struct store_file *s = of(store);
+	int r;
+
+	assert(is_key(key) && s->file < 0);
+	snprintf(s->key, sizeof s->key, "%s", key);
+	s->bytes = bytes;
+	s->written = 0;
+	memcpy(s->sha256, sha256, SHA256_SIZE);
+	r = open_object(s, err);
+	if (r < 0)
+		abort_object(store);
+	else
+		sha256_init(&s->hash);
+	return r;
+}
+
+static int write_object(struct store *store, const void *data, size_t len, struct err *err)
+{
+	struct store_file *s = of(store);
+
+	assert(s->file >= 0);
+	if (write_all(s->file, data, len) < 0)
+		return fail(s, s->key, err);
+	sha256_add(&s->hash, data, len);
+	s->written += len;
+	return 0;
+}
+
+/* What was written is what was announced: what a damaged card gave must not stand under this name for ever. */
+static int check_written(struct store_file *s, struct err *err)
+{
+	uint8_t sha256[SHA256_SIZE];
+
+	sha256_finish(&s->hash, sha256);
+	if (s->written == s->bytes && memcmp(sha256, s->sha256, SHA256_SIZE) == 0)
+		return 0;
+	return err_fail(err, -EBADMSG, "\"%s\": the buffer gave other bytes than it sealed", s->key);
+}
+
+static int hash_file(int fd, uint64_t *ret_bytes, uint8_t ret_sha256[SHA256_SIZE])
+{
+	char *piece = malloc(PIECE);
+	struct sha256 hash;
+	uint64_t bytes = 0;
+	ssize_t n;
+
+	if (!piece)
+		return -1;
+	sha256_init(&hash);
+	while ((n = read(fd, piece, PIECE)) != 0) {
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			break;
+		sha256_add(&hash, piece, (size_t)n);
+		bytes += (uint64_t)n;
+	}
+	free(piece);
+	sha256_finish(&hash, ret_sha256);
+	*ret_bytes = bytes;
+	return n < 0 ? -1 : 0;
+}
+
+/* Something stands under the final name: the same bytes are a success, an earlier run's. */
+static int compare(struct store_file *s, struct err *err)
+{
+	char ours[SHA256_HEX], theirs[SHA256_HEX];
+	uint8_t sha256[SHA256_SIZE];
+	uint64_t bytes;
+	int fd = openat(s->folder, last_part(s->key), O_RDONLY | O_NOFOLLOW | O_CLOEXEC), r = 0;
+
+	if (fd < 0 || hash_file(fd, &bytes, sha256) < 0 || fsync(fd) < 0)
+		r = fail(s, s->key, err);
+	else if (bytes != s->bytes || memcmp(sha256, s->sha256, SHA256_SIZE) != 0)
+		r = err_fail(err, -EEXIST, "\"%s/%s\" holds other bytes (%llu, SHA-256 %s) than ours (%llu, %s)",
+		             s->path, s->key, (unsigned long long)bytes, sha256_hex(sha256, 64, theirs),
+		             (unsigned long long)s->bytes, sha256_hex(s->sha256, 64, ours));
+	shut(&fd);
+	return r;
+}
+
+/* The final name, never over another file. FAT and exFAT have no links, but rename without replacing. */
+static int give_name(struct store_file *s)
+{
+	const char *name = last_part(s->key);
+
+	if (linkat(s->folder, s->tmp, s->folder, name, 0) == 0)
+		return 0;
+	if (errno != EPERM && errno != EOPNOTSUPP && errno != ENOSYS)
+		return -1;
+	return renameat2(s->folder, s->tmp, s->folder, name, RENAME_NOREPLACE);
+}
+
+static int finish(struct store *store, struct err *err)
+{
+	struct store_file *s = of(store);
+	int r;
+
+	assert(s->file >= 0);
+	r = check_written(s, err);
+	if (r == 0 && fsync(s->file) < 0)
+		r = fail(s, s->key, err);
+	if (r == 0 && give_name(s) < 0)
+		r = errno == EEXIST ? compare(s, err) : fail(s, s->key, err);
+	if (r == 0 && unlinkat(s->folder, s->tmp, 0) < 0 && errno != ENOENT)
+		r = fail(s, s->key, err);
+	if (r == 0 && fsync(s->folder) < 0)
+		r = fail(s, s->key, err);
+	abort_object(store); /* of the temporary file nothing stays, whatever came out */
+	return r;
+}
+
+static void free_store(struct store *store)
+{
+	struct store_file *s = of(store);
+
+	abort_object(store);
+	free(s->path);
+	free(s);
+}
+
+static const struct store_ops ops = {
+	.kind = "file",
+	.probe = probe,
+	.begin = begin,
+	.write = write_object,
+	.finish = finish,
+	.abort = abort_object,
+	.free = free_store,
+};
+
+struct store *store_file_new(const char *path, bool make)
+{
+	struct store_file *s = calloc(1, sizeof *s);
+
+	if (!s || !(s->path = strdup(path))) {
+		free(s);
+		return NULL;
+	}
+	s->store.ops = &ops;
+	s->make = make;
+	s->root = s->folder = s->file = -1;
+	return &s->store;
+}

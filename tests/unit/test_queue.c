@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Opening, owning, refusing; configuration and figures. The other tests of the queue: test_queue_*.c. */
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "buffer/schema.h"
+#include "tests/unit/queue_box.h"
+
+static void read_all(const char *path, struct bytes *ret_content)
+{
+	FILE *file = fopen(path, "rb");
+	int c;
+
+	assert_non_null(file);
+	bytes_init(ret_content, 1 << 20);
+	while ((c = getc(file)) != EOF) {
+		char byte = (char)c;
+
+		assert_int_equal(bytes_add(ret_content, &byte, 1), 0);
+	}
+	fclose(file);
+}
+
+/* Tries to open the file, which must be refused with this and stay byte for byte as it is, with nothing beside it. */
+static void assert_refused(struct box *box, int status, const char *text)
+{
+	struct queue *q = NULL;
+	struct bytes before, after;
+	char beside[200];
+
+	read_all(box->path, &before);
+	assert_int_equal(queue_open(box->path, &box->identity, &q, &box->err), status);
+	assert_null(q);
+	assert_non_null(strstr(box->err.text, text));
+	read_all(box->path, &after);
+	assert_int_equal(before.len, after.len);
+	assert_memory_equal(before.data, after.data, before.len);
+	snprintf(beside, sizeof beside, "%s-wal", box->path);
+	assert_int_equal(access(beside, F_OK), -1);
+	bytes_done(&before);
+	bytes_done(&after);
+}
+
+static void remove_buffer(struct box *box)
+{
+	char beside[200];
+
+	box_close(box);
+	assert_int_equal(unlink(box->path), 0);
+	snprintf(beside, sizeof beside, "%s-wal", box->path);
+	assert_int_equal(unlink(beside), 0);
+}
+
+static void test_the_file_is_what_was_decided(void **state)
+{
+	struct box *box = *state;
+	char beside[200];
+
+	snprintf(beside, sizeof beside, "%s-shm", box->path);
+	box_add(box, "parking", 0, 9);
+	assert_int_equal(access(beside, F_OK), -1);
+	box_close(box);
+	assert_int_equal(access(beside, F_OK), -1);
+	snprintf(beside, sizeof beside, "%s-wal", box->path);
+	assert_int_equal(access(beside, F_OK), 0); /* stays grown */
+	assert_int_equal(box_ask(box, "PRAGMA application_id"), 0x4d696c6c);
+	assert_int_equal(box_ask(box, "PRAGMA user_version"), buffer_schema_count);
+	assert_int_equal(box_ask(box, "PRAGMA page_size"), 4096);
+	assert_int_equal(box_ask(box, "PRAGMA auto_vacuum"), 0);
+	assert_int_equal(box_ask(box, "SELECT count(*) FROM pragma_journal_mode WHERE journal_mode = 'wal'"), 1);
+}
+
+static void test_a_reopened_buffer_goes_on(void **state)
+{
+	struct box *box = *state;
+	struct fetch *fetch;
+
+	box_add(box, "parking", 0, 9);
+	box_add(box, "weather", 10, 1);
+	box_add(box, "parking", 20, 9);
+	for (int i = 0; i < 2; i++) {
+		struct queue_source_view view;
+
+		view = box_view(box, "parking");
+		assert_int_equal(view.records, 18);
+		assert_int_equal(view.fetches, 2);
+		assert_int_equal(view.unsealed_records, 18);
+		assert_true(view.unsealed_bytes > 18 * 100);
+		assert_true(view.oldest_ms == NOON);
+		box_assert_state(box, "parking", "parking@20");
+		box_assert_state(box, "weather", "weather@10");
+		box_assert_state(box, "nobody", "");
+		box_reopen(box);
+	}
+	fetch = box_fetch("parking", 30, 2, "");
+	assert_int_equal(queue_commit(box->q, fetch, &box->err), 0);
+	assert_int_equal(fetch->number, 3);
+	assert_int_equal(fetch->first_seq, 19);
+	fetch_free(fetch);
+}
+
+static void test_boot_is_the_kernels_and_the_buffers(void **state)
+{
+	struct box *box = *state;
+	char boot[OBJECT_BOOT];
+	struct queue_view *view = queue_view(box->q);
+
+	memcpy(boot, view->boot, sizeof boot);
+	assert_int_equal(strspn(boot, "0123456789abcdef"), 8);
+	assert_string_equal(view->device, "pi-01");
+	queue_view_free(view);
+	box_reopen(box);
+	view = queue_view(box->q);
+	assert_string_equal(view->boot, boot);
+	queue_view_free(view);
+	box->identity.kernel_boot_id = BOOT_B;
+	box_reopen(box);
+	view = queue_view(box->q);
+	assert_string_not_equal(view->boot, boot);
+	queue_view_free(view);
+	/* A new card at the same boot: another id, another name. */
+	box->identity.kernel_boot_id = BOOT_A;
+	remove_buffer(box);
+	box_open(box);
+	view = queue_view(box->q);
+	assert_string_not_equal(view->boot, boot);
+	queue_view_free(view);
+}
+
+static void write_file(const char *path, const void *data, size_t len)
+{
+	FILE *file = fopen(path, "wb");
+
+	assert_non_null(file);
+	assert_int_equal(fwrite(data, 1, len, file), len);
+	fclose(file);
+}
+
+static void test_foreign_files_are_refused(void **state)
+{
+	struct box *box = *state;
+	sqlite3 *db;
+
+	remove_buffer(box);
+	write_file(box->path, "a letter to my grandmother, not a database", 42);
+	assert_refused(box, -EBADMSG, "no buffer of Millrace");
+	write_file(box->path, "x", 1);
+	assert_refused(box, -EBADMSG, "no buffer of Millrace");
+	write_file(box->path, "", 0);
+	assert_int_equal(sqlite3_open(box->path, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db, "PRAGMA journal_mode = WAL; CREATE TABLE t (x)", NULL, NULL, NULL), 0);
+	assert_int_equal(sqlite3_close(db), SQLITE_OK);
+	assert_refused(box, -EBADMSG, "no buffer of Millrace");
+}
+
+static void test_an_empty_file_is_a_new_buffer(void **state)
+{
+	struct box *box = *state;
+
+	remove_buffer(box);
+	write_file(box->path, "", 0);
+	box_open(box);
+	box_add(box, "parking", 0, 1);
+}
+
+static void test_a_newer_schema_is_refused(void **state)
+{
+	struct box *box = *state;
+	char beside[200];
+
+	box_add(box, "parking", 0, 1);
+	box_close(box);
+	box_ask(box, "PRAGMA user_version = 99"); /* its close takes the WAL away */
+	snprintf(beside, sizeof beside, "%s-wal", box->path);
+	assert_int_equal(access(beside, F_OK), -1);
+	assert_refused(box, -EPROTONOSUPPORT, "schema 99");
+}
+
+/* The same, told by the WAL alone: the file's own header is older. */
+static void test_a_newer_schema_in_the_wal_is_refused(void **state)
+{
+	struct box *box = *state;
+	struct bytes before, after, wal_before, wal_after;
+	char wal[200];
+	sqlite3 *db;
+	int on = 1;
+
+	box_close(box);
+	snprintf(wal, sizeof wal, "%s-wal", box->path);
+	assert_int_equal(sqlite3_open(box->path, &db), SQLITE_OK);
+	sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+	sqlite3_file_control(db, NULL, SQLITE_FCNTL_PERSIST_WAL, &on);
+	assert_int_equal(sqlite3_exec(db, "PRAGMA locking_mode = EXCLUSIVE; PRAGMA user_version = 7", NULL, NULL, NULL),
+	                 0);
+	assert_int_equal(sqlite3_close(db), SQLITE_OK);
+	read_all(box->path, &before);
+	read_all(wal, &wal_before);
+	assert_int_equal(before.data[63], buffer_schema_count);
+	assert_int_equal(queue_open(box->path, &box->identity, &box->q, &box->err), -EPROTONOSUPPORT);
+	read_all(box->path, &after);
+	read_all(wal, &wal_after);
+	assert_int_equal(before.len, after.len);
+	assert_memory_equal(before.data, after.data, before.len);
+	assert_int_equal(wal_before.len, wal_after.len);
+	assert_memory_equal(wal_before.data, wal_after.data, wal_before.len);
+	bytes_done(&before);
+	bytes_done(&after);
+	bytes_done(&wal_before);
+	bytes_done(&wal_after);
+}
+
+static void test_folders_that_are_not_there(void **state)
+{
+	struct box *box = *state;
+	struct queue *q = NULL;
+	char path[200];
+
+	snprintf(path, sizeof path, "%s/missing/buffer.db", box->folder);
+	assert_int_equal(queue_open(path, &box->identity, &q, &box->err), -ENOENT);
+	assert_non_null(strstr(box->err.text, path));
+	snprintf(path, sizeof path, "%s/x", box->path);
+	assert_int_equal(queue_open(path, &box->identity, &q, &box->err), -ENOTDIR);
+	if (geteuid() == 0)
+		return; /* root may write everywhere */
+	assert_int_equal(chmod(box->folder, 0500), 0);
+	snprintf(path, sizeof path, "%s/other.db", box->folder);
+	assert_int_equal(queue_open(path, &box->identity, &q, &box->err), -EACCES);
+	assert_int_equal(chmod(box->folder, 0700), 0);
+}
+
+/* The owner is this process, the one that is refused a child. */
+static void test_a_second_owner_is_refused_with_the_firsts_pid(void **state)
+{
+	struct box *box = *state;
+	char pid[32];
+	int status;
+	pid_t child;
+
+	box_add(box, "parking", 0, 1);
+	snprintf(pid, sizeof pid, "process %ld", (long)getpid());
+	child = fork();
+	assert_true(child >= 0);
+	if (child == 0) {
+		struct queue *q = NULL;
+		int r = queue_open(box->path, &box->identity, &q, &box->err);
+
+		_exit(r != -EBUSY ? 1 : !strstr(box->err.text, pid) ? 2 : 0);
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+	box_add(box, "parking", 1, 1); /* still ours */
+}
+
+/* Every byte of a row counts. */
+static void test_a_flipped_byte_is_found(void **state)
+{
+	static const char *const damage[] = {
+		"UPDATE chunk SET data = CAST(substr(data, 1, 9) || x'00' || substr(data, 11) AS BLOB)",
+		"UPDATE chunk SET lines = lines + 1",
+		"UPDATE chunk SET boot = '00000000'",
+		"UPDATE chunk SET state = x''",
+		"UPDATE source SET state = x'01'",
+		"UPDATE source SET fetch = fetch + 1",
+		"UPDATE buffer SET id = '0123456789abcdef0123456789abcdef'",
+	};
+	struct box *box = *state;
+
+	for (size_t i = 0; i < sizeof damage / sizeof *damage; i++) {
+		const char *table = strchr(damage[i], ' ') + 1;
+		char name[32];
+
+		box_add(box, "parking", 0, 9);
+		box_close(box);
+		box_ask(box, damage[i]);
+		snprintf(name, sizeof name, "damaged: %.*s ", (int)strcspn(table, " "), table);
+		assert_int_equal(queue_open(box->path, &box->identity, &box->q, &box->err), -EBADMSG);
+		assert_non_null(strstr(box->err.text, name));
+		assert_non_null(strstr(box->err.text, "checksum"));
+		assert_int_equal(unlink(box->path), 0);
+		box_open(box);
+	}
+}
+
+static void test_a_lost_chunk_is_found(void **state)
+{
+	struct box *box = *state;
+
+	for (int i = 0; i < 3; i++)
+		box_add(box, "parking", i, 9);
+	box_close(box);
+	box_ask(box, "DELETE FROM chunk WHERE id = (1 << 40) + 10");
+	assert_int_equal(queue_open(box->path, &box->identity, &box->q, &box->err), -EBADMSG);
+	assert_non_null(strstr(box->err.text, "does not follow"));
+}
+
+static void test_configure_makes_sources_known(void **state)
+{
+	struct box *box = *state;
+	static const char *const stores[] = { "lake", "disk" }, *const lake[] = { "lake" }, *const wrong[] = { "lak" };
+	struct queue_route routes[] = {
+		{ .source = "a", .max_bytes = 1 << 20, .max_records = 10, .max_age_ms = 1000 },
+		{ .source = "b",
+		  .max_bytes = 1 << 20,
+		  .max_records = 10,
+		  .max_age_ms = 1000,
+		  .stores = lake,
+		  .n_stores = 1 },
+	};
+	struct queue_route bad = { .source = "c", .max_bytes = 1, .max_records = 1, .stores = wrong, .n_stores = 1 };
+	struct queue_view *view;
+
+	assert_int_equal(queue_configure(box->q, stores, 2, routes, 2, &routes[0], &box->err), 0);
+	view = queue_view(box->q);
+	assert_int_equal(view->n_sources, 2);
+	assert_int_equal(view->n_stores, 2);
+	assert_string_equal(view->sources[1].source, "b");
+	assert_string_equal(view->stores[1].store, "disk");
+	queue_view_free(view);
+	assert_int_equal(queue_configure(box->q, stores, 1, &bad, 1, &routes[0], &box->err), -EINVAL);
+	assert_string_equal(box->err.text, "source \"c\": there is no store \"lak\"");
+	box_reopen(box);
+	view = queue_view(box->q);
+	assert_int_equal(view->n_sources, 2);
+	queue_view_free(view);
+	queue_view_free(NULL);
+	box_add(box, "b", 0, 1); /* its row is used, not made again */
+	view = queue_view(box->q);
+	assert_int_equal(view->n_sources, 2);
+	assert_true(view->file_bytes > 0 && view->wal_bytes > 0);
+	queue_view_free(view);
+}
+
+static void test_places_of_stores_are_remembered(void **state)
+{
+	struct box *box = *state;
+	char place[512], long_place[600];
+
+	assert_int_equal(queue_store_place(box->q, "lake", place, sizeof place, &box->err), 0);
+	assert_string_equal(place, "");
+	assert_int_equal(queue_set_store_place(box->q, "lake", "/mnt/usb", &box->err), 0);
+	assert_int_equal(queue_set_store_place(box->q, "lake", "/mnt/usb2", &box->err), 0);
+	assert_int_equal(queue_set_store_place(box->q, "disk", "/mnt/usb", &box->err), 0);
+	box_reopen(box);
+	assert_int_equal(queue_store_place(box->q, "lake", place, sizeof place, &box->err), 0);
+	assert_string_equal(place, "/mnt/usb2");
+	memset(long_place, 'x', sizeof long_place);
+	long_place[512] = '\0';
+	assert_int_equal(queue_set_store_place(box->q, "lake", long_place, &box->err), -ENAMETOOLONG);
+	long_place[511] = '\0';
+	assert_int_equal(queue_set_store_place(box->q, "lake", long_place, &box->err), 0);
+	assert_int_equal(queue_store_place(box->q, "lake", place, sizeof place, &box->err), 0);
+	assert_string_equal(place, long_place);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		BOX_TEST(test_the_file_is_what_was_decided),
+		BOX_TEST(test_a_reopened_buffer_goes_on),
+		BOX_TEST(test_boot_is_the_kernels_and_the_buffers),
+		BOX_TEST(test_foreign_files_are_refused),
+		BOX_TEST(test_an_empty_file_is_a_new_buffer),
+		BOX_TEST(test_a_newer_schema_is_refused),
+		BOX_TEST(test_a_newer_schema_in_the_wal_is_refused),
+		BOX_TEST(test_folders_that_are_not_there),
+		BOX_TEST(test_a_second_owner_is_refused_with_the_firsts_pid),
+		BOX_TEST(test_a_flipped_byte_is_found),
+		BOX_TEST(test_a_lost_chunk_is_found),
+		BOX_TEST(test_configure_makes_sources_known),
+		BOX_TEST(test_places_of_stores_are_remembered),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
