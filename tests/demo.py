@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""make demo: a simulated feed with all its troubles, the daemon, and a reader that counts what arrived in the store.
+
+The last line, `demo: N records served, N in the store, 0 lost, 0 twice`, compares the objects with what the feed
+served; the daemon's own counters are only shown. Exits with 1 when they differ or anything is left running.
+"""
+
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import lake
+from daemon import Daemon, TimedOut, wait_until
+from feed import ParkingFeed, Server
+
+SECONDS = 30
+SOURCE = "parking"
+PATH = "/parking.json"
+SCRIPT = [
+    (4, "frozen"),
+    (8, "thaw"),
+    (10, "slow"),
+    (15, "503"),
+    (19, "truncated"),
+    (23, "html"),
+]
+SETTINGS = {
+    "device": "demo",
+    "log": "text",
+    "batch": {"max_age": "5s"},
+}
+
+
+def show_progress(daemon, feed, second):
+    """One line that renews itself on a terminal, and else a line every few seconds."""
+    status = daemon.status()
+    source = next(s for s in status["sources"] if s["name"] == SOURCE)
+    store = status["stores"][0]
+    text = (
+        f"{second:3d} s  {source['polls']} polls, {source['unchanged']} unchanged, {source['refused']} refused, "
+        f"{source['failed']} failed; {source['records']} records in the buffer, "
+        f"{store['delivered_batches']} objects in the store; feed: {feed.happened[-1] if feed.happened else 'fresh'}"
+    )
+    if sys.stdout.isatty():
+        print(f"\r\033[K{text}", end="", flush=True)
+    elif second % 5 == 0:
+        print(text, flush=True)
+
+
+def run(daemon, feed):
+    """Lets it work for a while, then has it bring everything to the store; returns the source's last counters."""
+    started = time.monotonic()
+    for second in range(SECONDS):
+        time.sleep(max(0, started + second - time.monotonic()))
+        show_progress(daemon, feed, second)
+    print()
+    feed.freeze()
+    wait_until("the feed's last version to be in the buffer", lambda: daemon.poll(SOURCE)["outcome"] == "unchanged")
+    flushed = daemon.cli("flush", "--wait")
+    if flushed.returncode != 0:
+        raise TimedOut(f"millrace flush --wait: {flushed.stdout}{flushed.stderr}")
+    return daemon.source(SOURCE)
+
+
+def table(source, found):
+    rows = [
+        ("polls", source["polls"]),
+        ("  unchanged", source["unchanged"]),
+        ("  refused", f"{source['refused']}  (cut short, or not what was promised)"),
+        ("  failed", f"{source['failed']}  (no answer, or a status other than 200)"),
+        ("records", len(found.records())),
+        ("batches", len(found.objects)),
+        ("bytes raw", f"{sum(o.raw_bytes for o in found.objects):,}"),
+        ("bytes stored", f"{sum(o.bytes for o in found.objects):,}"),
+    ]
+    print()
+    for name, value in rows:
+        print(f"  {name:<14}{value}")
+
+
+def show_objects(daemon, found):
+    print(f"\nThe objects lie in {daemon.lake}:")
+    for item in found.objects[-3:]:
+        print(f"  {item.key}")
+    print("\nOne record, as zcat shows it:")
+    print(f"  {found.objects[-1].records[-1].line.decode()}\n")
+
+
+def judge(server, found):
+    """The closing line; True when all is well."""
+    count = lake.compare(found, {SOURCE: server.served(PATH)})
+    for problem in found.problems:
+        print(f"demo: {problem}")
+    print(
+        f"demo: {count.served} records served, {count.stored} in the store, {count.lost} lost, {count.twice} twice",
+        flush=True,
+    )
+    return count.served == count.stored >= 50 and not (count.lost or count.twice or found.problems)
+
+
+def stop(daemon):
+    """True when it ended by itself, well, and left no socket."""
+    status = daemon.stop(patience=5)
+    if status != 0 or daemon.socket.exists():
+        print(f"demo: the daemon ended with {status}" + (", its socket is left" if daemon.socket.exists() else ""))
+    return status == 0 and not daemon.socket.exists()
+
+
+def main(binary, folder):
+    shutil.rmtree(folder, ignore_errors=True)
+    Path(folder).mkdir(parents=True)
+    # A Unix socket's path has at most 107 bytes; that of a folder may have more.
+    with tempfile.TemporaryDirectory(prefix="millrace-demo-") as short:
+        server = Server()
+        feed = ParkingFeed(every=2, script=SCRIPT)
+        server.route(PATH, feed)
+        daemon = Daemon(binary, Path(folder).resolve())
+        daemon.socket = Path(short) / "millrace.sock"
+        daemon.configure(
+            {SOURCE: {"url": server.url(PATH), "every": "1s", "timeout": "10s"}}, socket=str(daemon.socket), **SETTINGS
+        )
+        print(f"A feed of nine car parks on {server.url(PATH)}, new every 2 s, and `millrace run -c {daemon.config}`.")
+        print("It freezes, answers slowly, with 503, cut short, and with HTML. Half a minute, please.\n", flush=True)
+        try:
+            daemon.start()
+            source = run(daemon, feed)
+            stopped = stop(daemon)
+            found = lake.read(daemon.lake)
+            table(source, found)
+            show_objects(daemon, found)
+            return judge(server, found) and stopped
+        finally:
+            daemon.end()
+            server.close()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(0 if main(sys.argv[1], sys.argv[2]) else 1)
+    except KeyboardInterrupt:
+        sys.exit("\ndemo: stopped; nothing is left running")
+    except (AssertionError, OSError) as error:
+        sys.exit(f"demo: {error}")

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hours in seconds: the build whose clock the test drives."""
+
+import itertools
+import mmap
+import struct
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+import lake
+from daemon import wait_until
+from feed import Answer
+
+PATH = "/feed.json"
+NOON = datetime(2031, 3, 14, 12, 0, tzinfo=UTC)
+
+
+class Clock:
+    """base/clock_sim.c's file: wall_ms, mono_ms, until_ms."""
+
+    def __init__(self, path, wall):
+        self.path = path
+        self._start_ms = 1_000_000
+        path.write_bytes(struct.pack("=3q", int(wall.timestamp() * 1000), self._start_ms, self._start_ms))
+        with path.open("r+b") as file:
+            self._map = mmap.mmap(file.fileno(), 24)
+
+    def _get(self, i):
+        return struct.unpack_from("=q", self._map, 8 * i)[0]
+
+    def wall(self):
+        return datetime.fromtimestamp(self._get(0) / 1000, UTC)
+
+    def run(self, **delta):
+        """Lets it go on for so long, and returns once everything until then is done."""
+        until = self._get(2) + int(timedelta(**delta).total_seconds() * 1000)
+        struct.pack_into("=q", self._map, 16, until)
+        wait_until("the driven clock", lambda: self._get(1) == until, patience=60)
+
+
+class Counter:
+    """A route whose every answer is new."""
+
+    def __init__(self):
+        self.n = 0
+
+    def __call__(self, _request):
+        self.n += 1
+        return Answer(b"[%d]" % self.n)
+
+
+@pytest.fixture
+def start(make_daemon, millrace_sim, server, tmp_path):
+    """Starts a daemon at this time of day, with one source that is new every 5 minutes."""
+
+    def start(wall, **top):
+        clock = Clock(tmp_path / "clock", wall)
+        daemon = make_daemon(program=millrace_sim, env={"MILLRACE_CLOCK": str(clock.path)})
+        server.route(PATH, Counter())
+        daemon.configure({"feed": {"url": server.url(PATH), "every": "5m"}}, **top)
+        daemon.start()
+        return daemon, clock
+
+    return start
+
+
+def times(found):
+    return [datetime.fromisoformat(r.fetched_at) for r in found.records()]
+
+
+def test_it_polls_when_it_is_due(start):
+    daemon, clock = start(NOON)
+    clock.run(hours=2)
+    daemon.flush()
+    found = lake.read(daemon.lake)
+    assert found.problems == []
+    at = times(found)
+    assert len(at) == 25
+    assert {b - a for a, b in itertools.pairwise(at)} == {timedelta(minutes=5)}
+
+
+def test_a_batch_is_sealed_after_a_quarter_of_an_hour(start):
+    daemon, clock = start(NOON)
+    clock.run(minutes=14, seconds=30)
+    assert lake.read(daemon.lake).objects == []
+    clock.run(hours=2)
+    found = lake.read(daemon.lake)
+    assert found.problems == []
+    assert len(found.objects) >= 8
+    for item in found.objects:
+        at = [datetime.fromisoformat(r.fetched_at) for r in item.records]
+        assert max(at) - min(at) <= timedelta(minutes=15)
+    newest = max(times(found))
+    assert clock.wall() - newest <= timedelta(minutes=20), "an object is in the store within a quarter of an hour"
+
+
+def test_a_batch_never_crosses_midnight_utc(start):
+    daemon, clock = start(NOON.replace(hour=23, minute=52), batch={"max_age": "6h"})
+    clock.run(minutes=20)
+    found = lake.read(daemon.lake)
+    assert [len(o.records) for o in found.objects] == [2], "midnight seals what the day has brought"
+    daemon.flush()
+    found = lake.read(daemon.lake)
+    assert found.problems == []
+    by_day = defaultdict(int)
+    for item in found.objects:
+        by_day[item.key.split("/")[1]] += len(item.records)
+    assert by_day == {"dt=2031-03-14": 2, "dt=2031-03-15": 3}
+
+
+def test_a_failing_source_is_tried_again_within_backoff_max(start, server):
+    daemon, clock = start(NOON)
+    server.route(PATH, Answer(b"gone", 404))
+    before = len(server.requests(PATH))
+    clock.run(hours=1)
+    tries = len(server.requests(PATH)) - before
+    assert 12 <= tries <= 60, "backoff grows to 5 minutes and no further"
+    assert daemon.source("feed")["state"] in ("failing", "stale")
+    server.route(PATH, Answer(b"[0]"))
+    clock.run(minutes=6)
+    assert daemon.source("feed")["state"] == "fresh"
