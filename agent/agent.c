@@ -49,12 +49,11 @@ static void on_prepare(uv_prepare_t *prepare)
 		uv_timer_start(&a->tick, on_tick, (uint64_t)clock_sleep_ms(next), 0);
 }
 
-static void on_committed(void *arg)
+static void on_committed(void *arg, struct queue_view *fresh)
 {
 	struct agent *a = arg;
 
-	if (a->courier && !a->stopping)
-		courier_nudge(a->courier);
+	courier_nudge(a->courier, fresh);
 }
 
 static int exit_status(int r)
@@ -123,14 +122,13 @@ static int make_source(struct agent *a, size_t i)
 {
 	const struct config_source *config = &a->config->sources[i];
 	struct agent_source *source = &a->sources[i];
-	const struct collector_env env = { .http = a->http, .alarms = &a->alarms };
 	size_t full = config->batch.max_bytes < CHUNK_FULL ? (size_t)config->batch.max_bytes : CHUNK_FULL;
 
 	source->config = config;
 	source->sink = intake_sink(a->intake, config->name, full);
 	if (!source->sink)
 		return -ENOMEM;
-	return config->enabled ? config->kind->new (&env, config->settings, source->sink, &source->collector) : 0;
+	return config->enabled ? config->kind->new (&a->env, config->settings, source->sink, &source->collector) : 0;
 }
 
 /* The first polls are spread out, so that many sources do not begin in one moment. */
@@ -201,7 +199,7 @@ static void stop_sources(struct agent *a)
 		if (a->sources[i].sink)
 			a->sources[i].sink->on_settled = NULL;
 	}
-	while (a->reads || (!intake_idle(a->intake) && !intake_error(a->intake)[0]))
+	while (a->reads || !intake_settled(a->intake))
 		uv_run(&a->loop, UV_RUN_ONCE);
 }
 
@@ -268,6 +266,7 @@ static int start_parts(struct agent *a, struct err *err)
 
 	if (r == 0)
 		r = http_new(&a->loop, "millrace/" MILLRACE_VERSION, &a->http);
+	a->env = (struct collector_env){ .http = a->http, .alarms = &a->alarms };
 	if (r == 0)
 		r = courier_new(&a->loop, a->config, a->queue, a->worker, &a->alarms, &a->courier);
 	if (r == 0) {

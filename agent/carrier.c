@@ -261,14 +261,14 @@ static const struct {
 	bool begun; /* a failure leaves an object that was begun */
 } steps[] = {
 	[STEP_LOOK] = { look_work, after_look, .in_buffer = true },
-	[STEP_PROBE] = { probe_work, after_probe },
+	[STEP_PROBE] = { .work = probe_work, .after = after_probe },
 	[STEP_PLACE] = { place_work, after_place, .in_buffer = true },
 	[STEP_BEGIN] = { begin_work, after_begin, .begun = true },
 	[STEP_READ] = { read_work, after_read, .in_buffer = true, .begun = true },
 	[STEP_WRITE] = { write_work, after_write, .begun = true },
 	[STEP_FINISH] = { finish_work, after_finish, .begun = true },
 	[STEP_BOOK] = { book_work, after_book, .in_buffer = true },
-	[STEP_ABORT] = { abort_work, after_abort },
+	[STEP_ABORT] = { .work = abort_work, .after = after_abort },
 };
 
 static void on_work(struct job *job)

@@ -299,16 +299,17 @@ int courier_new(uv_loop_t *loop, const struct config *config, struct queue *queu
 	c->view = queue_view(queue);
 	r = c->view ? make_carriers(c, loop) : -ENOMEM;
 	if (r < 0)
-		return r; /* the process ends: nothing here outlives it */
+		return r; /* NOLINT(clang-analyzer-unix.Malloc): the process ends, nothing here outlives it */
 	*ret_courier = c;
-	courier_nudge(c);
+	tend(c);
 	for (size_t i = 0; i < c->n_carriers; i++)
 		carrier_nudge(c->carriers[i]);
 	return 0;
 }
 
-void courier_nudge(struct courier *c)
+void courier_nudge(struct courier *c, struct queue_view *fresh)
 {
+	take_view(c, fresh);
 	tend(c);
 }
 

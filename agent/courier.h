@@ -22,8 +22,8 @@ struct courier;
 int courier_new(uv_loop_t *loop, const struct config *config, struct queue *queue, struct worker *worker,
                 struct alarms *alarms, struct courier **ret_courier);
 
-/* There may be something new to seal or to deliver. Cheap. */
-void courier_nudge(struct courier *courier);
+/* There may be something new to seal. fresh: the buffer's figures since, which it takes; may be NULL. */
+void courier_nudge(struct courier *courier, struct queue_view *fresh);
 
 /*
  * How a flush ended: 0; -EHOSTDOWN: sealed, but a store is away (text says which); or what sealing failed with.

@@ -32,6 +32,7 @@ struct agent {
 	struct queue *queue;
 	struct worker *worker; /* the buffer's */
 	struct http *http;
+	struct collector_env env; /* what collectors borrow for their life */
 	struct intake *intake;
 	struct courier *courier;
 	struct api *api;

@@ -35,7 +35,7 @@ struct intake {
 	struct worker *worker;
 	struct alarms *alarms;
 	intake_on_report on_report;
-	void (*on_committed)(void *arg);
+	void (*on_committed)(void *arg, struct queue_view *fresh);
 	void *arg;
 
 	struct feed *feeds;
@@ -45,6 +45,7 @@ struct intake {
 	struct fetch *committing; /* belongs to the worker while the job is under way; NULL: none is */
 	int status;               /* of the job */
 	struct err err;
+	struct queue_view *fresh;
 
 	struct alarm retry;
 	int64_t retry_ms;
@@ -117,10 +118,22 @@ static void note_failure(struct feed *feed, enum sink_outcome outcome, const cha
 
 static void start_commit(struct intake *intake);
 
+/* Who waits for these polls is told now: the answers themselves become durable once the buffer takes them. */
+static void report_unsettled(struct intake *intake)
+{
+	struct err text = intake->err;
+
+	err_prefix(&text, "the answer came and waits in memory");
+	for (struct fetch *fetch = intake->committing; fetch; fetch = fetch->next)
+		report(find_feed(intake, fetch->source), SINK_FAILED, NULL, text.text);
+}
+
 static void note_commit_failed(struct intake *intake)
 {
 	struct fetch_list later = intake->pending;
 
+	if (intake->status != -ECANCELED)
+		report_unsettled(intake);
 	/* The same fetches first, then what was published since. */
 	list_init(&intake->pending);
 	list_append(&intake->pending, intake->committing);
@@ -156,10 +169,10 @@ static void note_committed(struct intake *intake)
 	if (intake->error[0])
 		log_notice("buffer.recovered", "the buffer takes records again");
 	intake->error[0] = '\0';
+	intake->on_committed(intake->arg, intake->fresh);
 	for (struct fetch *fetch = committed; fetch; fetch = fetch->next)
 		settle(intake, fetch);
 	free_fetches(committed);
-	intake->on_committed(intake->arg);
 }
 
 static void commit_work(struct job *job)
@@ -168,6 +181,7 @@ static void commit_work(struct job *job)
 
 	intake->err.text[0] = '\0';
 	intake->status = queue_commit(intake->queue, intake->committing, &intake->err);
+	intake->fresh = intake->status == 0 ? queue_view(intake->queue) : NULL;
 }
 
 static void on_commit_done(struct job *job)
@@ -275,7 +289,7 @@ static const struct sink_ops intake_sink_ops = {
 };
 
 struct intake *intake_new(struct queue *queue, struct worker *worker, struct alarms *alarms, intake_on_report on_report,
-                          void (*on_committed)(void *arg), void *arg)
+                          void (*on_committed)(void *arg, struct queue_view *fresh), void *arg)
 {
 	struct intake *intake = calloc(1, sizeof *intake);
 
@@ -326,9 +340,9 @@ const char *intake_error(const struct intake *intake)
 	return intake->error;
 }
 
-bool intake_idle(const struct intake *intake)
+bool intake_settled(const struct intake *intake)
 {
-	return !intake->committing && !intake->pending.first;
+	return !intake->committing && (!intake->pending.first || intake->error[0]);
 }
 
 void intake_free(struct intake *intake)

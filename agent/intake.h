@@ -35,11 +35,11 @@ struct intake_report {
 typedef void (*intake_on_report)(void *arg, const char *source, const struct intake_report *report);
 
 /*
- * queue and worker are borrowed. on_report: every poll's end; on_committed: after every commit (for the courier).
- * NULL: no memory.
+ * queue and worker are borrowed. on_report: every poll's end. on_committed: after every commit and before its reports,
+ * for the courier; takes the figures, which may be NULL. NULL: no memory.
  */
 struct intake *intake_new(struct queue *queue, struct worker *worker, struct alarms *alarms, intake_on_report on_report,
-                          void (*on_committed)(void *arg), void *arg);
+                          void (*on_committed)(void *arg, struct queue_view *fresh), void *arg);
 
 /* The sink of a source; made on first use with the state that the queue has. full: bytes of a full piece. Owned by the
  * intake. NULL: no memory. */
@@ -50,8 +50,8 @@ const struct intake_counts *intake_counts(const struct intake *intake, const cha
 /* "" while commits hold, else why the last one did not. */
 const char *intake_error(const struct intake *intake);
 
-/* Nothing published that is not durable. */
-bool intake_idle(const struct intake *intake);
+/* No commit is under way, and none will be: all that was published is durable, or the buffer is failing. */
+bool intake_settled(const struct intake *intake);
 
 void intake_free(struct intake *intake);
 

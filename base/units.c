@@ -222,7 +222,7 @@ bool units_is_name(const char *text)
 	size_t n = 1;
 	while (is_lower(text[n]) || is_digit(text[n]) || text[n] == '_' || text[n] == '-')
 		n++;
-	return text[n] == '\0' && n < UNITS_NAME_MAX;
+	return n < UNITS_NAME_MAX && text[n] == '\0';
 }
 
 bool units_is_device(const char *text)

@@ -121,6 +121,10 @@ class Daemon:
     def source(self, name):
         return next(s for s in self.status()["sources"] if s["name"] == name)
 
+    def wait_records(self, source, n):
+        """Status tells what was committed a moment after the poll has."""
+        wait_until(f"{n} records of {source}", lambda: self.source(source)["records"] == n)
+
     def store(self, name="lake"):
         return next(s for s in self.status()["stores"] if s["name"] == name)
 

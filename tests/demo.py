@@ -39,13 +39,13 @@ def show_progress(daemon, feed, second):
     status = daemon.status()
     source = next(s for s in status["sources"] if s["name"] == SOURCE)
     store = status["stores"][0]
+    last = feed.happened[-1] if feed.happened else "fresh"
     text = (
-        f"{second:3d} s  {source['polls']} polls, {source['unchanged']} unchanged, {source['refused']} refused, "
-        f"{source['failed']} failed; {source['records']} records in the buffer, "
-        f"{store['delivered_batches']} objects in the store; feed: {feed.happened[-1] if feed.happened else 'fresh'}"
+        f"{second:2d} s  {source['polls']} polls: {source['unchanged']} unchanged, {source['refused']} refused, "
+        f"{source['failed']} failed; {source['records']} records, {store['delivered_batches']} objects ({last})"
     )
     if sys.stdout.isatty():
-        print(f"\r\033[K{text}", end="", flush=True)
+        print(f"\r\033[K{text[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
     elif second % 5 == 0:
         print(text, flush=True)
 

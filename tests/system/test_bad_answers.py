@@ -42,7 +42,7 @@ def settled(daemon, server):
     )
     daemon.start()
     daemon.poll("feed")
-    assert daemon.source("feed")["records"] == 3
+    daemon.wait_records("feed", 3)
     return daemon
 
 
@@ -134,7 +134,7 @@ def test_one_bad_source_does_not_hold_up_another(settled, server):
     settled.start()
     settled.poll("feed")
     assert settled.poll("other")["outcome"] in ("committed", "unchanged")
-    assert settled.source("other")["records"] == 1
+    settled.wait_records("other", 1)
 
 
 def test_a_redirect_is_followed(daemon, server):
@@ -143,4 +143,4 @@ def test_a_redirect_is_followed(daemon, server):
     daemon.configure({"feed": {"url": server.url("/old")}})
     daemon.start()
     daemon.poll("feed")
-    assert daemon.source("feed")["records"] == 3
+    daemon.wait_records("feed", 3)

@@ -188,7 +188,7 @@ def test_a_store_whose_folder_was_never_there_stops_nothing(configured):
     configured.start()
     configured.poll("feed")
     wait_until("the store to be found away", lambda: configured.store()["state"] == "away")
-    assert configured.source("feed")["records"] == 3
+    configured.wait_records("feed", 3)
     assert configured.cli("status").returncode == 1
     assert not configured.lake.exists()
     assert len(configured.events("store.away")) == 1
