@@ -8,6 +8,7 @@
 
 #include <arpa/inet.h>
 #include <assert.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -167,6 +168,14 @@ static inline const char *loopback_url(const struct loopback *server, const char
 	char *url = urls[at++ % 4];
 	snprintf(url, sizeof urls[0], "http://127.0.0.1:%d%s", server->port, path);
 	return url;
+}
+
+/* One turn of the loop that cannot block for good: what a test waits for may come with a timer, before the loop polls.
+ */
+static inline void loopback_turn(uv_loop_t *on)
+{
+	uv_run(on, UV_RUN_NOWAIT);
+	poll(NULL, 0, 1);
 }
 
 #endif

@@ -166,7 +166,7 @@ static void run(const struct http_request *request)
 	assert_false(result.done);
 	assert_int_equal(http_active(http), before + 1);
 	while (!result.done)
-		uv_run(&loop, UV_RUN_ONCE);
+		loopback_turn(&loop);
 	assert_int_equal(http_active(http), before);
 }
 
@@ -419,7 +419,7 @@ static void get_tls(struct http *client, int port, const char *host_and_path)
 	result.done = false;
 	assert_int_equal(http_start(client, &request, &result.transfer, NULL), 0);
 	while (!result.done)
-		uv_run(&loop, UV_RUN_ONCE);
+		loopback_turn(&loop);
 }
 
 static void on_trusting_closed(void *arg)
@@ -454,7 +454,7 @@ static void test_tls_is_verified(void **state)
 	assert_failed(-EPROTO, "redirect", "redirect refused: from https to http");
 	http_close(trusting, on_trusting_closed, &gone);
 	while (!gone)
-		uv_run(&loop, UV_RUN_ONCE);
+		loopback_turn(&loop);
 	unsetenv("SSL_CERT_FILE");
 	kill(child, SIGTERM);
 	waitpid(child, NULL, 0);
@@ -651,7 +651,7 @@ static void test_timeout_counts_all_hops(void **state)
 	while (uv_hrtime() - began < 120 * 1000000ull) /* the first hop is held up for 120 of its 200 ms */
 		;
 	while (!result.done)
-		uv_run(&loop, UV_RUN_ONCE);
+		loopback_turn(&loop);
 	assert_failed(-ETIMEDOUT, "timeout", "/b: no answer within 200ms");
 	assert_true(uv_hrtime() - began < 310 * 1000000ull);
 }
@@ -673,7 +673,7 @@ static void test_cancel_from_on_body(void **state)
 	struct http_request request = request_for(loopback_url(&server, "/hang-in-body"), &result);
 	assert_int_equal(http_start(http, &request, &result.transfer, NULL), 0);
 	while (http_active(http) > 0)
-		uv_run(&loop, UV_RUN_ONCE);
+		loopback_turn(&loop);
 	assert_false(result.done);
 	assert_body("[1,");
 }
@@ -697,7 +697,7 @@ static void test_on_body_may_cancel_another(void **state)
 	assert_int_equal(http_start(http, &hanging, &victim, NULL), 0);
 	assert_int_equal(http_start(http, &request, &result.transfer, NULL), 0);
 	while (!result.done)
-		uv_run(&loop, UV_RUN_ONCE);
+		loopback_turn(&loop);
 	assert_good(200, "[1,2]");
 	assert_int_equal(http_active(http), 0);
 	assert_false(other.done);
@@ -711,7 +711,7 @@ static void test_cancel_at_once_and_while_waiting(void **state)
 	http_cancel(result.transfer);
 	assert_int_equal(http_start(http, &request, &result.transfer, NULL), 0);
 	while (server.requests == 0)
-		uv_run(&loop, UV_RUN_ONCE);
+		loopback_turn(&loop);
 	http_cancel(result.transfer);
 	assert_int_equal(http_active(http), 0);
 	assert_false(result.done);
@@ -733,7 +733,7 @@ static void test_on_done_may_start_another(void **state)
 	request.on_done = on_done_starts_another;
 	assert_int_equal(http_start(http, &request, &result.transfer, NULL), 0);
 	while (!result.done)
-		uv_run(&loop, UV_RUN_ONCE);
+		loopback_turn(&loop);
 	assert_body("none[1,2]");
 }
 
@@ -749,7 +749,7 @@ static void test_many_at_once(void **state)
 		assert_int_equal(http_start(http, &request, &all[i].transfer, NULL), 0);
 	}
 	while (http_active(http) > 0)
-		uv_run(&loop, UV_RUN_ONCE);
+		loopback_turn(&loop);
 	for (size_t i = 0; i < 12; i++) {
 		assert_true(all[i].done);
 		assert_int_equal(all[i].answer.error, 0);

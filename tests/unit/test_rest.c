@@ -205,7 +205,7 @@ static void run_to_end(void)
 {
 	assert_true(fake.fetching);
 	while (fake.fetching)
-		uv_run(&loop, UV_RUN_ONCE);
+		loopback_turn(&loop);
 }
 
 /* One poll from its alarm to its end. */
@@ -441,7 +441,7 @@ static void test_polls_do_not_overlap(void **state)
 	assert_int_equal(rest->ops->next_ms(rest), ALARM_NEVER);
 	assert_null(alarms.first); /* nothing that could begin another */
 	while (server.requests == 0)
-		uv_run(&loop, UV_RUN_ONCE);
+		loopback_turn(&loop);
 	rest->ops->poll(rest); /* does nothing */
 	for (int i = 0; i < 5; i++)
 		uv_run(&loop, UV_RUN_NOWAIT);
@@ -513,7 +513,7 @@ static void test_free_during_a_transfer(void **state)
 	start("/hang-in-body");
 	ring();
 	while (!strstr(fake.calls, "1"))
-		uv_run(&loop, UV_RUN_ONCE);
+		loopback_turn(&loop);
 	rest_ops.free(rest);
 	rest = NULL;
 	assert_string_equal(fake.calls, "begin 1 "); /* without a word */
