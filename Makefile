@@ -118,7 +118,7 @@ test: test-deps $(VENV)/stamp ## unit tests, then system tests on the real binar
 	$(MAKE_AGAIN) unit
 	$(MAKE_AGAIN) system
 
-unit: $(UNIT)
+unit: $(UNIT) ## the unit tests alone
 	@failed=0; for test in $^; do \
 	  if $$test >$$test.log 2>&1; then echo "$$(basename $$test): $$(grep PASSED $$test.log)"; \
 	  else cat $$test.log; echo "$$test failed"; failed=1; fi; done; exit $$failed

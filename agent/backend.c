@@ -125,8 +125,8 @@ static void on_flushed(void *arg, int status, uint64_t batches, bool delivered, 
 	json_t *body;
 
 	if (status < 0) {
-		api_answer_problem(call, 503, "sealed %llu batches; not delivered: %s", (unsigned long long)batches,
-		                   text);
+		api_answer_problem(call, 503, "sealed %llu batch%s; not delivered: %s", (unsigned long long)batches,
+		                   batches == 1 ? "" : "es", text);
 		return;
 	}
 	body = json_pack("{s:I, s:b}", "batches", (json_int_t)batches, "delivered", delivered);

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -33,7 +34,13 @@ static int check_device(const char *value, struct err *err)
 
 static int check_path(const char *value, struct err *err)
 {
-	return *value ? 0 : err_fail(err, -EINVAL, "the path is empty");
+	if (!*value)
+		return err_fail(err, -EINVAL, "the path is empty");
+	if (*value == '~')
+		return err_fail(err, -EINVAL,
+		                "\"%.80s\": ~ stands for nothing here; write the whole path, as in \"/home/pi/...\"",
+		                value);
+	return 0;
 }
 
 static const char *const log_formats[] = { [LOG_TEXT] = "text", [LOG_JSON] = "json", NULL };
@@ -358,6 +365,15 @@ static char *beside_buffer(const struct config *config, const char *name)
 	return path;
 }
 
+static void check_buffer(struct settings *s, const config_setting_t *setting, const char *path)
+{
+	struct stat st;
+	if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+		settings_mistake(s, setting,
+		                 "\"path\" in buffer: \"%s\" is a folder; name a file in it: \"%s/buffer.db\"", path,
+		                 path);
+}
+
 static int complete_paths(struct settings *s, struct config *config)
 {
 	const config_setting_t *buffer = config_lookup(&s->tree, "buffer.path");
@@ -369,6 +385,7 @@ static int complete_paths(struct settings *s, struct config *config)
 		config->socket = beside_buffer(config, "millrace.sock");
 	if (r < 0 || !config->socket)
 		return -ENOMEM;
+	check_buffer(s, buffer, config->buffer_path);
 	if (strlen(config->socket) > SOCKET_MAX)
 		settings_mistake(
 		        s, socket ? socket : buffer,

@@ -173,6 +173,8 @@ int config_text_read(const char *path, char **ret_text, struct err *err)
 {
 	int r = 0;
 	char *text = read_file(path, &r, err);
+	if (!text && r == -ENOENT)
+		return err_fail(err, r, "%s: no such file; name another with -c FILE", path);
 	if (!text)
 		return r;
 	char *folder = config_text_folder(path);

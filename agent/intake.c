@@ -109,6 +109,8 @@ static void note_failure(struct feed *feed, enum sink_outcome outcome, const cha
 {
 	struct intake_counts *counts = &feed->counts;
 
+	if (!counts->cause[0])
+		counts->failing_since_ms = clock_mono_ms();
 	if (strcmp(counts->cause, cause) != 0)
 		log_warning(outcome == SINK_REFUSED ? "source.refused" : "source.failed", "source \"%s\": %s",
 		            feed->name, text);

@@ -20,6 +20,7 @@ struct intake;
 struct intake_counts {
 	uint64_t polls, unchanged, refused, failed; /* since start */
 	int64_t last_answer_ms, last_change_ms;     /* wall; 0: none since start */
+	int64_t failing_since_ms;                   /* monotonic; the first failure after a complete answer, or ever */
 	char last_error[ERR_MAX];                   /* "" after a complete answer */
 	char cause[64];
 };

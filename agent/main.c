@@ -29,7 +29,8 @@ static const char help_options[] =
         "\n"
         "  -c FILE                     the configuration [" CONFIG_PATH "]\n"
         "  --socket PATH               the daemon's socket [the configuration's]\n"
-        "  --help, --version\n"
+        "  -h, --help, help            this text\n"
+        "  -V, --version, version      the version alone\n"
         "\n"
         "exit status: 0 done, 1 something needs a person, 64 usage, 65 bad data, 69 daemon or store out of reach,\n"
         "             73 buffer's folder missing or forbidden, 75 buffer in use, 78 configuration\n";
@@ -75,7 +76,7 @@ static int take_globals(int argc, char **argv, struct globals *ret_globals)
 		}
 		if (used == 0 && (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0))
 			used = ret_globals->help = true;
-		else if (used == 0 && strcmp(argv[i], "--version") == 0)
+		else if (used == 0 && (strcmp(argv[i], "--version") == 0 || strcmp(argv[i], "-V") == 0))
 			used = ret_globals->version = true;
 		if (used == 0)
 			argv[kept++] = argv[i++];
@@ -127,7 +128,8 @@ static int command_client(const struct globals *globals, const char *path, int a
 /* A word that is no command: which one was meant. */
 static int refuse_command(const char *word)
 {
-	static const char *const known[] = { "run", "check", "status", "show", "tail", "poll", "flush" };
+	static const char *const known[] = { "run",  "check", "status", "show",   "tail",
+		                             "poll", "flush", "help",   "version" };
 	const char *nearest = units_nearest(word, known, sizeof known / sizeof *known);
 
 	fprintf(stderr, "millrace: unknown command \"%s\"%s%s%s; see millrace --help\n", word,
@@ -143,6 +145,8 @@ int main(int argc, char **argv)
 	argc = take_globals(argc, argv, &globals);
 	if (argc < 0)
 		return CLI_USAGE;
+	globals.help |= argc > 0 && strcmp(argv[0], "help") == 0;
+	globals.version |= argc > 0 && strcmp(argv[0], "version") == 0;
 	if (globals.help || globals.version) {
 		if (globals.version)
 			puts("millrace " MILLRACE_VERSION);

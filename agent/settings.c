@@ -257,16 +257,25 @@ int settings_resolve(struct settings *s, const config_setting_t *at, char **path
 	return 0;
 }
 
-/* libconfig's words tell the place and little more. */
-static void tell_syntax(struct settings *s)
+static unsigned count_lines(const char *text)
 {
-	const char *text = config_error_text(&s->tree);
+	unsigned lines = 0;
+	for (; *text; text += strcspn(text, "\n"), text += *text == '\n')
+		lines++;
+	return lines;
+}
+
+/* libconfig's words tell the place and little more; what is missing at the end it finds in a line behind the last. */
+static void tell_syntax(struct settings *s, const char *text)
+{
+	const char *file = config_error_file(&s->tree), *what = config_error_text(&s->tree);
+	unsigned line = (unsigned)config_error_line(&s->tree), last = count_lines(text);
 	s->mistakes++;
-	tell_place(s, config_error_file(&s->tree), (unsigned)config_error_line(&s->tree));
-	if (strcmp(text, "syntax error") == 0)
-		text = "syntax error here or just before: a word without quotes, or a bracket or brace missing or too "
-		       "many";
-	fprintf(s->errors, "%s\n", text);
+	tell_place(s, file, !file && line > last ? last : line);
+	if (strcmp(what, "syntax error") == 0)
+		what = "syntax error here or just before: a word without quotes, or a bracket or brace missing or too "
+		       "many; names are bare words like stavanger-parking, text stands in \"double quotes\"";
+	fprintf(s->errors, "%s\n", what);
 }
 
 static int parse(struct settings *s, const char *text)
@@ -279,7 +288,7 @@ static int parse(struct settings *s, const char *text)
 	int r = s->folder ? 0 : -errno;
 	free(folder);
 	if (r == 0 && !config_read_string(&s->tree, text)) {
-		tell_syntax(s);
+		tell_syntax(s, text);
 		r = -EINVAL;
 	} else if (r < 0) {
 		settings_mistake(s, NULL, "its folder cannot be found: %s", strerror(-r));

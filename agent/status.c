@@ -8,6 +8,8 @@
 #include "agent/daemon.h"
 #include "base/clock.h"
 
+#define NEVER_WELL_MS 60000 /* of failing from the start on: longer, and it is the settings that are wrong */
+
 static const struct queue_source_view *find_figures(const struct queue_view *view, const char *source)
 {
 	for (size_t i = 0; i < view->n_sources; i++)
@@ -24,7 +26,10 @@ static const struct agent_source *find_source(const struct agent *a, const char 
 	return NULL;
 }
 
-/* Judged by the time since the last complete answer, or since the start where none came yet. */
+/*
+ * Judged by the time since the last complete answer, or since the start where none came yet. A source that never gave
+ * one and fails does not get the patience that goes with its `every`: somebody has just written its settings.
+ */
 static const char *judge_source(const struct agent *a, const struct agent_source *source,
                                 const struct intake_counts *counts)
 {
@@ -34,6 +39,8 @@ static const char *judge_source(const struct agent *a, const struct agent_source
 		return "disabled";
 	since = counts->last_answer_ms ? counts->last_answer_ms : a->started_ms;
 	if (clock_wall_ms() - since > source->collector->ops->patience_ms(source->collector))
+		return "stale";
+	if (counts->cause[0] && !counts->last_answer_ms && clock_mono_ms() - counts->failing_since_ms >= NEVER_WELL_MS)
 		return "stale";
 	if (counts->cause[0])
 		return "failing";
@@ -167,6 +174,16 @@ static void add_problem(struct status_view *v, const char *remedy, const char *k
 	snprintf(problem->remedy, sizeof problem->remedy, "%s", remedy);
 }
 
+static void add_stale(struct status_view *v, const struct source_view *source)
+{
+	char remedy[sizeof v->problems->remedy];
+
+	snprintf(remedy, sizeof remedy,
+	         "see whether the address still gives what the source's settings say: curl -v %s", source->origin);
+	add_problem(v, remedy, "source", source->name,
+	            *source->last_error ? source->last_error : "no answer for too long");
+}
+
 static int fill_problems(struct status_view *v)
 {
 	v->problems = calloc(v->n_sources + v->n_stores + 1, sizeof *v->problems);
@@ -174,11 +191,7 @@ static int fill_problems(struct status_view *v)
 		return -ENOMEM;
 	for (size_t i = 0; i < v->n_sources; i++)
 		if (strcmp(v->sources[i].state, "stale") == 0)
-			add_problem(
-			        v,
-			        "see whether the address still gives what the source's settings say, with: curl -v URL",
-			        "source", v->sources[i].name,
-			        *v->sources[i].last_error ? v->sources[i].last_error : "no answer for too long");
+			add_stale(v, &v->sources[i]);
 	for (size_t i = 0; i < v->n_stores; i++)
 		if (*v->stores[i].last_error)
 			add_problem(v, "once it is mended, delivery goes on by itself; `millrace flush` tries at once",

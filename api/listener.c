@@ -32,7 +32,7 @@ static int ask_whether_free(const struct sockaddr_un *address, struct err *err)
 	if (code == ECONNREFUSED || code == ENOENT)
 		return 0;
 	if (code == EACCES || code == EPERM)
-		return err_fail(err, -code, "%s: %s", address->sun_path, strerror(code));
+		return err_place(err, -code, "socket", address->sun_path);
 	/* It took the call, or is too busy to (EAGAIN), or speaks something else (EPROTOTYPE): it is there. */
 	return err_fail(err, -EADDRINUSE, "%s: another process answers on this socket", address->sun_path);
 }
@@ -47,11 +47,8 @@ static int clear_leftover(const struct sockaddr_un *address, struct err *err)
 	int rc = ask_whether_free(address, err);
 	if (rc < 0)
 		return rc;
-	if (unlink(address->sun_path) < 0 && errno != ENOENT) {
-		int code = -errno;
-		return err_fail(err, code, "%s: cannot remove the left-over socket: %s", address->sun_path,
-		                strerror(-code));
-	}
+	if (unlink(address->sun_path) < 0 && errno != ENOENT)
+		return err_place(err, -errno, "socket", address->sun_path);
 	return 0;
 }
 
@@ -91,7 +88,7 @@ int listener_open(struct listener *listener, const char *path, struct err *err)
 	if (rc < 0) {
 		close(fd);
 		listener->fd = -1;
-		return err_fail(err, rc, "%s: cannot listen there: %s", path, strerror(-rc));
+		return err_place(err, rc, "socket", path);
 	}
 	return 0;
 }

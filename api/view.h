@@ -44,7 +44,7 @@ struct buffer_view {
 
 struct problem_view {
 	char what[600];
-	char remedy[200];
+	char remedy[600];
 };
 
 struct status_view {

@@ -16,6 +16,12 @@ struct err {
 /* Fills err (NULL is fine) and returns code, so that a failure is one line: return err_fail(err, -EINVAL, "…"); */
 int err_fail(struct err *err, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
+/*
+ * Why the file of `what` ("buffer") at path cannot be made or opened, where code (-errno) tells it with what a person
+ * can do: no such folder, no permission, a folder where a file must be. Returns code.
+ */
+int err_place(struct err *err, int code, const char *what, const char *path);
+
 /* Puts `prefix: ` before what stands there. NULL is fine. */
 void err_prefix(struct err *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -352,7 +352,8 @@ static void describe(const struct http_transfer *t, struct failure failure, stru
 	else if (failure.code == CURLE_COULDNT_CONNECT && os_errno(t))
 		err_fail(err, 0, "no connection: %s", strerror(os_errno(t)));
 	else
-		err_fail(err, 0, "%s", *t->detail ? t->detail : curl_easy_strerror(failure.code));
+		err_fail(err, 0, "%s%s", *t->detail ? t->detail : curl_easy_strerror(failure.code),
+		         strstr(t->detail, "wrong version number") ? "; does the server speak https at all?" : "");
 }
 
 static void name_the_request(const struct http_transfer *t, struct err *err)

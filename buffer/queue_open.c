@@ -76,7 +76,7 @@ static int check_file(const struct queue *q, struct err *err)
 	int r = 0;
 
 	if (fd < 0)
-		return err_fail(err, -errno, "buffer \"%s\": %s", q->path, strerror(errno));
+		return err_place(err, -errno, "buffer", q->path);
 	n = pread(fd, header, sizeof header, 0);
 	if (n < 0)
 		r = err_fail(err, -errno, "buffer \"%s\": %s", q->path, strerror(errno));

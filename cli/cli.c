@@ -100,8 +100,8 @@ static int parse_options(const struct command *command, int argc, char **argv, s
 
 static int check_word(enum word word, const char *text, struct err *err)
 {
-	if (word == WORD_VIEW && !show_knows(text))
-		return err_fail(err, CLI_USAGE, "there is no \"%s\" to show", text);
+	if (word == WORD_VIEW)
+		return show_check(text, err);
 	if (word == WORD_SOURCE && !units_is_name(text + (*text == '_'))) /* a leading _ is ours */
 		return err_fail(err, CLI_USAGE, "\"%s\" cannot be the name of a source", text);
 	return CLI_OK;

@@ -47,8 +47,9 @@ static int explain_connect(const char *socket_path, long os_error, struct err *e
 		describe_owner(socket_path, err);
 		return CLI_UNAVAILABLE;
 	}
-	return err_fail(err, CLI_UNAVAILABLE, "no daemon answers at %s: %s; is it running? start it with: millrace run",
-	                socket_path, strerror(os_error ? (int)os_error : ECONNREFUSED));
+	return err_fail(err, CLI_UNAVAILABLE,
+	                "no daemon answers at %s: %s; is it running? start it with: millrace -c FILE run", socket_path,
+	                strerror(os_error ? (int)os_error : ECONNREFUSED));
 }
 
 static int explain_transfer(CURL *curl, CURLcode code, const char *socket_path, struct err *err)

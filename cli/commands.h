@@ -29,8 +29,8 @@ void status_print(const json_t *status, const struct page *page);
 void poll_print(const json_t *answer, const struct page *page);
 void flush_print(const json_t *answer, const struct page *page);
 
-/* Whether there is such a thing to show; show_print needs one. */
-bool show_knows(const char *what);
+/* 0, or says that there is no such thing to show, and which one may be meant; show_print needs one that there is. */
+int show_check(const char *what, struct err *err);
 void show_print(const char *what, const json_t *answer, const struct page *page);
 
 /* A line for each row that has an error, or for those alone that are in this state. */

@@ -85,9 +85,18 @@ static const struct view *find(const char *what)
 	return NULL;
 }
 
-bool show_knows(const char *what)
+int show_check(const char *what, struct err *err)
 {
-	return find(what) != NULL;
+	const char *known[sizeof views / sizeof *views];
+	size_t n = sizeof views / sizeof *views;
+	for (size_t i = 0; i < n; i++)
+		known[i] = views[i].what;
+	const char *nearest = units_nearest(what, known, n);
+	if (find(what))
+		return CLI_OK;
+	if (nearest)
+		return err_fail(err, CLI_USAGE, "there is no \"%s\" to show; did you mean \"%s\"?", what, nearest);
+	return err_fail(err, CLI_USAGE, "there is no \"%s\" to show", what);
 }
 
 void show_errors(const json_t *rows, const char *state, const struct page *page)

@@ -1,21 +1,38 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* `millrace status`: first whether all is well, then what to do where it is not, then the figures; 80 columns. */
 #include <inttypes.h>
+#include <string.h>
 
 #include "cli/answer.h"
 #include "cli/cli.h"
 #include "cli/client.h"
 #include "cli/commands.h"
 
+static int64_t count_failing(const json_t *sources)
+{
+	int64_t n = 0;
+	size_t i;
+	json_t *source;
+	json_array_foreach(sources, i, source)
+	{
+		n += strcmp(answer_text(source, "state"), "failing") == 0;
+	}
+	return n;
+}
+
 static void print_head(const json_t *status, bool ok, const struct page *page)
 {
-	const char *state = ok ? "all well" : "needs attention";
+	char text[UNITS_TEXT_MAX];
+	int64_t failing = count_failing(json_object_get(status, "sources"));
+	const char *state = !ok ? "needs attention" : failing ? "no action needed yet" : "all well";
 	page_text(page, "millrace ");
 	page_text(page, answer_text(status, "version"));
 	page_text(page, " on ");
 	page_text(page, answer_text(status, "device"));
 	page_text(page, ": ");
 	page_state(page, state, state);
+	if (ok && failing)
+		fprintf(page->out, ": %s failing", answer_plural(failing, "source", "s", text));
 	fputc('\n', page->out);
 }
 

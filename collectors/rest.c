@@ -32,9 +32,10 @@ struct rest {
 	char *origin;
 	enum state state;
 	struct schedule schedule;
-	struct alarm alarm;
+	struct alarm alarm; /* at_ms tells when the next poll is or was due, also while one is under way */
 
 	/* Of the poll under way. */
+	bool asked; /* by a person, before it was due */
 	struct http_transfer *transfer;
 	struct split *split;
 	struct sha256 hash;
@@ -100,9 +101,12 @@ static void forget_poll(struct rest *r)
 
 static void drop(struct rest *r, int64_t retry_after_ms, enum sink_outcome outcome, const char *cause, const char *text)
 {
+	int64_t now_ms = clock_mono_ms();
 	forget_poll(r);
 	r->state = REST_WAITING;
-	alarm_set(r->env->alarms, &r->alarm, schedule_after_failure(&r->schedule, clock_mono_ms(), retry_after_ms));
+	alarm_set(r->env->alarms, &r->alarm,
+	          r->asked ? schedule_after_request(&r->schedule, now_ms, r->alarm.at_ms, retry_after_ms)
+	                   : schedule_after_failure(&r->schedule, now_ms, retry_after_ms));
 	sink_drop(r->sink, outcome, cause, text);
 }
 
@@ -260,11 +264,12 @@ static int start_transfer(struct rest *r, struct err *err)
 	return http_start(r->env->http, &request, &r->transfer, err);
 }
 
-static void begin(struct rest *r)
+static void begin(struct rest *r, bool asked)
 {
 	struct err err = { .text = "" };
 	alarm_cancel(&r->alarm);
 	r->state = REST_FETCHING;
+	r->asked = asked;
 	r->split_error = 0;
 	sha256_init(&r->hash);
 	sink_begin(r->sink);
@@ -279,14 +284,14 @@ static void on_ring(struct alarm *alarm)
 	if (r->state == REST_SETTLING)
 		r->state = REST_OVERDUE;
 	else
-		begin(r);
+		begin(r, false);
 }
 
 static void on_settled(void *collector)
 {
 	struct rest *r = collector;
 	if (r->state == REST_OVERDUE)
-		begin(r);
+		begin(r, false);
 	else
 		r->state = REST_WAITING;
 }
@@ -341,7 +346,7 @@ static void rest_poll(struct collector *collector)
 	struct rest *r = rest_of(collector);
 	assert(r->state != REST_RESTING);
 	if (r->state == REST_WAITING)
-		begin(r);
+		begin(r, true);
 }
 
 static int64_t rest_next_ms(const struct collector *collector)

@@ -25,4 +25,11 @@ int64_t schedule_after_success(struct schedule *s, int64_t now_ms);
 /* A poll failed; retry_after_ms is -1 where the server said nothing. */
 int64_t schedule_after_failure(struct schedule *s, int64_t now_ms, int64_t retry_after_ms);
 
+/*
+ * A poll that a person asked for failed before the next one was due at due_ms. It is no failure in a row: a retry that
+ * is planned stays where it is, and where all was well the first one is planned. Only Retry-After puts off what was
+ * due.
+ */
+int64_t schedule_after_request(const struct schedule *s, int64_t now_ms, int64_t due_ms, int64_t retry_after_ms);
+
 #endif

@@ -31,7 +31,7 @@ static const struct {
 	[TOO_DEEP] = { "too-deep", "nested too deep", -EBADMSG },
 	[RECORD_TOO_LARGE] = { "record-too-large", "record too large", -EMSGSIZE },
 	[NO_RECORDS] = { "no-records", "no records", -EBADMSG },
-	[EMPTY] = { "empty", "empty", -EBADMSG },
+	[EMPTY] = { "empty", "empty answer", -EBADMSG },
 };
 
 enum state {
@@ -266,9 +266,9 @@ static const unsigned char *value_on_path(struct split *s, const unsigned char *
 		return p;
 	}
 	if (s->found)
-		return fail_at(s, NO_RECORDS, offset_of(s, p), "\"%s\" stands in the text twice", s->path);
+		return fail_at(s, NO_RECORDS, offset_of(s, p), "records = \"%s\" stands in the text twice", s->path);
 	if (*p != '[')
-		return fail_at(s, NO_RECORDS, offset_of(s, p), "what stands at \"%s\" is no array", s->path);
+		return fail_at(s, NO_RECORDS, offset_of(s, p), "what stands at records = \"%s\" is no array", s->path);
 	s->found = true;
 	s->record_depth = s->depth + 1;
 	return p;
@@ -786,7 +786,7 @@ int split_finish(struct split *split, struct err *err)
 	else if (s->state != STATE_DONE)
 		refuse(s, TRUNCATED, p, "the text ends before its value does");
 	else if (s->path && !s->found)
-		fail_at(s, NO_RECORDS, offset_of(s, p), "the text ends and nothing stands at \"%s\"", s->path);
+		fail_at(s, NO_RECORDS, offset_of(s, p), "nothing stands at records = \"%s\"", s->path);
 	return s->code;
 }
 

@@ -27,8 +27,10 @@ def ok(result):
 
 
 def test_version_and_help_need_no_configuration(daemon):
-    assert ok(daemon.cli("--version")).startswith("millrace 0.")
+    for word in ("--version", "-V", "version"):
+        assert ok(daemon.cli(word)).startswith("millrace 0.")
     told = ok(daemon.cli("--help"))
+    assert ok(daemon.cli("help")) == told
     for command in ("run", "check", "status", "show", "tail", "poll", "flush"):
         assert command in told
 
@@ -84,6 +86,13 @@ def test_poll_of_what_is_no_source(running):
     result = running.cli("poll", "fed")
     assert result.returncode != 0
     assert 'did you mean "feed"?' in result.stderr
+
+
+@pytest.mark.parametrize(("word", "meant"), [("source", "sources"), ("batch", "batches"), ("stors", "stores")])
+def test_show_of_what_is_nearly_a_word(daemon, word, meant):
+    result = daemon.cli("show", word)
+    assert result.returncode == 64
+    assert f'did you mean "{meant}"?' in result.stderr
 
 
 def test_flush(running):

@@ -122,7 +122,7 @@ def test_78_for_a_syntax_error_and_a_missing_file(daemon):
     daemon.config.unlink()
     result = daemon.cli("run")
     assert result.returncode == 78
-    assert str(daemon.config) in result.stderr
+    assert f"{daemon.config}: no such file; name another with -c FILE" in result.stderr
 
 
 def test_check_is_content_with_a_good_file(configured):
@@ -167,6 +167,7 @@ def test_a_store_that_is_not_mounted_stops_nothing(configured, server):
     assert configured.poll_new("feed", server, PATH)["outcome"] == "committed"
     flushed = configured.cli("flush", "--wait")
     assert flushed.returncode == 69
+    assert "sealed 1 batch;" in flushed.stderr
     status = configured.cli("status")
     assert status.returncode == 1
     assert str(configured.lake) in status.stdout

@@ -110,6 +110,34 @@ def test_a_batch_never_crosses_midnight_utc(start):
     assert by_day == {"dt=2031-03-14": 2, "dt=2031-03-15": 3}
 
 
+def test_a_source_that_never_answered_needs_a_person_after_a_minute(make_daemon, millrace_sim, server, tmp_path):
+    clock = Clock(tmp_path / "clock", NOON)
+    daemon = make_daemon(program=millrace_sim, env={"MILLRACE_CLOCK": str(clock.path)})
+    server.route(PATH, Answer(b"gone", 404))
+    daemon.configure({"feed": {"url": server.url(PATH) + "?key=secret", "every": "1h"}})
+    daemon.start()
+    clock.run(seconds=50)
+    young = daemon.cli("status")
+    assert (daemon.source("feed")["state"], young.returncode) == ("failing", 0)
+    assert "no action needed yet: 1 source failing" in young.stdout
+    clock.run(seconds=15)
+    old = daemon.cli("status")
+    assert (daemon.source("feed")["state"], old.returncode) == ("stale", 1)
+    assert f"curl -v {server.url(PATH)}\n" in old.stdout
+
+
+def test_a_source_that_has_answered_is_given_its_time(make_daemon, millrace_sim, server, tmp_path):
+    clock = Clock(tmp_path / "clock", NOON)
+    daemon = make_daemon(program=millrace_sim, env={"MILLRACE_CLOCK": str(clock.path)})
+    server.route(PATH, Answer(b"[1]"))
+    daemon.configure({"feed": {"url": server.url(PATH), "every": "1h"}})
+    daemon.start()
+    daemon.poll("feed")
+    server.route(PATH, Answer(b"gone", 404))
+    clock.run(minutes=70)
+    assert daemon.source("feed")["state"] == "failing"
+
+
 def test_a_failing_source_is_tried_again_within_backoff_max(start, server):
     daemon, clock = start(NOON)
     server.route(PATH, Answer(b"gone", 404))

@@ -115,7 +115,8 @@ static void loopback_on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf
 	}
 	peer->len += (size_t)n;
 	peer->head[peer->len] = '\0';
-	if (strstr(peer->head, "\r\n\r\n"))
+	/* A TLS greeting is answered as well, in plain text. */
+	if (strstr(peer->head, "\r\n\r\n") || peer->head[0] == 0x16)
 		loopback_request(peer);
 }
 

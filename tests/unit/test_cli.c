@@ -130,6 +130,19 @@ static void test_status_all_well(void **state)
 	            "buffer ready: 1.5 MB on the card; 126 records waiting, 2 batches sealed; the oldest for 30m\n");
 }
 
+static void test_status_while_a_source_fails(void **state)
+{
+	(void)state;
+	struct status_view view = well();
+	view.sources[0].state = "failing";
+	view.sources[0].last_error = "HTTP 503";
+	json_t *json = view_status(&view);
+	const char *text = print(json, "status", (struct page){ 0 });
+	assert_non_null(strstr(text, "millrace 0.1.0 on pi-01: no action needed yet: 1 source failing\n"));
+	assert_non_null(strstr(text, "\n! stavanger-parking: HTTP 503\n"));
+	json_decref(json);
+}
+
 static void test_status_needs_attention(void **state)
 {
 	(void)state;
@@ -470,7 +483,7 @@ static void test_no_daemon(void **state)
 	assert_int_equal(run(path, "status"), CLI_UNAVAILABLE);
 	snprintf(expected, sizeof expected,
 	         "millrace: no daemon answers at %s: No such file or directory; is it running? start it with: millrace "
-	         "run\n",
+	         "-c FILE run\n",
 	         path);
 	assert_string_equal(complained, expected);
 	close(bind_path());
@@ -562,6 +575,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_status_all_well),
+		cmocka_unit_test(test_status_while_a_source_fails),
 		cmocka_unit_test(test_status_needs_attention),
 		cmocka_unit_test(test_colour),
 		cmocka_unit_test(test_narrow_page),

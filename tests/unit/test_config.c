@@ -107,6 +107,9 @@ static void assert_told(const char *text, const char *expected)
 
 #define SOURCE(settings)                                                                                               \
 	"sources = { parking = {\n kind = \"rest\"\n url = \"https://a.example/p\"\n" settings "\n} }\n"
+#define SYNTAX                                                                                                         \
+	"syntax error here or just before: a word without quotes, or a bracket or brace missing or too many; names "   \
+	"are bare words like stavanger-parking, text stands in \"double quotes\"\n"
 #define EVERY " every = \"1m\"\n"
 
 static const struct {
@@ -177,6 +180,14 @@ static const struct {
 	  "FILE:1: \"device\": \"a b\" is no name for a device; it has letters, digits, . _ -, up to 63\n" },
 	{ "socket = \"\"\nbuffer = { path = \"\" }",
 	  "FILE:1: \"socket\": the path is empty\nFILE:2: \"path\" in buffer: the path is empty\n" },
+	{ "log = \"text\"\nbuffer = { path = \"~/b.db\" }",
+	  "FILE:2: \"path\" in buffer: \"~/b.db\": ~ stands for nothing here; write the whole path, as in "
+	  "\"/home/pi/...\"\n" },
+	{ "stores = {\n a = { kind = \"file\" path = \"~pi\" } }",
+	  "FILE:2: \"path\" in store \"a\": \"~pi\": ~ stands for nothing here; write the whole path, as in "
+	  "\"/home/pi/...\"\n" },
+	{ "log = \"text\"\nbuffer = {\n path = \"./\" }",
+	  "FILE:3: \"path\" in buffer: \"DIR\" is a folder; name a file in it: \"DIR/buffer.db\"\n" },
 
 	/* what is missing */
 	{ "sources = { parking = {\n} }", "FILE:1: source \"parking\" has no kind; add kind = \"rest\"\n" },
@@ -207,8 +218,10 @@ static const struct {
 	  "FILE:3: store \"b\" has the path of store \"a\"; each needs its own\n" },
 
 	/* syntax, told alone; what libconfig would misread */
-	{ "unknown = 1\n\nlog = = \"text\"\n", "FILE:3: syntax error here or just before: a word without quotes, or a "
-	                                       "bracket or brace missing or too many\n" },
+	{ "unknown = 1\n\nlog = = \"text\"\n", "FILE:3: " SYNTAX },
+	{ "batch = {\n max_records = 5\n", "FILE:2: " SYNTAX }, /* its end is told, not what would stand behind it */
+	{ "batch = {\n max_records = 5", "FILE:2: " SYNTAX },
+	{ "device = \"a\nb\n\n", "FILE:3: " SYNTAX },
 	{ "log = \"text\"\nlog = \"json\"\n", "FILE:2: duplicate setting name\n" },
 	{ "/* 99999999999\n */ # \"\n// \"\nbatch = { max_records = 4294977296 }",
 	  "FILE:4: the number 4294977296 is too large\n" },
@@ -404,9 +417,7 @@ static void test_mistakes_in_an_included_file_name_it(void **state)
 	            "DIR/inc.conf:3: unknown setting \"evry\" in source \"p\"; did you mean \"every\"?\n"
 	            "FILE:3: unknown setting \"lgo\"; did you mean \"log\"?\n");
 	write_file("inc.conf", "\n\nx = = 1\n");
-	assert_told("@include \"inc.conf\"", "DIR/inc.conf:3: syntax error here or just before: a word without quotes, "
-	                                     "or a bracket or brace missing "
-	                                     "or too many\n");
+	assert_told("@include \"inc.conf\"", "DIR/inc.conf:3: " SYNTAX);
 	write_file("inc.conf", "device = \"included\"");
 	struct config *config = load("@include \"inc.conf\"\nlog = \"json\"");
 	assert_string_equal(config->device, "included");
@@ -435,7 +446,7 @@ static void test_a_file_that_cannot_be_read(void **state)
 {
 	(void)state;
 	char *lines = told(in_folder("none.conf"), -ENOENT, NULL);
-	assert_string_equal(lines, "DIR/none.conf: cannot be read: No such file or directory\n");
+	assert_string_equal(lines, "DIR/none.conf: no such file; name another with -c FILE\n");
 	free(lines);
 	lines = told(folder, -EISDIR, NULL);
 	assert_string_equal(lines, "DIR: cannot be read: Is a directory\n");

@@ -66,10 +66,35 @@ static void test_prefix_cuts_the_end(void **state)
 	assert_int_equal(strlen(err.text), ERR_MAX - 1);
 }
 
+static void assert_place(int code, const char *path, const char *expected)
+{
+	struct err err;
+	assert_int_equal(err_place(&err, code, "buffer", path), code);
+	assert_string_equal(err.text, expected);
+}
+
+static void test_place(void **state)
+{
+	(void)state;
+	assert_place(-ENOENT, "/var/lib/millrace/buffer.db",
+	             "the folder \"/var/lib/millrace\" of the buffer does not exist: create it (mkdir -p "
+	             "/var/lib/millrace)");
+	assert_place(-ENOTDIR, "/a/b/c",
+	             "\"/a/b\" cannot be the folder of the buffer: it, or what is above it, is a file");
+	assert_place(
+	        -EACCES, "/c",
+	        "no permission for the buffer \"/c\": this user must be able to write there, to the folder \"/\" and "
+	        "to the file where it exists");
+	assert_place(-ENOENT, "c", "the folder \".\" of the buffer does not exist: create it (mkdir -p .)");
+	assert_place(-EISDIR, "/a", "the buffer cannot be \"/a\", which is a folder: name a file in it");
+	assert_place(-EROFS, "/a/b", "buffer \"/a/b\": Read-only file system");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_layers),
+		cmocka_unit_test(test_place),
 		cmocka_unit_test(test_fits_exactly),
 		cmocka_unit_test(test_cut_between_characters),
 		cmocka_unit_test(test_prefix_cuts_the_end),

@@ -461,6 +461,13 @@ static void test_tls_is_verified(void **state)
 	unlink(pem);
 }
 
+static void test_https_where_http_is_spoken(void **state)
+{
+	(void)state;
+	get_tls(http, server.port, "127.0.0.1/");
+	assert_failed(-EBADE, "tls", "wrong version number; does the server speak https at all?");
+}
+
 static void test_cut_answers(void **state)
 {
 	(void)state;
@@ -805,6 +812,7 @@ int main(void)
 		TEST(test_headers_of_our_own_stay_with_their_origin),
 		TEST(test_redirect_judgement),
 		TEST(test_tls_is_verified),
+		TEST(test_https_where_http_is_spoken),
 		TEST(test_cut_answers),
 		TEST(test_broken_http),
 		TEST(test_body_is_bounded),

@@ -432,6 +432,22 @@ static void test_failures_back_off_and_end(void **state)
 	assert_next_within(2500, 5000);
 }
 
+static void test_failures_that_were_asked_for_leave_the_backoff_alone(void **state)
+{
+	(void)state;
+	start("/error");
+	poll_once();
+	int64_t due_ms = rest->ops->next_ms(rest);
+	for (int i = 0; i < 5; i++) {
+		rest->ops->poll(rest);
+		run_to_end();
+		assert_int_equal(rest->ops->next_ms(rest), due_ms);
+	}
+	assert_int_equal(server.requests, 6);
+	poll_once();
+	assert_next_within(5000, 10000); /* the second backoff */
+}
+
 static void test_polls_do_not_overlap(void **state)
 {
 	(void)state;
@@ -594,6 +610,7 @@ int main(void)
 		TEST(test_what_was_not_promised_is_refused),
 		TEST(test_a_sink_without_memory),
 		TEST(test_failures_back_off_and_end),
+		TEST(test_failures_that_were_asked_for_leave_the_backoff_alone),
 		TEST(test_polls_do_not_overlap),
 		TEST(test_the_next_poll_waits_until_settled),
 		TEST(test_settled_in_time_waits_for_the_alarm),

@@ -110,12 +110,29 @@ static void test_retry_after(void **state)
 	assert_in_range(schedule_after_failure(&s, 0, 1000), 150000, 300000);
 }
 
+static void test_what_a_person_asked_for_does_not_count(void **state)
+{
+	struct schedule s;
+
+	(void)state;
+	schedule_start(&s, MINUTE, 5 * MINUTE, 0);
+	/* where all was well the first retry is planned, but never later than what was due */
+	assert_in_range(schedule_after_request(&s, 10000, 60000, -1), 12500, 15000);
+	assert_int_equal(schedule_after_request(&s, 10000, 11000, -1), 11000);
+	assert_int_equal(s.failures, 0);
+	schedule_after_failure(&s, 0, -1);
+	assert_int_equal(schedule_after_request(&s, 10000, 200000, -1), 200000);
+	assert_int_equal(s.failures, 1);
+	assert_int_equal(schedule_after_request(&s, 10000, 200000, 900000), 910000);
+	assert_int_equal(schedule_after_request(&s, 10000, 200000, 1000), 200000);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_slots),          cmocka_unit_test(test_backoff),
 		cmocka_unit_test(test_backoff_bounds), cmocka_unit_test(test_success_forgets),
-		cmocka_unit_test(test_retry_after),
+		cmocka_unit_test(test_retry_after),    cmocka_unit_test(test_what_a_person_asked_for_does_not_count),
 	};
 
 	return cmocka_run_group_tests_name("schedule", tests, NULL, NULL);

@@ -426,9 +426,10 @@ static void test_says_why(void **state)
 {
 	(void)state;
 	assert_says("$", "<html>", "looks like HTML or XML");
-	assert_says("a", "{\"a\":[],\"a\":[]}", "\"a\" stands in the text twice");
-	assert_says("a.b", "{\"a\":{\"b\":{}}}", "what stands at \"a.b\" is no array");
-	assert_says("a.b", "{\"a\":{}}", "nothing stands at \"a.b\"");
+	assert_says("a", "{\"a\":[],\"a\":[]}", "records = \"a\" stands in the text twice");
+	assert_says("a.b", "{\"a\":{\"b\":{}}}", "what stands at records = \"a.b\" is no array");
+	assert_says("a.b", "{\"a\":{}}", "no records at offset 8: nothing stands at records = \"a.b\"");
+	assert_says(NULL, " ", "empty answer at offset 1: ");
 	assert_says(NULL, "[1,]", "expected a value, found ']'");
 	assert_says(NULL, "[1\x01]", "expected ',' or ']', found byte 0x01");
 }
