@@ -2,7 +2,8 @@
 /*
  * Curl on libuv in the way of curl's documentation, with two differences: finished transfers are reaped after every
  * action, the timer path too (one that ends there would never be reported), and each socket has a uv_poll of its own,
- * whose memory is freed in its close callback only.
+ * whose memory is freed in its close callback only. Stalls are timed by us: curl's low-speed limit knows whole seconds,
+ * averages over five of them, and counts an upload that we have paused.
  */
 #include "base/http.h"
 
@@ -21,18 +22,21 @@
 #define REDIRECTS_MAX   5
 #define HEADERS_MAX     (64 * 1024) /* bytes of all headers of a transfer */
 #define BUFFER_SIZE     (16L * 1024)
-#define CONNECTIONS_MAX 4L /* kept open for the next request */
+#define CONNECTIONS_MAX 8L /* kept open for the next request */
 #define CA_FOLDER       "/etc/ssl/certs"
+#define RATE_STEPS      8 /* a second: in how many pieces a limited upload goes, so that it never looks stalled */
 
 struct http {
 	CURLM *multi;
 	uv_loop_t *loop;
-	uv_timer_t timer;
+	uv_timer_t timer; /* curl's */
+	uv_timer_t watch; /* for stalls */
 	char *user_agent;
 	const char *ca_file; /* NULL: the system's folder */
 	size_t active;
-	size_t sockets;                  /* whose uv_poll is not closed yet */
+	size_t handles;                  /* uv_polls, and watch, that are not closed yet */
 	bool in_curl;                    /* within curl_multi_socket_action, which may not be entered again */
+	struct http_transfer *transfers; /* all of them */
 	struct http_transfer *cancelled; /* while in_curl; freed when it returns */
 	void (*on_closed)(void *arg);    /* set: closing */
 	void *arg;
@@ -44,27 +48,51 @@ struct http_socket {
 	struct http *http;
 };
 
-/* Why a callback of ours made curl stop. */
-enum stop { STOP_NONE, STOP_CANCELLED, STOP_BY_CALLER, STOP_TOO_LARGE, STOP_HEADERS };
+/* Why we made curl stop. */
+enum stop {
+	STOP_NONE,
+	STOP_CANCELLED,
+	STOP_BY_CALLER, /* on_body */
+	STOP_BY_READER, /* on_read */
+	STOP_TOO_LARGE,
+	STOP_HEADERS,
+	STOP_STALLED,
+	STOP_REPEATED, /* curl wants more than the body: it began anew on another connection without what it had taken
+	                */
+};
+
+enum method { METHOD_GET, METHOD_HEAD, METHOD_PUT };
+
+static const char *const methods[] = { [METHOD_GET] = "GET", [METHOD_HEAD] = "HEAD", [METHOD_PUT] = "PUT" };
 
 struct http_transfer {
 	struct http *http;
 	CURL *easy;
+	enum method method;
 	struct curl_slist *headers;
+	char *ca_file;     /* NULL: the client's */
 	char *url;         /* of this hop */
 	char *first_shown; /* the first URL, for people */
 	unsigned redirects;
-	uint64_t end_ms; /* uv_hrtime, in milliseconds */
-	int64_t connect_timeout_ms, timeout_ms;
-	uint64_t max_body;
+	uint64_t end_ms;   /* uv_hrtime, in milliseconds */
+	uint64_t moved_ms; /* when the last byte went either way, or the connection stood, or we went on */
+	uint64_t moved;    /* bytes of bodies, both ways */
+	int64_t connect_timeout_ms, timeout_ms, stall_ms;
+	int64_t send_rate;
+	uint64_t max_body, send_bytes;
+	uint64_t read_bytes; /* that on_read has given */
+	bool connected;      /* of this hop; the request is under way */
+	bool paused;         /* by on_read */
 	size_t header_bytes;
 	uint64_t body_bytes; /* of this hop */
 	bool head_complete;  /* of this hop */
 	enum stop stop;
+	ssize_t (*on_read)(void *arg, void *buffer, size_t size);
 	int (*on_body)(void *arg, long status, const void *data, size_t len);
 	void (*on_done)(void *arg, const struct http_answer *answer);
 	void *arg;
-	struct http_transfer *next; /* in http->cancelled */
+	struct http_transfer *next, **link; /* in http->transfers; link: what points here */
+	struct http_transfer *next_cancelled;
 	char detail[CURL_ERROR_SIZE];
 };
 
@@ -120,7 +148,7 @@ int http_check_url(const char *text, struct err *err)
 char *http_show_url(const char *text)
 {
 	auto_url url = curl_url();
-	if (!url || curl_url_set(url, CURLUPART_URL, text, CURLU_NON_SUPPORT_SCHEME))
+	if (!url || curl_url_set(url, CURLUPART_URL, text, CURLU_NON_SUPPORT_SCHEME | CURLU_PATH_AS_IS))
 		return NULL;
 	static const CURLUPart hidden[] = { CURLUPART_USER, CURLUPART_PASSWORD, CURLUPART_OPTIONS, CURLUPART_QUERY,
 		                            CURLUPART_FRAGMENT };
@@ -174,7 +202,9 @@ static bool same_origin(const char *a, const char *b)
 static const char *answer_header(const struct http_transfer *t, const char *name)
 {
 	struct curl_header *header;
-	if (curl_easy_header(t->easy, name, 0, CURLH_HEADER, -1, &header) || !*header->value)
+	if (curl_easy_header(t->easy, name, 0, CURLH_HEADER, -1, &header))
+		return NULL;
+	if (!*header->value || *header->value == '\r') /* curl 7.88 leaves the CR of an empty one */
 		return NULL;
 	return header->value;
 }
@@ -189,6 +219,8 @@ static long answer_status(const struct http_transfer *t)
 /* The Location that an answer wants us to follow, or NULL. */
 static const char *answer_redirect(const struct http_transfer *t)
 {
+	if (t->method != METHOD_GET)
+		return NULL;
 	switch (answer_status(t)) {
 	case 301:
 	case 302:
@@ -253,8 +285,11 @@ static const struct failure failures[] = {
 
 static const struct failure stops[] = {
 	[STOP_BY_CALLER] = { CURLE_WRITE_ERROR, -ECANCELED, "canceled" },
+	[STOP_BY_READER] = { CURLE_ABORTED_BY_CALLBACK, -ECANCELED, "canceled" },
 	[STOP_TOO_LARGE] = { CURLE_WRITE_ERROR, -EMSGSIZE, "too-large" },
 	[STOP_HEADERS] = { CURLE_WRITE_ERROR, -EPROTO, "protocol" },
+	[STOP_STALLED] = { CURLE_OPERATION_TIMEDOUT, -ETIMEDOUT, "timeout" },
+	[STOP_REPEATED] = { CURLE_SEND_FAIL_REWIND, -EIO, "network" },
 };
 
 static int os_errno(const struct http_transfer *t)
@@ -283,20 +318,31 @@ static struct failure classify(const struct http_transfer *t, CURLcode code)
 	return (struct failure){ code, -EIO, "network" };
 }
 
+static unsigned long long sent_bytes(const struct http_transfer *t)
+{
+	curl_off_t sent = 0;
+	curl_easy_getinfo(t->easy, CURLINFO_SIZE_UPLOAD_T, &sent);
+	return (unsigned long long)sent;
+}
+
 static void describe_timeout(const struct http_transfer *t, struct err *err)
 {
 	char limit[UNITS_TEXT_MAX];
-	curl_off_t sent_us = 0;
-	curl_easy_getinfo(t->easy, CURLINFO_PRETRANSFER_TIME_T, &sent_us);
-	units_duration(t->timeout_ms, limit);
-	if (sent_us == 0)
+	bool stalled = t->stop == STOP_STALLED;
+	bool by_connect = t->timeout_ms == 0 || t->connect_timeout_ms < t->timeout_ms;
+	units_duration(stalled ? t->stall_ms : t->timeout_ms, limit);
+	if (!t->connected)
 		err_fail(err, 0, "no connection within %s",
-		         t->connect_timeout_ms < t->timeout_ms ? units_duration(t->connect_timeout_ms, limit) : limit);
+		         by_connect ? units_duration(t->connect_timeout_ms, limit) : limit);
+	else if (sent_bytes(t) < t->send_bytes)
+		err_fail(err, 0, "%s %s: %llu of %llu bytes were sent",
+		         stalled ? "nothing was taken for" : "the body was not sent within", limit, sent_bytes(t),
+		         (unsigned long long)t->send_bytes);
 	else if (t->body_bytes == 0)
 		err_fail(err, 0, "no answer within %s", limit);
 	else
-		err_fail(err, 0, "the answer did not end within %s: %llu bytes came", limit,
-		         (unsigned long long)t->body_bytes);
+		err_fail(err, 0, "the answer %s %s: %llu bytes came",
+		         stalled ? "stood still for" : "did not end within", limit, (unsigned long long)t->body_bytes);
 }
 
 static void describe_size(const struct http_transfer *t, struct err *err)
@@ -324,46 +370,69 @@ static void describe_truncation(const struct http_transfer *t, struct err *err)
 		         (unsigned long long)t->body_bytes);
 }
 
+static void describe_canceled(const struct http_transfer *t, struct err *err)
+{
+	if (t->stop == STOP_BY_READER)
+		err_fail(err, 0, "given up after %llu of %llu bytes of the body", (unsigned long long)t->read_bytes,
+		         (unsigned long long)t->send_bytes);
+	else
+		err_fail(err, 0, "not wanted after %llu bytes", (unsigned long long)t->body_bytes);
+}
+
+/* What has no function of its own. */
+static void describe_other(const struct http_transfer *t, CURLcode code, int error, struct err *err)
+{
+	char detail[CURL_ERROR_SIZE + 64];
+	snprintf(detail, sizeof detail, "%s%s", *t->detail ? t->detail : curl_easy_strerror(code),
+	         strstr(t->detail, "wrong version number") ? "; does the server speak https at all?" : "");
+	if (t->stop == STOP_HEADERS)
+		snprintf(detail, sizeof detail, "more than %d bytes of headers", HEADERS_MAX);
+	else if (code == CURLE_SEND_FAIL_REWIND)
+		snprintf(detail, sizeof detail, "the connection was closed");
+	else if (code == CURLE_OUT_OF_MEMORY && error == -EPROTO)
+		snprintf(detail, sizeof detail, "a header line that is too long (or out of memory)"); /* one code */
+	else if (code == CURLE_COULDNT_CONNECT && os_errno(t))
+		snprintf(detail, sizeof detail, "no connection: %s", strerror(os_errno(t)));
+	if (t->read_bytes > 0 && sent_bytes(t) < t->send_bytes)
+		err_fail(err, 0, "%s, after %llu of %llu bytes were sent", detail, sent_bytes(t),
+		         (unsigned long long)t->send_bytes);
+	else
+		err_fail(err, 0, "%s", detail);
+}
+
 static void describe(const struct http_transfer *t, struct failure failure, struct err *err)
 {
 	switch (failure.error) {
 	case -ECANCELED:
-		err_fail(err, 0, "not wanted after %llu bytes", (unsigned long long)t->body_bytes);
-		return;
+		describe_canceled(t, err);
+		break;
 	case -ETIMEDOUT:
 		describe_timeout(t, err);
-		return;
+		break;
 	case -EMSGSIZE:
 		describe_size(t, err);
-		return;
+		break;
 	case -EPIPE:
 		describe_truncation(t, err);
-		return;
+		break;
 	case -ECONNREFUSED:
 		err_fail(err, 0, "connection refused");
-		return;
+		break;
 	default:
+		describe_other(t, failure.code, failure.error, err);
 		break;
 	}
-	if (t->stop == STOP_HEADERS)
-		err_fail(err, 0, "more than %d bytes of headers", HEADERS_MAX);
-	else if (failure.code == CURLE_OUT_OF_MEMORY && failure.error == -EPROTO)
-		err_fail(err, 0, "a header line that is too long (or out of memory)"); /* one code for both */
-	else if (failure.code == CURLE_COULDNT_CONNECT && os_errno(t))
-		err_fail(err, 0, "no connection: %s", strerror(os_errno(t)));
-	else
-		err_fail(err, 0, "%s%s", *t->detail ? t->detail : curl_easy_strerror(failure.code),
-		         strstr(t->detail, "wrong version number") ? "; does the server speak https at all?" : "");
 }
 
 static void name_the_request(const struct http_transfer *t, struct err *err)
 {
 	if (t->redirects > 0) {
 		char *shown = http_show_url(t->url);
-		err_prefix(err, "GET %.160s, redirected to %.160s", t->first_shown, shown ? shown : "");
+		err_prefix(err, "%s %.160s, redirected to %.160s", methods[t->method], t->first_shown,
+		           shown ? shown : "");
 		free(shown);
 	} else {
-		err_prefix(err, "GET %.320s", t->first_shown);
+		err_prefix(err, "%s %.320s", methods[t->method], t->first_shown);
 	}
 }
 
@@ -371,11 +440,15 @@ static void name_the_request(const struct http_transfer *t, struct err *err)
 
 static void transfer_free(struct http_transfer *t)
 {
+	*t->link = t->next;
+	if (t->next)
+		t->next->link = t->link;
 	if (t->easy)
 		curl_easy_cleanup(t->easy);
 	curl_slist_free_all(t->headers);
 	free(t->first_shown);
 	free(t->url);
+	free(t->ca_file);
 	free(t);
 }
 
@@ -395,6 +468,7 @@ static void deliver(struct http_transfer *t, struct failure failure, struct err 
 		.content_type = type ? type : "",
 		.content_encoding = encoding && strcasecmp(encoding, "identity") != 0 ? encoding : "",
 		.body_bytes = t->body_bytes,
+		.transfer = t,
 	};
 	t->http->active--;
 	t->on_done(t->arg, &answer);
@@ -413,11 +487,12 @@ static int hop(struct http_transfer *t)
 	int failed = 0;
 	t->body_bytes = 0;
 	t->head_complete = false;
+	t->connected = false;
 	*t->detail = '\0';
 	failed |= curl_easy_setopt(t->easy, CURLOPT_URL, t->url);
 	failed |= curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, t->headers);
-	/* 0 would mean: for ever. */
-	failed |= curl_easy_setopt(t->easy, CURLOPT_TIMEOUT_MS, now < t->end_ms ? (long)(t->end_ms - now) : 1L);
+	if (t->timeout_ms > 0) /* 0 would mean: for ever */
+		failed |= curl_easy_setopt(t->easy, CURLOPT_TIMEOUT_MS, now < t->end_ms ? (long)(t->end_ms - now) : 1L);
 	return failed || curl_multi_add_handle(t->http->multi, t->easy) ? -ENOMEM : 0;
 }
 
@@ -468,13 +543,67 @@ static void finish(struct http_transfer *t, CURLcode code)
 	deliver(t, failure, &err);
 }
 
+/* Stalls */
+
+static void moved(struct http_transfer *t)
+{
+	t->moved_ms = now_ms();
+}
+
+/* When a transfer is to be looked at again, and whether it has stalled. What waits for us, or for its connection, which
+ * has a timeout of its own, does not count. */
+static uint64_t stall_due(const struct http_transfer *t, uint64_t now)
+{
+	return (t->connected && !t->paused ? t->moved_ms : now) + (uint64_t)t->stall_ms;
+}
+
+/* One that has stalled, or NULL and how long it takes until one may have; -1: none can. */
+static struct http_transfer *find_stalled(const struct http *http, int64_t *ret_wait_ms)
+{
+	uint64_t now = now_ms();
+	int64_t wait_ms = -1;
+	for (struct http_transfer *t = http->transfers; t; t = t->next) {
+		if (t->stall_ms == 0)
+			continue;
+		uint64_t due = stall_due(t, now);
+		if (due <= now)
+			return t;
+		if (wait_ms < 0 || (int64_t)(due - now) < wait_ms)
+			wait_ms = (int64_t)(due - now);
+	}
+	*ret_wait_ms = wait_ms;
+	return NULL;
+}
+
+static void end_stalled(struct http_transfer *t)
+{
+	struct err err = { .text = "" };
+	t->stop = STOP_STALLED;
+	struct failure failure = classify(t, CURLE_OPERATION_TIMEDOUT);
+	describe(t, failure, &err);
+	curl_multi_remove_handle(t->http->multi, t->easy);
+	deliver(t, failure, &err);
+}
+
+/* One at a time: on_done may change all the others. */
+static void on_watch(uv_timer_t *watch)
+{
+	struct http *http = container_of(watch, struct http, watch);
+	int64_t wait_ms = 0;
+	struct http_transfer *t = find_stalled(http, &wait_ms);
+	if (t)
+		end_stalled(t);
+	if (wait_ms >= 0)
+		uv_timer_start(watch, on_watch, (uint64_t)wait_ms, 0);
+}
+
 /* Curl on libuv */
 
 static void sweep_cancelled(struct http *http)
 {
 	while (http->cancelled) {
 		struct http_transfer *t = http->cancelled;
-		http->cancelled = t->next;
+		http->cancelled = t->next_cancelled;
 		curl_multi_remove_handle(http->multi, t->easy);
 		transfer_free(t);
 	}
@@ -509,7 +638,9 @@ static void on_timer(uv_timer_t *timer)
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
 	struct http_socket *socket = container_of(poll, struct http_socket, poll);
-	int flags = status < 0 ? CURL_CSELECT_ERR : 0;
+	int flags = 0;
+	if (status < 0) /* of an error curl would not look for an answer that came before it; reading, it finds both */
+		events = UV_READABLE | UV_WRITABLE;
 	if (events & UV_READABLE)
 		flags |= CURL_CSELECT_IN;
 	if (events & UV_WRITABLE)
@@ -532,7 +663,7 @@ static int on_curl_timer(CURLM *multi, long timeout_ms, void *arg)
 
 static void free_when_closed(struct http *http)
 {
-	if (http->multi || http->sockets > 0)
+	if (http->multi || http->handles > 0)
 		return;
 	void (*on_closed)(void *arg) = http->on_closed;
 	void *arg = http->arg;
@@ -547,7 +678,7 @@ static void on_poll_closed(uv_handle_t *handle)
 	struct http_socket *socket = container_of(handle, struct http_socket, poll);
 	struct http *http = socket->http;
 	free(socket);
-	http->sockets--;
+	http->handles--;
 	free_when_closed(http);
 }
 
@@ -562,7 +693,7 @@ static struct http_socket *socket_new(struct http *http, curl_socket_t fd)
 	}
 	socket->fd = fd;
 	socket->http = http;
-	http->sockets++;
+	http->handles++;
 	curl_multi_assign(http->multi, fd, socket);
 	return socket;
 }
@@ -608,7 +739,12 @@ static size_t on_curl_header(char *data, size_t size, size_t n, void *arg)
 		return 0;
 	}
 	t->header_bytes += len;
-	t->head_complete |= is_blank(data, len) && answer_status(t) >= 200;
+	moved(t);
+	if (!is_blank(data, len) || answer_status(t) < 200)
+		return len;
+	t->head_complete = true;
+	if (t->paused) /* an answer in the middle of the body: curl would wait for the rest of that, and not end */
+		curl_easy_pause(t->easy, CURLPAUSE_CONT);
 	return len;
 }
 
@@ -631,13 +767,96 @@ static size_t on_curl_body(char *data, size_t size, size_t n, void *arg)
 	return t->stop == STOP_NONE ? len : 0;
 }
 
+static size_t read_size(const struct http_transfer *t, size_t size)
+{
+	uint64_t left = t->send_bytes - t->read_bytes;
+	uint64_t step = t->send_rate > 0 ? 1 + (uint64_t)t->send_rate / RATE_STEPS : size;
+	uint64_t least = left < step ? left : step;
+	return size < least ? size : (size_t)least;
+}
+
+static size_t on_curl_read(char *buffer, size_t size, size_t n, void *arg)
+{
+	struct http_transfer *t = arg;
+	size_t most = read_size(t, size * n);
+	if (t->stop != STOP_NONE)
+		return CURL_READFUNC_ABORT;
+	if (t->paused)
+		return CURL_READFUNC_PAUSE;
+	if (most == 0) {
+		t->stop = STOP_REPEATED;
+		return CURL_READFUNC_ABORT;
+	}
+	ssize_t len = t->on_read(t->arg, buffer, most);
+	if (t->stop != STOP_NONE)
+		return CURL_READFUNC_ABORT;
+	if (len == HTTP_READ_PAUSE) {
+		t->paused = true;
+		return CURL_READFUNC_PAUSE;
+	}
+	if (len == HTTP_READ_ABORT) {
+		t->stop = STOP_BY_READER;
+		return CURL_READFUNC_ABORT;
+	}
+	assert(len > 0 && (size_t)len <= most);
+	t->read_bytes += (uint64_t)len;
+	return (size_t)len;
+}
+
+/* The connection stands and the request is about to be sent. */
+static int on_curl_connected(void *arg, char *to, char *from, int to_port, int from_port)
+{
+	struct http_transfer *t = arg;
+	(void)to;
+	(void)from;
+	(void)to_port;
+	(void)from_port;
+	t->connected = true;
+	moved(t);
+	return CURL_PREREQFUNC_OK;
+}
+
+static int on_curl_progress(void *arg, curl_off_t to_get, curl_off_t got, curl_off_t to_send, curl_off_t sent)
+{
+	struct http_transfer *t = arg;
+	uint64_t bytes = (uint64_t)got + (uint64_t)sent;
+	(void)to_get;
+	(void)to_send;
+	if (bytes != t->moved)
+		moved(t);
+	t->moved = bytes;
+	return 0;
+}
+
 /* Public functions */
+
+/* Beyond what every method needs. */
+static int setup_method(struct http_transfer *t)
+{
+	int failed = 0;
+#define SET(option, value) failed |= curl_easy_setopt(t->easy, CURLOPT_##option, value)
+	switch (t->method) {
+	case METHOD_GET:
+		break;
+	case METHOD_HEAD:
+		SET(NOBODY, 1L);
+		SET(MAXFILESIZE_LARGE, (curl_off_t)0); /* its Content-Length is of a body that does not come */
+		break;
+	case METHOD_PUT:
+		SET(UPLOAD, 1L);
+		SET(INFILESIZE_LARGE, (curl_off_t)t->send_bytes);
+		SET(MAX_SEND_SPEED_LARGE, (curl_off_t)t->send_rate);
+		SET(READFUNCTION, on_curl_read);
+		SET(READDATA, t);
+		break;
+	}
+	return failed;
+}
 
 static int setup(struct http_transfer *t)
 {
-	const char *ca_file = t->http->ca_file;
+	const char *ca_file = t->ca_file ? t->ca_file : t->http->ca_file;
 	int failed = 0;
-#define SET(option, value) failed |= curl_easy_setopt(t->easy, CURLOPT_##option, value)
 	SET(PRIVATE, t);
 	SET(ERRORBUFFER, t->detail);
 	SET(NOSIGNAL, 1L);
@@ -645,6 +864,7 @@ static int setup(struct http_transfer *t)
 	SET(HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
 	SET(PROTOCOLS_STR, "http,https");
 	SET(FOLLOWLOCATION, 0L);
+	SET(PATH_AS_IS, 1L);
 	SET(PROXY, "");
 	SET(NETRC, (long)CURL_NETRC_IGNORED);
 	SET(CAINFO, ca_file); /* a bundle costs 0.8 MB, a folder is read as needed */
@@ -658,19 +878,34 @@ static int setup(struct http_transfer *t)
 	SET(HEADERDATA, t);
 	SET(WRITEFUNCTION, on_curl_body);
 	SET(WRITEDATA, t);
+	SET(PREREQFUNCTION, on_curl_connected);
+	SET(PREREQDATA, t);
+	SET(NOPROGRESS, t->stall_ms > 0 ? 0L : 1L);
+	SET(XFERINFOFUNCTION, on_curl_progress);
+	SET(XFERINFODATA, t);
+	failed |= setup_method(t);
 #undef SET
+	/* Else a CA file that was changed would be read a day later. A curl without OpenSSL does not know it. */
+	curl_easy_setopt(t->easy, CURLOPT_CA_CACHE_TIMEOUT, 0L);
 	return failed ? -ENOMEM : 0;
+}
+
+static int add_header(struct http_transfer *t, const char *header)
+{
+	struct curl_slist *longer = curl_slist_append(t->headers, header);
+	if (!longer)
+		return -ENOMEM;
+	t->headers = longer;
+	return 0;
 }
 
 static int copy_headers(struct http_transfer *t, const char *const *headers)
 {
-	for (; headers && *headers; headers++) {
-		struct curl_slist *longer = curl_slist_append(t->headers, *headers);
-		if (!longer)
-			return -ENOMEM;
-		t->headers = longer;
-	}
-	return 0;
+	/* Curl's own "Expect: 100-continue" would wait a second for servers that do not know it. */
+	int r = t->method == METHOD_PUT ? add_header(t, "Expect:") : 0;
+	for (; r == 0 && headers && *headers; headers++)
+		r = add_header(t, *headers);
+	return r;
 }
 
 int http_new(uv_loop_t *loop, const char *user_agent, struct http **ret_http)
@@ -699,38 +934,88 @@ int http_new(uv_loop_t *loop, const char *user_agent, struct http **ret_http)
 	curl_multi_setopt(http->multi, CURLMOPT_TIMERDATA, http);
 	curl_multi_setopt(http->multi, CURLMOPT_MAXCONNECTS, CONNECTIONS_MAX);
 	uv_timer_init(loop, &http->timer);
+	uv_timer_init(loop, &http->watch);
+	http->handles = 1;
 	*ret_http = http;
 	return 0;
 }
 
-int http_start(struct http *http, const struct http_request *request, struct http_transfer **ret_transfer,
-               struct err *err)
+static enum method find_method(const char *name)
 {
-	assert(!http->in_curl && !http->on_closed && strcmp(request->method, "GET") == 0);
-	int r = http_check_url(request->url, err);
-	if (r)
-		return r;
+	enum method method = METHOD_GET;
+	while (strcmp(methods[method], name) != 0) {
+		assert(method < METHOD_PUT);
+		method++;
+	}
+	return method;
+}
+
+/* NULL for want of memory. */
+static struct http_transfer *transfer_new(struct http *http, const struct http_request *request)
+{
 	struct http_transfer *t = calloc(1, sizeof *t);
 	if (!t)
-		return err_fail(err, -ENOMEM, "out of memory");
+		return NULL;
 	t->http = http;
+	t->next = http->transfers;
+	t->link = &http->transfers;
+	if (t->next)
+		t->next->link = &t->next;
+	http->transfers = t;
+	t->method = find_method(request->method);
 	t->connect_timeout_ms = request->connect_timeout_ms;
 	t->timeout_ms = request->timeout_ms;
+	t->stall_ms = request->stall_ms;
 	t->end_ms = now_ms() + (uint64_t)request->timeout_ms;
 	t->max_body = request->max_body;
+	t->send_bytes = t->method == METHOD_PUT ? request->send_bytes : 0;
+	t->send_rate = request->send_rate;
+	t->on_read = request->on_read;
 	t->on_body = request->on_body;
 	t->on_done = request->on_done;
 	t->arg = request->arg;
 	t->easy = curl_easy_init();
 	t->url = strdup(request->url);
 	t->first_shown = http_show_url(request->url);
-	if (!t->easy || !t->url || !t->first_shown || copy_headers(t, request->headers) || setup(t) || hop(t)) {
+	t->ca_file = request->ca_file ? strdup(request->ca_file) : NULL;
+	if (!t->easy || !t->url || !t->first_shown || (request->ca_file && !t->ca_file) ||
+	    copy_headers(t, request->headers) || setup(t) || hop(t)) {
 		transfer_free(t);
-		return err_fail(err, -ENOMEM, "out of memory");
+		return NULL;
 	}
+	return t;
+}
+
+int http_start(struct http *http, const struct http_request *request, struct http_transfer **ret_transfer,
+               struct err *err)
+{
+	assert(!http->in_curl && !http->on_closed);
+	int r = http_check_url(request->url, err);
+	if (r)
+		return r;
+	struct http_transfer *t = transfer_new(http, request);
+	if (!t)
+		return err_fail(err, -ENOMEM, "out of memory");
 	http->active++;
+	if (t->stall_ms > 0 &&
+	    (!uv_is_active((uv_handle_t *)&http->watch) || uv_timer_get_due_in(&http->watch) > (uint64_t)t->stall_ms))
+		uv_timer_start(&http->watch, on_watch, (uint64_t)t->stall_ms, 0);
 	*ret_transfer = t;
 	return 0;
+}
+
+void http_resume(struct http_transfer *transfer)
+{
+	if (!transfer->paused)
+		return;
+	transfer->paused = false;
+	moved(transfer);
+	curl_easy_pause(transfer->easy, CURLPAUSE_CONT); /* also makes curl's timer due at once */
+}
+
+const char *http_header(const struct http_answer *answer, const char *name)
+{
+	return answer_header(answer->transfer, name);
 }
 
 void http_cancel(struct http_transfer *transfer)
@@ -739,7 +1024,7 @@ void http_cancel(struct http_transfer *transfer)
 	http->active--;
 	if (http->in_curl) {
 		transfer->stop = STOP_CANCELLED;
-		transfer->next = http->cancelled;
+		transfer->next_cancelled = http->cancelled;
 		http->cancelled = transfer;
 		return;
 	}
@@ -761,10 +1046,18 @@ static void on_timer_closed(uv_handle_t *handle)
 	free_when_closed(http);
 }
 
+static void on_watch_closed(uv_handle_t *handle)
+{
+	struct http *http = container_of(handle, struct http, watch);
+	http->handles--;
+	free_when_closed(http);
+}
+
 void http_close(struct http *http, void (*on_closed)(void *arg), void *arg)
 {
 	assert(http->active == 0 && !http->on_closed);
 	http->on_closed = on_closed;
 	http->arg = arg;
 	uv_close((uv_handle_t *)&http->timer, on_timer_closed);
+	uv_close((uv_handle_t *)&http->watch, on_watch_closed);
 }

@@ -13,6 +13,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 #include <uv.h>
 
 #include "base/err.h"
@@ -30,18 +31,34 @@ struct http_answer {
 	                           bytes`; the URL without query and user info */
 	long status;            /* 0 where none came */
 	int64_t retry_after_ms; /* from Retry-After, both forms (RFC 9110 §10.2.3); -1 where none came */
-	const char *content_type;     /* "" where none came */
-	const char *content_encoding; /* "" where none came or "identity" */
-	uint64_t body_bytes;          /* as they came over the wire, without the framing of chunks */
+	const char *content_type;             /* "" where none came */
+	const char *content_encoding;         /* "" where none came or "identity" */
+	uint64_t body_bytes;                  /* as they came over the wire, without the framing of chunks */
+	const struct http_transfer *transfer; /* for http_header */
 };
 
+#define HTTP_READ_PAUSE (-1)
+#define HTTP_READ_ABORT (-2)
+
 struct http_request {
-	const char *method;         /* "GET"; no other yet */
+	const char *method;         /* "GET", "HEAD" or "PUT" */
 	const char *url;            /* http or https; copied */
 	const char *const *headers; /* "Name: value", ended by NULL; copied; NULL: none of our own but User-Agent */
+	const char *ca_file;        /* trusted instead of the system's; NULL: the system's. Copied */
 	int64_t connect_timeout_ms;
-	int64_t timeout_ms; /* over all, redirects included */
-	uint64_t max_body;  /* bytes of one answer's body */
+	int64_t timeout_ms;  /* over all, redirects included; 0: no such limit, but stall_ms */
+	int64_t stall_ms;    /* without a byte either way on a connection that stands, which ends it with -ETIMEDOUT;
+	                        pauses of on_read do not count; 0: no such limit */
+	uint64_t max_body;   /* bytes of one answer's body */
+	uint64_t send_bytes; /* of a PUT's body: its Content-Length */
+	int64_t send_rate;   /* bytes a second at most, 0: no limit */
+
+	/*
+	 * Bytes of a PUT's body into buffer: how many (1 to size), HTTP_READ_PAUSE where they are not at hand
+	 * (http_resume when they are), HTTP_READ_ABORT, which ends the transfer with -ECANCELED. May cancel any
+	 * transfer, this one too; may not start one. An answer may come before all of the body was asked for.
+	 */
+	ssize_t (*on_read)(void *arg, void *buffer, size_t size);
 
 	/*
 	 * Bytes of the body of the answer that is not a followed redirect, as they arrive; borrowed. Anything but 0
@@ -61,6 +78,13 @@ int http_new(uv_loop_t *loop, const char *user_agent, struct http **ret_http);
 /* 0 or -ENOMEM, -EINVAL (http_check_url; err says why). */
 int http_start(struct http *http, const struct http_request *request, struct http_transfer **ret_transfer,
                struct err *err);
+
+/* Goes on with a transfer whose on_read has paused; harmless where it has not. Not from within a callback of it. */
+void http_resume(struct http_transfer *transfer);
+
+/* A header of the answer that on_done is about, or NULL where it did not come or is empty; borrowed until on_done
+ * returns. */
+const char *http_header(const struct http_answer *answer, const char *name);
 
 /* Ends it at once, without on_done. Does not wait for a resolver that hangs. */
 void http_cancel(struct http_transfer *transfer);

@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -129,7 +130,11 @@ static void put_head(struct line *line, enum log_level level, const char *id)
  */
 static void write_line(const struct line *line)
 {
+	struct pollfd out = { .fd = STDERR_FILENO, .events = POLLOUT };
 	ssize_t n;
+	/* A pipe that nobody reads must not hold up what is logged about. */
+	if (poll(&out, 1, 0) == 0)
+		return;
 	do
 		n = write(STDERR_FILENO, line->data, line->len);
 	while (n < 0 && errno == EINTR);

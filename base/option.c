@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/secret.h"
 #include "base/units.h"
 
 #define SHOWN_MAX 80 /* bytes of a wrong value that a message repeats, so that the advice behind it is still read */
@@ -88,9 +89,19 @@ static int set_quantity(const struct option *option, int64_t *field, const char 
 	return rc;
 }
 
+/* A check may repeat what it refuses, as it does in any other option; of a literal secret nobody may read that. */
+static int check_text(const struct option *option, const char *value, struct err *err)
+{
+	bool hide = option->secret && secret_is_literal(value);
+	int rc = option->check ? option->check(value, hide ? NULL : err) : 0;
+	if (rc == -EINVAL && hide)
+		return err_fail(err, rc, "the secret that stands here is not taken; it is not shown");
+	return rc;
+}
+
 static int set_text(const struct option *option, char **field, const char *value, struct err *err)
 {
-	int rc = option->check ? option->check(value, err) : 0;
+	int rc = check_text(option, value, err);
 	if (rc < 0)
 		return rc;
 	char *copy = strdup(value);
@@ -200,6 +211,7 @@ static int set_names(struct option_names *field, const char *value, struct err *
 int option_set(const struct option *option, void *target, const char *value, struct err *err)
 {
 	void *field = (char *)target + option->offset;
+	assert(!option->secret || option->type == OPTION_TEXT); /* the others repeat what they refuse */
 	switch (option->type) {
 	case OPTION_TEXT:
 		return set_text(option, field, value, err);

@@ -36,6 +36,8 @@ struct option {
 	const char *fallback;       /* the default, written as in the file; NULL: none */
 	int64_t min, max;           /* of durations (ms), sizes (bytes) and numbers; 0, 0: no bound; max 0: no upper */
 	const char *const *choices; /* of OPTION_CHOICE, ended by NULL */
+	bool path;                  /* of OPTION_TEXT: of a file or a folder, meant from the configuration's folder */
+	bool secret; /* of OPTION_TEXT: a reference to a secret (base/secret.h), whose value no message shows */
 	int (*check)(const char *value,
 	             struct err *err); /* of OPTION_TEXT: 0, or says what is wrong with the value; NULL: any */
 };

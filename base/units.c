@@ -215,6 +215,19 @@ int units_parse_time(const char *text, int64_t *ret_wall_ms)
 	return 0;
 }
 
+int units_parse_date(const char *text, int64_t *ret_day)
+{
+	char time[UNITS_TEXT_MAX];
+	int64_t wall_ms;
+	if (strlen(text) != strlen("2026-11-21"))
+		return -EINVAL;
+	snprintf(time, sizeof time, "%.10sT00:00:00.000Z", text);
+	if (units_parse_time(time, &wall_ms) < 0)
+		return -EINVAL;
+	*ret_day = units_day(wall_ms);
+	return 0;
+}
+
 bool units_is_name(const char *text)
 {
 	if (!is_lower(text[0]) || strcmp(text, "true") == 0 || strcmp(text, "false") == 0)

@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -25,8 +26,9 @@ struct worker {
 	uv_cond_t cond;
 	struct jobs todo;
 	struct jobs worked;
-	bool stop;  /* begin no other job */
-	bool ended; /* the thread touches nothing any more */
+	_Atomic uint64_t began_ns; /* uv_hrtime when the job that is being worked on began; 0: none is */
+	bool stop;                 /* begin no other job */
+	bool ended;                /* the thread touches nothing any more */
 
 	/* The loop's alone. */
 	size_t pending;
@@ -71,7 +73,9 @@ static void run(void *arg)
 			break;
 		struct job *job = jobs_take(&w->todo);
 		uv_mutex_unlock(&w->mutex);
+		w->began_ns = uv_hrtime();
 		job->work(job);
+		w->began_ns = 0;
 		uv_mutex_lock(&w->mutex);
 		jobs_put(&w->worked, job);
 		uv_async_send(&w->async);
@@ -179,6 +183,12 @@ void worker_submit(struct worker *worker, struct job *job)
 	jobs_put(&worker->todo, job);
 	uv_cond_signal(&worker->cond);
 	uv_mutex_unlock(&worker->mutex);
+}
+
+int64_t worker_busy_ms(const struct worker *worker)
+{
+	uint64_t began = worker->began_ns;
+	return began ? (int64_t)((uv_hrtime() - began) / 1000000) : 0;
 }
 
 bool worker_idle(const struct worker *worker)

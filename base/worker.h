@@ -8,6 +8,7 @@
 #define BASE_WORKER_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <uv.h>
 
 struct worker;
@@ -22,6 +23,9 @@ struct job {
 int worker_start(uv_loop_t *loop, const char *name, struct worker **ret_worker);
 
 void worker_submit(struct worker *worker, struct job *job);
+
+/* How long the job that is being worked on has taken so far, in real milliseconds; 0: none is. */
+int64_t worker_busy_ms(const struct worker *worker);
 
 /* Nothing submitted that is not done. */
 bool worker_idle(const struct worker *worker);

@@ -25,8 +25,11 @@ struct loopback_route {
 		LOOPBACK_KEEP,
 		LOOPBACK_CLOSE,
 		LOOPBACK_RESET,
-		LOOPBACK_FLOOD
-	} then; /* flood: repeats it until closed */
+		LOOPBACK_FLOOD,       /* repeats it until closed */
+		LOOPBACK_EARLY,       /* answers before the request's body */
+		LOOPBACK_EARLY_CLOSE, /* and breaks the connection, as a close with unread bytes does */
+		LOOPBACK_DEAF,        /* reads nothing behind the request's head */
+	} then;
 };
 
 struct loopback_peer;
@@ -39,6 +42,8 @@ struct loopback {
 	unsigned open;              /* connections that are not closed yet */
 	struct loopback_peer *last; /* who asked last */
 	char last_head[4096];       /* its request */
+	unsigned char *last_body;   /* and what came of its body */
+	size_t last_body_len;
 };
 
 struct loopback_peer {
@@ -48,6 +53,7 @@ struct loopback_peer {
 	const struct loopback_route *route;
 	char head[4096];
 	size_t len;
+	size_t body_left; /* bytes of the request's body that are still to come */
 };
 
 static void loopback_on_peer_closed(uv_handle_t *handle)
@@ -63,13 +69,21 @@ static void loopback_end(struct loopback_peer *peer)
 		uv_close((uv_handle_t *)&peer->tcp, loopback_on_peer_closed);
 }
 
+/* A connection that breaks, where a close would end it. */
+static inline void loopback_reset(struct loopback_peer *peer)
+{
+	uv_tcp_close_reset(&peer->tcp, loopback_on_peer_closed);
+}
+
 static void loopback_answer(struct loopback_peer *peer);
 
 static void loopback_on_written(uv_write_t *write, int status)
 {
 	struct loopback_peer *peer = container_of(write, struct loopback_peer, write);
-	if (status < 0 || peer->route->then == LOOPBACK_CLOSE)
+	if (status < 0 || peer->route->then == LOOPBACK_CLOSE || peer->route->then == LOOPBACK_EARLY_CLOSE)
 		loopback_end(peer);
+	else if (peer->route->then == LOOPBACK_RESET)
+		loopback_reset(peer);
 	else if (peer->route->then == LOOPBACK_FLOOD)
 		loopback_answer(peer);
 }
@@ -80,21 +94,46 @@ static void loopback_answer(struct loopback_peer *peer)
 	uv_write(&peer->write, (uv_stream_t *)&peer->tcp, &buf, 1, loopback_on_written);
 }
 
+static void loopback_add_body(struct loopback_peer *peer, const char *data, size_t len)
+{
+	struct loopback *server = peer->server;
+	assert(len <= peer->body_left);
+	peer->body_left -= len;
+	if (len == 0 || uv_is_closing((uv_handle_t *)&server->listener))
+		return;
+	server->last_body = realloc(server->last_body, server->last_body_len + len);
+	assert(server->last_body);
+	memcpy(server->last_body + server->last_body_len, data, len);
+	server->last_body_len += len;
+}
+
+static const struct loopback_route loopback_lost = { NULL, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", 0 };
+
+/* The head of a request is there, and perhaps the beginning of its body. */
 static void loopback_request(struct loopback_peer *peer)
 {
-	static const struct loopback_route lost = { NULL, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", 0 };
 	struct loopback *server = peer->server;
 	const struct loopback_route *route = server->routes;
 	server->requests++;
 	server->last = peer;
-	memcpy(server->last_head, peer->head, sizeof peer->head);
-	const char *path = peer->head + strlen("GET ");
+	const char *body = strstr(peer->head, "\r\n\r\n") + 4;
+	size_t head_len = (size_t)(body - peer->head);
+	memcpy(server->last_head, peer->head, head_len);
+	server->last_head[head_len] = '\0';
+	const char *length = strstr(server->last_head, "\r\nContent-Length: ");
+	peer->body_left = length ? strtoul(length + strlen("\r\nContent-Length: "), NULL, 10) : 0;
+	server->last_body_len = 0;
+	loopback_add_body(peer, body, peer->len - head_len);
+	const char *path = strchr(peer->head, ' ') + 1;
 	size_t len = strcspn(path, " ?");
 	while (route->path && (strlen(route->path) != len || memcmp(route->path, path, len) != 0))
 		route++;
-	peer->route = route->path ? route : &lost;
+	peer->route = route->path ? route : &loopback_lost;
 	peer->len = 0;
-	if (peer->route->answer)
+	if (peer->route->then == LOOPBACK_DEAF || peer->route->then == LOOPBACK_EARLY_CLOSE)
+		uv_read_stop((uv_stream_t *)&peer->tcp);
+	if (peer->route->answer &&
+	    (peer->body_left == 0 || peer->route->then == LOOPBACK_EARLY || peer->route->then == LOOPBACK_EARLY_CLOSE))
 		loopback_answer(peer);
 }
 
@@ -102,22 +141,34 @@ static void loopback_on_alloc(uv_handle_t *handle, size_t wanted, uv_buf_t *buf)
 {
 	(void)wanted;
 	struct loopback_peer *peer = container_of(handle, struct loopback_peer, tcp);
-	*buf = uv_buf_init(peer->head + peer->len, (unsigned)(sizeof peer->head - 1 - peer->len));
+	static char body[65536];
+	if (peer->body_left > 0)
+		*buf = uv_buf_init(body, sizeof body);
+	else
+		*buf = uv_buf_init(peer->head + peer->len, (unsigned)(sizeof peer->head - 1 - peer->len));
 }
 
 static void loopback_on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 {
-	(void)buf;
 	struct loopback_peer *peer = container_of(stream, struct loopback_peer, tcp);
 	if (n < 0) {
 		loopback_end(peer);
 		return;
 	}
+	if (peer->body_left > 0) {
+		loopback_add_body(peer, buf->base, (size_t)n);
+		if (peer->body_left == 0 && peer->route->answer && peer->route->then != LOOPBACK_EARLY)
+			loopback_answer(peer);
+		return;
+	}
 	peer->len += (size_t)n;
 	peer->head[peer->len] = '\0';
-	/* A TLS greeting is answered as well, in plain text. */
-	if (strstr(peer->head, "\r\n\r\n") || peer->head[0] == 0x16)
+	if (strstr(peer->head, "\r\n\r\n")) {
 		loopback_request(peer);
+	} else if (peer->head[0] == 0x16) { /* a TLS greeting is answered as well, in plain text */
+		peer->route = &loopback_lost;
+		loopback_answer(peer);
+	}
 }
 
 static void loopback_on_connection(uv_stream_t *listener, int status)
@@ -149,16 +200,12 @@ static inline void loopback_start(uv_loop_t *loop, struct loopback *server, cons
 	server->port = ntohs(address.sin_port);
 }
 
-/* A connection that breaks, where a close would end it. */
-static inline void loopback_reset(struct loopback_peer *peer)
-{
-	uv_tcp_close_reset(&peer->tcp, loopback_on_peer_closed);
-}
-
 /* Connections end when their clients close them. */
 static inline void loopback_stop(struct loopback *server)
 {
 	uv_close((uv_handle_t *)&server->listener, NULL);
+	free(server->last_body);
+	server->last_body = NULL;
 }
 
 /* Borrowed until the next call but three. */

@@ -60,6 +60,13 @@ static const struct loopback_route routes[] = {
 	{ "/exact", OK "Content-Length: 1024\r\n\r\n", LOOPBACK_KEEP }, /* its body: see test */
 	{ "/flood", "HTTP/1.1 100 Continue\r\n\r\n", LOOPBACK_FLOOD },
 	{ "/flood-line", "HTTP/1.1 200 0123456789012345678901234567890123456789", LOOPBACK_FLOOD },
+	{ "/denied", "HTTP/1.1 403 Forbidden\r\nContent-Length: 6\r\n\r\ndenied", LOOPBACK_EARLY },
+	{ "/early", OK "Content-Length: 5\r\n\r\n[1,2]", LOOPBACK_EARLY },
+	{ "/denied-close", "HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 6\r\n\r\ndenied",
+	  LOOPBACK_EARLY_CLOSE },
+	{ "/deaf", NULL, LOOPBACK_DEAF },
+	{ "/object", OK "Content-Length: 5000000000\r\nx-amz-checksum-sha256: abc=\r\nX-Empty:\r\n\r\n",
+	  LOOPBACK_KEEP },
 	{ "/hang", NULL, LOOPBACK_KEEP },
 	{ "/hang-in-body", OK "Content-Length: 9\r\n\r\n[1,", LOOPBACK_KEEP },
 	{ NULL, NULL, LOOPBACK_KEEP },
@@ -75,7 +82,15 @@ struct result {
 	long status; /* of on_body */
 	int refuse;  /* what on_body returns */
 	bool reset;  /* the server breaks the connection now */
-	bool cancel; /* from within on_body */
+	bool cancel; /* from within on_body or on_read */
+
+	/* Of a PUT, for on_read. */
+	size_t given, calls;
+	size_t piece;  /* the most that it gives at once; 0: all that is asked for */
+	bool pausing;  /* every second call pauses */
+	bool paused;   /* the last one did */
+	size_t end_at; /* bytes given when the end below comes; 0: never */
+	enum { END_PAUSE, END_ABORT, END_RESET, END_CANCEL } end;
 };
 
 static uv_loop_t loop;
@@ -83,6 +98,50 @@ static struct http *http;
 static struct loopback server;
 static struct result result;
 static bool closed;
+static const char *asked; /* the method of the last request */
+
+static unsigned char pattern(size_t at)
+{
+	return (unsigned char)(at * 31 + at / 251);
+}
+
+static ssize_t end_body(struct result *r)
+{
+	switch (r->end) {
+	case END_ABORT:
+		return HTTP_READ_ABORT;
+	case END_RESET:
+		loopback_reset(server.last);
+		break;
+	case END_CANCEL:
+		http_cancel(r->transfer);
+		r->transfer = NULL;
+		return 0;
+	case END_PAUSE:
+		break;
+	}
+	r->paused = true;
+	return HTTP_READ_PAUSE;
+}
+
+static ssize_t on_read(void *arg, void *buffer, size_t size)
+{
+	struct result *r = arg;
+	assert_false(r->done);
+	assert_false(r->paused); /* not asked again before http_resume */
+	assert_true(size > 0);
+	if (r->end_at && r->given >= r->end_at)
+		return end_body(r);
+	if (r->pausing && r->calls++ % 2 == 0) {
+		r->paused = true;
+		return HTTP_READ_PAUSE;
+	}
+	size_t n = r->piece && r->piece < size ? r->piece : size;
+	for (size_t i = 0; i < n; i++)
+		((unsigned char *)buffer)[i] = pattern(r->given + i);
+	r->given += n;
+	return (ssize_t)n;
+}
 
 static int on_body(void *arg, long status, const void *data, size_t len)
 {
@@ -122,6 +181,7 @@ static int setup(void **state)
 {
 	(void)state;
 	memset(&result, 0, sizeof result);
+	asked = "GET";
 	bytes_init(&result.body, 1 << 20);
 	closed = false;
 	assert_int_equal(uv_loop_init(&loop), 0);
@@ -162,6 +222,7 @@ static struct http_request request_for(const char *url, struct result *r)
 static void run(const struct http_request *request)
 {
 	size_t before = http_active(http);
+	asked = request->method;
 	assert_int_equal(http_start(http, request, &result.transfer, NULL), 0);
 	assert_false(result.done);
 	assert_int_equal(http_active(http), before + 1);
@@ -203,7 +264,8 @@ static void assert_failed(int error, const char *cause, const char *text)
 	assert_string_equal(result.cause, cause);
 	if (!strstr(result.text, text))
 		fail_msg("\"%s\" does not say \"%s\"", result.text, text);
-	assert_memory_equal(result.text, "GET http", 8);
+	assert_memory_equal(result.text, asked, strlen(asked));
+	assert_memory_equal(result.text + strlen(asked), " http", 5);
 }
 
 static void test_complete_answers(void **state)
@@ -364,6 +426,12 @@ static const char tls_server[] = "import http.server, ssl, sys\n"
                                  "        self.send_header('Content-Length', '3')\n"
                                  "        self.end_headers()\n"
                                  "        self.wfile.write(b'[1]')\n"
+                                 "    def do_PUT(self):\n"
+                                 "        body = self.rfile.read(int(self.headers['Content-Length']))\n"
+                                 "        self.send_response(201)\n"
+                                 "        self.send_header('Content-Length', str(len(body)))\n"
+                                 "        self.end_headers()\n"
+                                 "        self.wfile.write(body)\n"
                                  "    def log_message(self, *args): pass\n"
                                  "class Server(http.server.HTTPServer):\n"
                                  "    def handle_error(self, *args): pass\n"
@@ -409,10 +477,11 @@ static pid_t tls_start(const char *pem, int *ret_port)
 	return 0;
 }
 
-static void get_tls(struct http *client, int port, const char *host_and_path)
+static void get_tls(struct http *client, int port, const char *ca_file, const char *host_and_path)
 {
 	char url[128];
 	struct http_request request = request_for(url, &result);
+	request.ca_file = ca_file;
 	snprintf(url, sizeof url, "https://%.*s:%d%s", (int)strcspn(host_and_path, "/"), host_and_path, port,
 	         strchr(host_and_path, '/'));
 	bytes_clear(&result.body);
@@ -427,44 +496,79 @@ static void on_trusting_closed(void *arg)
 	*(bool *)arg = true;
 }
 
-static void test_tls_is_verified(void **state)
+/* The child's id; skips the test where TLS cannot be tested. */
+static pid_t tls_begin(char pem[256], int *ret_port)
 {
-	(void)state;
-	char pem[256];
-	int port;
 	write_pem(pem);
-	pid_t child = tls_start(pem, &port);
+	pid_t child = tls_start(pem, ret_port);
 	if (child == 0) {
 		unlink(pem);
 		print_message("no python3: TLS is not tested\n");
 		skip();
 	}
-	get_tls(http, port, "127.0.0.1/");
+	return child;
+}
+
+static void tls_end(pid_t child, const char *pem)
+{
+	kill(child, SIGTERM);
+	waitpid(child, NULL, 0);
+	unlink(pem);
+}
+
+static void test_tls_is_verified(void **state)
+{
+	(void)state;
+	char pem[256];
+	int port;
+	pid_t child = tls_begin(pem, &port);
+	get_tls(http, port, NULL, "127.0.0.1/");
 	assert_failed(-EBADE, "tls", "certificate");
 
 	struct http *trusting;
 	bool gone = false;
 	setenv("SSL_CERT_FILE", pem, 1);
 	assert_int_equal(http_new(&loop, "millrace-test/1", &trusting), 0);
-	get_tls(trusting, port, "127.0.0.1/");
+	get_tls(trusting, port, NULL, "127.0.0.1/");
 	assert_good(200, "[1]");
-	get_tls(trusting, port, "localhost/");
+	get_tls(trusting, port, NULL, "localhost/");
 	assert_failed(-EBADE, "tls", "localhost");
-	get_tls(trusting, port, "127.0.0.1/down");
+	get_tls(trusting, port, NULL, "127.0.0.1/down");
 	assert_failed(-EPROTO, "redirect", "redirect refused: from https to http");
 	http_close(trusting, on_trusting_closed, &gone);
 	while (!gone)
 		loopback_turn(&loop);
 	unsetenv("SSL_CERT_FILE");
-	kill(child, SIGTERM);
-	waitpid(child, NULL, 0);
-	unlink(pem);
+	tls_end(child, pem);
+}
+
+/* Each request trusts its own file: no connection and no kept certificate of another one serves it. */
+static void test_ca_file_of_a_request(void **state)
+{
+	(void)state;
+	char pem[256];
+	int port;
+	pid_t child = tls_begin(pem, &port);
+	get_tls(http, port, pem, "127.0.0.1/");
+	assert_good(200, "[1]");
+	get_tls(http, port, NULL, "127.0.0.1/");
+	assert_failed(-EBADE, "tls", "certificate");
+	get_tls(http, port, pem, "localhost/");
+	assert_failed(-EBADE, "tls", "localhost");
+	get_tls(http, port, "/nonexistent/ca.pem", "127.0.0.1/");
+	assert_failed(-EBADE, "tls", "/nonexistent/ca.pem");
+	get_tls(http, port, pem, "127.0.0.1/");
+	assert_good(200, "[1]");
+	assert_int_equal(truncate(pem, 0), 0); /* who changes it need not start us again */
+	get_tls(http, port, pem, "127.0.0.1/");
+	assert_failed(-EBADE, "tls", pem);
+	tls_end(child, pem);
 }
 
 static void test_https_where_http_is_spoken(void **state)
 {
 	(void)state;
-	get_tls(http, server.port, "127.0.0.1/");
+	get_tls(http, server.port, NULL, "127.0.0.1/");
 	assert_failed(-EBADE, "tls", "wrong version number; does the server speak https at all?");
 }
 
@@ -613,7 +717,10 @@ static void test_timeout_and_cancel_while_connecting(void **state)
 	snprintf(url, sizeof url, "http://127.0.0.1:%d/x", port);
 	struct http_request request = request_for(url, &result);
 	request.connect_timeout_ms = 100;
+	request.stall_ms = 20; /* is about connections that stand */
+	uint64_t began = uv_hrtime();
 	run(&request);
+	assert_true(uv_hrtime() - began > 80 * 1000000ull);
 	assert_failed(-ETIMEDOUT, "timeout", "/x: no connection within 100ms");
 
 	result.done = false;
@@ -765,6 +872,355 @@ static void test_many_at_once(void **state)
 	}
 }
 
+/* Uploads */
+
+static struct http_request put_for(const char *url, uint64_t bytes)
+{
+	struct http_request request = request_for(url, &result);
+	request.method = "PUT";
+	request.send_bytes = bytes;
+	request.on_read = on_read;
+	bytes_clear(&result.body);
+	result.done = false;
+	result.given = 0;
+	return request;
+}
+
+static struct http_request put(const char *path, uint64_t bytes)
+{
+	return put_for(loopback_url(&server, path), bytes);
+}
+
+/* Resumes whatever on_read has paused, but for a pause that is meant to last. */
+static void run_upload(const struct http_request *request)
+{
+	asked = request->method;
+	assert_int_equal(http_start(http, request, &result.transfer, NULL), 0);
+	while (!result.done) {
+		loopback_turn(&loop);
+		if (result.paused && !result.done && !result.end_at) {
+			result.paused = false;
+			http_resume(result.transfer);
+		}
+	}
+}
+
+static void assert_pattern(const void *data, size_t len, size_t expected)
+{
+	assert_int_equal(len, expected);
+	for (size_t i = 0; i < len; i++)
+		if (((const unsigned char *)data)[i] != pattern(i))
+			fail_msg("byte %zu differs", i);
+}
+
+static void assert_uploaded(uint64_t bytes)
+{
+	char length[64];
+	snprintf(length, sizeof length, "\r\nContent-Length: %llu\r\n", (unsigned long long)bytes);
+	assert_non_null(strstr(server.last_head, length));
+	assert_pattern(server.last_body, server.last_body_len, bytes);
+	assert_int_equal(result.given, bytes);
+}
+
+static void test_put_in_one_go(void **state)
+{
+	(void)state;
+	const char *headers[] = { "If-None-Match: *", NULL };
+	struct http_request request = put("/plain", 3000000); /* curl would wait for 100 (Continue) from 1 MB on */
+	request.headers = headers;
+	run_upload(&request);
+	assert_good(200, "[1,2]");
+	assert_uploaded(3000000);
+	assert_non_null(strstr(server.last_head, "PUT /plain HTTP/1.1\r\n"));
+	assert_non_null(strstr(server.last_head, "If-None-Match: *\r\n"));
+	assert_null(strstr(server.last_head, "Expect"));
+	assert_null(strstr(server.last_head, "Content-Type"));
+	request = put("/missing", 0);
+	run_upload(&request);
+	assert_good(404, "none");
+	assert_uploaded(0);
+	request = put("/plain", 1);
+	run_upload(&request);
+	assert_good(200, "[1,2]");
+	assert_uploaded(1);
+	assert_int_equal(server.connections, 1);
+}
+
+static void test_put_in_pieces_with_pauses(void **state)
+{
+	(void)state;
+	static const size_t pieces[] = { 997, 20000, 0 };
+	result.pausing = true;
+	for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) {
+		struct http_request request = put("/plain", 400000);
+		result.piece = pieces[i];
+		run_upload(&request);
+		assert_good(200, "[1,2]");
+		assert_uploaded(400000);
+	}
+	assert_true(result.calls > 800);
+	assert_int_equal(server.connections, 1);
+}
+
+static void test_put_over_tls(void **state)
+{
+	(void)state;
+	char pem[256], url[64];
+	int port;
+	pid_t child = tls_begin(pem, &port);
+	snprintf(url, sizeof url, "https://127.0.0.1:%d/x", port);
+	struct http_request request = put_for(url, 300000);
+	request.ca_file = pem;
+	request.max_body = 300000;
+	result.pausing = true;
+	result.piece = 7000;
+	run_upload(&request);
+	assert_string_equal(result.text, "");
+	assert_int_equal(result.answer.status, 201);
+	assert_pattern(result.body.data, result.body.len, 300000);
+	tls_end(child, pem);
+}
+
+static void on_resume_timer(uv_timer_t *timer)
+{
+	struct result *r = timer->data;
+	r->paused = false;
+	r->end_at = 0;
+	http_resume(r->transfer);
+	http_resume(r->transfer); /* harmless */
+	uv_close((uv_handle_t *)timer, NULL);
+}
+
+/* A pause of ours is not the peer's. */
+static void test_long_pause_is_no_stall(void **state)
+{
+	(void)state;
+	uv_timer_t timer = { .data = &result };
+	struct http_request request = put("/early", 50000); /* on_read is not asked then either */
+	request.stall_ms = 100;
+	request.timeout_ms = 0;
+	result.piece = 1000;
+	result.end_at = 1; /* the answer comes while we pause */
+	uv_timer_init(&loop, &timer);
+	uv_timer_start(&timer, on_resume_timer, 350, 0);
+	run_upload(&request);
+	assert_good(200, "[1,2]");
+	assert_int_equal(result.given, 50000);
+}
+
+static void on_trickle_timer(uv_timer_t *timer)
+{
+	static const char *const parts[] = { OK, "Content-Length: 5\r\n\r\n", "[1,2]" };
+	size_t *at = timer->data;
+	uv_buf_t buf = uv_buf_init((char *)parts[*at], (unsigned)strlen(parts[*at]));
+	assert_int_equal(uv_try_write((uv_stream_t *)&server.last->tcp, &buf, 1), buf.len);
+	if (++*at == 3)
+		uv_close((uv_handle_t *)timer, NULL);
+}
+
+static void test_trickle_is_no_stall(void **state)
+{
+	(void)state;
+	size_t at = 0;
+	uv_timer_t timer = { .data = &at };
+	struct http_request request = request_for(loopback_url(&server, "/hang"), &result);
+	request.stall_ms = 400;
+	request.timeout_ms = 0;
+	uv_timer_init(&loop, &timer);
+	uv_timer_start(&timer, on_trickle_timer, 200, 200);
+	run(&request);
+	assert_good(200, "[1,2]");
+}
+
+static void test_stalls(void **state)
+{
+	(void)state;
+	struct http_request request = put("/deaf", 64 << 20);
+	request.stall_ms = 100;
+	request.timeout_ms = 0;
+	run_upload(&request);
+	assert_failed(-ETIMEDOUT, "timeout", "/deaf: nothing was taken for 100ms: ");
+	assert_non_null(strstr(result.text, " of 67108864 bytes were sent"));
+	loopback_end(server.last); /* who reads nothing sees no end either */
+	request = put("/hang", 1000);
+	request.stall_ms = 100;
+	run_upload(&request);
+	assert_failed(-ETIMEDOUT, "timeout", "/hang: no answer within 100ms");
+	request = request_for(loopback_url(&server, "/hang-in-body"), &result);
+	request.stall_ms = 100;
+	request.timeout_ms = 0;
+	result.done = false;
+	run(&request);
+	assert_failed(-ETIMEDOUT, "timeout", "the answer stood still for 100ms: 3 bytes came");
+	/* The shorter one ends first, though it began last; the other can still be cancelled. */
+	struct result other = { .done = false };
+	struct http_request patient = request_for(loopback_url(&server, "/hang"), &other);
+	patient.stall_ms = 60000;
+	assert_int_equal(http_start(http, &patient, &other.transfer, NULL), 0);
+	result.done = false;
+	run(&request);
+	assert_failed(-ETIMEDOUT, "timeout", "stood still");
+	http_cancel(other.transfer);
+}
+
+/* The pieces come 125 ms after each other: slow, but nothing that has stalled. */
+static void test_send_rate(void **state)
+{
+	(void)state;
+	struct http_request request = put("/plain", 20000);
+	request.send_rate = 20000;
+	request.stall_ms = 600;
+	uint64_t began = uv_hrtime();
+	run_upload(&request);
+	assert_good(200, "[1,2]");
+	assert_uploaded(20000);
+	assert_true(uv_hrtime() - began > 700 * 1000000ull);
+}
+
+static void test_answer_before_the_body(void **state)
+{
+	(void)state;
+	static const char *const paths[] = { "/denied", "/denied-close" };
+	for (size_t i = 0; i < 2; i++) {
+		struct http_request request = put(paths[i], 64 << 20);
+		run_upload(&request);
+		assert_good(403, "denied");
+		assert_true(result.given < 64 << 20);
+		/* Also while we have nothing to send. */
+		request = put(paths[i], 64 << 20);
+		result.end_at = 1;
+		run_upload(&request);
+		assert_good(403, "denied");
+		result.end_at = 0;
+		result.paused = false;
+	}
+	struct http_request request = put("/plain", 1000);
+	run_upload(&request);
+	assert_good(200, "[1,2]");
+	assert_uploaded(1000);
+}
+
+/* More than one read of it, from a connection that is already broken. */
+static void test_long_answer_before_the_body(void **state)
+{
+	(void)state;
+	static char answer[50128];
+	const struct loopback_route away[] = { { "/denied", answer, LOOPBACK_EARLY_CLOSE },
+		                               { "/broken", answer, LOOPBACK_RESET },
+		                               { NULL, NULL, LOOPBACK_KEEP } };
+	int head = snprintf(answer, sizeof answer, "HTTP/1.1 403 Forbidden\r\nContent-Length: 50000\r\n\r\n");
+	memset(answer + head, 'x', 50000);
+	answer[head + 50000] = '\0';
+	server.routes = away;
+	struct http_request request = put("/denied", 64 << 20);
+	run_upload(&request);
+	assert_good(403, answer + head);
+	get("/broken");
+	assert_good(403, answer + head);
+}
+
+static void test_upload_that_breaks(void **state)
+{
+	(void)state;
+	struct http_request request = put("/plain", 1000000);
+	result.end_at = 300000;
+	result.end = END_RESET;
+	run_upload(&request);
+	assert_failed(-EIO, "network", " of 1000000 bytes were sent");
+	result.paused = false;
+	request = put("/plain", 1000000);
+	result.end = END_ABORT;
+	run_upload(&request);
+	assert_failed(-ECANCELED, "canceled", "/plain: given up after ");
+	request = put("/plain", 1000000);
+	result.end = END_CANCEL;
+	assert_int_equal(http_start(http, &request, &result.transfer, NULL), 0);
+	while (http_active(http) > 0)
+		loopback_turn(&loop);
+	assert_false(result.done);
+	result.paused = false;
+	result.end_at = 0;
+	request = put("/truncated", 10);
+	run_upload(&request);
+	assert_failed(-EPIPE, "truncated", "ended after 16 of 1243 bytes");
+}
+
+/* Curl would send the request again on a new connection, but the body cannot begin anew. */
+static void test_upload_on_a_connection_that_closes(void **state)
+{
+	(void)state;
+	get("/plain");
+	struct http_request request = put("/nothing", 1000);
+	run_upload(&request);
+	assert_failed(-EIO, "network", "/nothing: the connection was closed");
+	assert_int_equal(server.requests, 2);
+}
+
+static void test_only_get_is_redirected(void **state)
+{
+	(void)state;
+	struct http_request request = put("/there", 10);
+	run_upload(&request);
+	assert_good(302, "xxx");
+	request.method = "HEAD";
+	result.done = false;
+	bytes_clear(&result.body);
+	run(&request);
+	assert_good(302, "");
+	assert_int_equal(server.requests, 2);
+}
+
+static const char *header_of(const struct http_answer *answer, const char *name)
+{
+	const char *value = http_header(answer, name);
+	return value ? value : "(none)";
+}
+
+static void on_done_looks_at_headers(void *arg, const struct http_answer *answer)
+{
+	assert_string_equal(header_of(answer, "content-length"), "5000000000");
+	assert_string_equal(header_of(answer, "X-Amz-Checksum-SHA256"), "abc=");
+	assert_string_equal(header_of(answer, "X-Empty"), "(none)");
+	assert_null(http_header(answer, "ETag"));
+	on_done(arg, answer);
+}
+
+static void test_head(void **state)
+{
+	(void)state;
+	struct http_request request = request_for(loopback_url(&server, "/object"), &result);
+	request.method = "HEAD";
+	request.on_done = on_done_looks_at_headers;
+	run(&request); /* the Content-Length is more than max_body */
+	assert_good(200, "");
+	assert_non_null(strstr(server.last_head, "HEAD /object HTTP/1.1\r\n"));
+	get("/plain");
+	assert_good(200, "[1,2]");
+	assert_int_equal(server.connections, 1);
+	request.url = loopback_url(&server, "/head-cut");
+	request.on_done = on_done;
+	result.done = false;
+	bytes_clear(&result.body);
+	run(&request);
+	assert_failed(-EPIPE, "truncated", "the answer ended within its headers");
+}
+
+static void test_path_is_sent_as_it_is(void **state)
+{
+	(void)state;
+	static const char *const paths[] = { "/b/a%3Db/../x", "/b/./a//b/.", "/b/%2e%2E/%2fx%c3%a6", "/b/a+b~c:d@e,f=g",
+		                             "/b?prefix=a%2Fb/../c&x=%3d" };
+	for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
+		char line[128];
+		snprintf(line, sizeof line, "GET %s HTTP/1.1\r\n", paths[i]);
+		get(paths[i]);
+		assert_memory_equal(server.last_head, line, strlen(line));
+	}
+	char *shown = http_show_url("http://h/b/../x?key=1");
+	assert_string_equal(shown, "http://h/b/../x");
+	free(shown);
+}
+
 static void test_urls_are_judged(void **state)
 {
 	(void)state;
@@ -812,6 +1268,8 @@ int main(void)
 		TEST(test_headers_of_our_own_stay_with_their_origin),
 		TEST(test_redirect_judgement),
 		TEST(test_tls_is_verified),
+		TEST(test_ca_file_of_a_request),
+		TEST(test_put_over_tls),
 		TEST(test_https_where_http_is_spoken),
 		TEST(test_cut_answers),
 		TEST(test_broken_http),
@@ -827,6 +1285,19 @@ int main(void)
 		TEST(test_cancel_at_once_and_while_waiting),
 		TEST(test_on_done_may_start_another),
 		TEST(test_many_at_once),
+		TEST(test_put_in_one_go),
+		TEST(test_put_in_pieces_with_pauses),
+		TEST(test_long_pause_is_no_stall),
+		TEST(test_trickle_is_no_stall),
+		TEST(test_stalls),
+		TEST(test_send_rate),
+		TEST(test_answer_before_the_body),
+		TEST(test_long_answer_before_the_body),
+		TEST(test_upload_that_breaks),
+		TEST(test_upload_on_a_connection_that_closes),
+		TEST(test_only_get_is_redirected),
+		TEST(test_head),
+		TEST(test_path_is_sent_as_it_is),
 		TEST(test_urls_are_judged),
 		TEST(test_shown_urls_hold_no_secret),
 	};

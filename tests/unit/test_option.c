@@ -14,6 +14,7 @@
 struct settings {
 	char *url;
 	char *prefix;
+	char *key;
 	int64_t every_ms, timeout_ms;
 	int64_t max_body, any_size;
 	int64_t parallel, offset;
@@ -27,6 +28,11 @@ static int check_url(const char *value, struct err *err)
 	return strncmp(value, "http", 4) == 0 ? 0 : err_fail(err, -EINVAL, "\"%s\" is no http URL", value);
 }
 
+static int check_key(const char *value, struct err *err)
+{
+	return strchr(value, ' ') ? err_fail(err, -EINVAL, "\"%s\" has a space", value) : 0;
+}
+
 static const char *const formats[] = { "json", "ndjson", "text", NULL };
 
 #define FIELD(member) .offset = offsetof(struct settings, member)
@@ -34,6 +40,7 @@ static const char *const formats[] = { "json", "ndjson", "text", NULL };
 static const struct option table[] = {
 	{ .name = "url", .type = OPTION_TEXT, FIELD(url), .required = true, .check = check_url },
 	{ .name = "prefix", .type = OPTION_TEXT, FIELD(prefix), .fallback = "" },
+	{ .name = "key", .type = OPTION_TEXT, FIELD(key), .secret = true, .check = check_key },
 	{ .name = "every", .type = OPTION_DURATION, FIELD(every_ms), .min = 1000 },
 	{ .name = "timeout", .type = OPTION_DURATION, FIELD(timeout_ms), .fallback = "30s", .min = 1, .max = 3600000 },
 	{ .name = "max_body", .type = OPTION_SIZE, FIELD(max_body), .fallback = "16M", .min = 1024, .max = 1 << 30 },
@@ -205,6 +212,17 @@ static void test_names(void **state)
 	assert_int_equal(settings.stores.n, 1);
 }
 
+static void test_secret_is_not_repeated(void **state)
+{
+	(void)state;
+	takes("key", "minioadmin");
+	takes("key", "file:/run/key");
+	refuses("key", "mini oadmin", "the secret that stands here is not taken; it is not shown");
+	refuses("key", "file:/run/my key", "\"file:/run/my key\" has a space"); /* a reference is none */
+	assert_int_equal(set("key", "mini oadmin", NULL), -EINVAL);
+	assert_string_equal(settings.key, "file:/run/key");
+}
+
 /* The advice must still be read behind a value of any length, and no half character stand before it. */
 static void test_long_value_is_cut(void **state)
 {
@@ -231,6 +249,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_bool, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_choice, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_names, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_secret_is_not_repeated, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_long_value_is_cut, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -197,6 +197,15 @@ static void test_days(void **state)
 	assert_int_equal(units_day(DAY_MS), 1);
 	assert_int_equal(units_day(-1), -1);
 	assert_int_equal(units_day(-DAY_MS), -1);
+	static const char *const wrong[] = {
+		"", "2026-11-2", "2026-11-211", "2026-02-30", "2026-11-21 ", "21-11-2026", "2026-11-21T10:02:00Z", NULL
+	};
+	int64_t day = 7;
+	assert_int_equal(units_parse_date("2026-11-21", &day), 0);
+	assert_true(day == 20778);
+	assert_int_equal(units_parse_date("1969-12-31", &day), 0);
+	assert_true(day == -1);
+	refuses(units_parse_date, wrong);
 }
 
 static void test_names(void **state)
