@@ -8,6 +8,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -67,6 +68,87 @@ void object_key(char ret_key[OBJECT_KEY_MAX], const struct envelope *first, uint
 	assert(n > 0 && n < OBJECT_KEY_MAX);
 	(void)n;
 }
+
+/* --- Keys, read --- */
+
+/* The piece of text up to `end`, copied; false where it is too long. */
+static bool take(const char *text, const char *end, char *piece, size_t size)
+{
+	if ((size_t)(end - text) >= size)
+		return false;
+	memcpy(piece, text, (size_t)(end - text));
+	piece[end - text] = '\0';
+	return true;
+}
+
+static bool is_hex(const char *text)
+{
+	return strspn(text, "0123456789abcdef") == 8 && text[8] == '\0';
+}
+
+/* Digits without a zero in front, 1 and more. */
+static bool read_seq(const char *text, uint64_t *ret_seq)
+{
+	int64_t seq = 0;
+
+	if (*text == '0' || !*text)
+		return false;
+	for (; *text >= '0' && *text <= '9'; text++) {
+		if (__builtin_mul_overflow(seq, 10, &seq) || __builtin_add_overflow(seq, *text - '0', &seq))
+			return false;
+	}
+	*ret_seq = (uint64_t)seq;
+	return *text == '\0';
+}
+
+/* From the right, because a device may have a - in its name: <device>-<boot>-<first>-<last>-<sha8>. */
+static bool read_stem(char *stem, struct object_name *name)
+{
+	char *pieces[4];
+
+	for (int i = 3; i >= 0; i--) {
+		char *dash = strrchr(stem, '-');
+
+		if (!dash)
+			return false;
+		*dash = '\0';
+		pieces[i] = dash + 1;
+	}
+	if (!units_is_device(stem) || !is_hex(pieces[0]) || !is_hex(pieces[3]))
+		return false;
+	memcpy(name->device, stem, strlen(stem) + 1);
+	memcpy(name->boot, pieces[0], sizeof name->boot);
+	memcpy(name->sha8, pieces[3], sizeof name->sha8);
+	return read_seq(pieces[1], &name->first_seq) && read_seq(pieces[2], &name->last_seq) &&
+	       name->first_seq <= name->last_seq;
+}
+
+int object_read_key(const char *key, struct object_name *ret_name)
+{
+	static const char ending[] = ".ndjson.gz", source[] = "source=", dt[] = "/dt=";
+	char date[11], stem[OBJECT_KEY_MAX];
+	size_t len = strlen(key);
+	struct object_name name;
+	const char *end, *at = strchr(key, '/');
+
+	if (len >= OBJECT_KEY_MAX || len < strlen(ending) || !at || strncmp(key, source, strlen(source)) != 0)
+		return -EINVAL;
+	end = key + len - strlen(ending);
+	if (strcmp(end, ending) != 0 || !take(key + strlen(source), at, name.source, sizeof name.source))
+		return -EINVAL;
+	if (!units_is_name(name.source + (name.source[0] == '_')) || strncmp(at, dt, strlen(dt)) != 0)
+		return -EINVAL;
+	key = at + strlen(dt);
+	at = strchr(key, '/');
+	if (!at || at > end || !take(key, at, date, sizeof date) || units_parse_date(date, &name.day) < 0)
+		return -EINVAL;
+	if (!take(at + 1, end, stem, sizeof stem) || !read_stem(stem, &name))
+		return -EINVAL;
+	*ret_name = name;
+	return 0;
+}
+
+/* --- Boots --- */
 
 void object_boot(char ret_boot[OBJECT_BOOT], const char *kernel_boot_id, const char *buffer_id)
 {

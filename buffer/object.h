@@ -35,6 +35,16 @@ size_t object_line_len(const struct envelope *envelope, size_t len);
 void object_key(char ret_key[OBJECT_KEY_MAX], const struct envelope *first, uint64_t last_seq,
                 const uint8_t sha256[SHA256_SIZE]);
 
+struct object_name {
+	char source[UNITS_NAME_MAX], device[UNITS_NAME_MAX], boot[OBJECT_BOOT];
+	int64_t day; /* UTC days since 1970 */
+	uint64_t first_seq, last_seq;
+	char sha8[9];
+};
+
+/* What a key says; -EINVAL: it is not, to the byte, one that object_key makes. */
+int object_read_key(const char *key, struct object_name *ret_name);
+
 /* The first 8 hex digits of SHA-256 over the kernel's boot id followed by the buffer's random id, both as text. */
 void object_boot(char ret_boot[OBJECT_BOOT], const char *kernel_boot_id, const char *buffer_id);
 

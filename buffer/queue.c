@@ -63,6 +63,11 @@ int queue_add_source(struct queue *q, const char *name, struct source **ret_sour
 	return 0;
 }
 
+bool queue_is_known(const struct source *source)
+{
+	return source->now.id > 0 || source->configured;
+}
+
 struct mark *queue_touch(struct source *source)
 {
 	if (!source->touched)
@@ -227,56 +232,30 @@ static void drop_setup(struct setup *setup)
 	free(setup->done);
 }
 
-/* With the new routes in place: who has what, and a batch that all have is delivered, since the last of them had it. */
+/* With the new stores in place: who has what. */
 static int judge_waiting(struct queue *q, struct setup *setup, struct err *err)
 {
-	struct batch_row row;
 	int64_t last_ms;
 	int r = 0;
 
 	setup->done = calloc(q->n_waiting + 1, sizeof *setup->done);
 	if (!setup->done)
 		return err_fail(err, -ENOMEM, "buffer: no memory");
-	for (size_t i = 0; r == 0 && i < q->n_waiting; i++) {
+	for (size_t i = 0; r == 0 && i < q->n_waiting; i++)
 		r = queue_deliveries(q, q->waiting[i].id, &setup->done[i], &last_ms, err);
-		if (r < 0 || !queue_all_done(q->waiting[i].source, setup->done[i]))
-			continue;
-		r = queue_get_batch(q, q->waiting[i].id, &row, err);
-		if (r == 0) {
-			row.batch.delivered_ms = last_ms;
-			r = queue_put_batch(q, &row, err);
-		}
-	}
 	return r;
 }
 
-static void take_judgement(struct queue *q, const struct setup *setup)
+/* Nothing can fail any more. */
+static void take_judgement(struct queue *q, const struct setup *setup, const struct queue_route *routes,
+                           size_t n_routes)
 {
-	size_t kept = 0;
-
-	for (size_t i = 0; i < q->n_waiting; i++) {
-		if (queue_all_done(q->waiting[i].source, setup->done[i]))
-			continue;
-		q->waiting[kept] = q->waiting[i];
-		q->waiting[kept++].done = setup->done[i];
-	}
-	q->n_waiting = kept;
-}
-
-static int write_setup(struct queue *q, struct setup *setup, const struct queue_route *routes, size_t n_routes,
-                       struct err *err)
-{
-	int r = queue_begin(q, err);
-
-	if (r < 0)
-		return r;
-	for (size_t i = 0; r == 0 && i < n_routes; i++)
-		r = queue_make_source(q, queue_find_source(q, routes[i].source), err);
-	if (r == 0)
-		r = judge_waiting(q, setup, err);
-	r = queue_end(q, r, err);
-	queue_settle(q, r == 0);
-	return r;
+	for (size_t i = 0; i < q->n_waiting; i++)
+		q->waiting[i].done = setup->done[i];
+	for (size_t i = 0; i < q->n_sources; i++)
+		q->sources[i]->configured = false;
+	for (size_t i = 0; i < n_routes; i++)
+		queue_find_source(q, routes[i].source)->configured = true;
 }
 
 int queue_configure(struct queue *q, const char *const *stores, size_t n_stores, const struct queue_route *routes,
@@ -284,6 +263,7 @@ int queue_configure(struct queue *q, const char *const *stores, size_t n_stores,
 {
 	struct setup setup = { .n_stores = n_stores };
 	struct route route, before = q->fallback;
+	struct err ignored;
 	int r;
 
 	if (n_stores > STORES_MAX)
@@ -295,13 +275,15 @@ int queue_configure(struct queue *q, const char *const *stores, size_t n_stores,
 		size_t n_before = q->n_stores;
 
 		take_setup(q, &setup, &route);
-		r = write_setup(q, &setup, routes, n_routes, err);
-		if (r == 0) {
-			take_judgement(q, &setup);
-		} else {
+		r = judge_waiting(q, &setup, err);
+		if (r < 0) {
 			setup.n_stores = n_before;
 			take_setup(q, &setup, &before);
 		}
+	}
+	if (r == 0) {
+		take_judgement(q, &setup, routes, n_routes);
+		queue_end_done(q, &ignored); /* a later delivery tries again */
 	}
 	drop_setup(&setup);
 	return r;
@@ -341,6 +323,7 @@ void queue_add_waiting(struct queue *q, struct source *source, const struct batc
 	q->waiting[q->n_waiting++] = (struct waiting){
 		.id = row->batch.id,
 		.source = source,
+		.first_seq = row->batch.first_seq,
 		.records = row->batch.records,
 		.bytes = row->batch.bytes,
 		.oldest_ms = row->oldest_ms,
@@ -369,7 +352,7 @@ static void view_source(const struct queue *q, const struct source *source, stru
 	for (size_t i = 0; i < q->n_waiting; i++) {
 		const struct waiting *w = &q->waiting[i];
 
-		if (w->source != source)
+		if (w->source != source || queue_all_done(source, w->done))
 			continue;
 		view->waiting_batches++;
 		view->waiting_records += w->records;
@@ -410,7 +393,7 @@ struct queue_view *queue_view(const struct queue *q)
 	view->wal_bytes = file_size(q->path, "-wal");
 	view->batches = q->batches;
 	for (size_t i = 0; i < q->n_sources; i++) {
-		if (q->sources[i]->now.id > 0)
+		if (queue_is_known(q->sources[i]))
 			view_source(q, q->sources[i], &view->sources[view->n_sources++]);
 	}
 	for (size_t i = 0; i < q->n_stores; i++)

@@ -34,12 +34,13 @@ struct queue_identity {
  *   -ENOENT, -ENOTDIR, -EACCES, -EPERM  its folder or file is missing or forbidden (exit 73)
  *   -EBUSY    another process owns it; err names its pid (exit 75)
  *   -EBADMSG  no buffer of ours, or damaged; -EPROTONOSUPPORT  a schema newer than this program (exit 65)
+ *   -EROFS    its file system is read-only
  *   others    the system's
  * Nothing is changed in a file that is refused.
  */
 int queue_open(const char *path, const struct queue_identity *identity, struct queue **ret_queue, struct err *err);
 
-/* Closes the file; the WAL stays grown. NULL is fine. */
+/* Closes the file, and writes nothing; the WAL stays as it is. NULL is fine. */
 void queue_close(struct queue *queue);
 
 /* Where a source's records go and when they are sealed. Sources without one have the defaults and go to all stores. */
@@ -55,7 +56,8 @@ struct queue_route {
 /*
  * Tells the configuration: the stores (by name) and the routes; fallback is the route of every other source. A batch
  * that waits goes to the stores that its source has now; one that all of them have is done. May be called again. Makes
- * the sources known.
+ * the sources known, in memory: their rows come with their first commit. A card that takes nothing does not make it
+ * fail: that a batch is done is then written after the next delivery, or when this is called again.
  */
 int queue_configure(struct queue *queue, const char *const *stores, size_t n_stores, const struct queue_route *routes,
                     size_t n_routes, const struct queue_route *fallback, struct err *err);
@@ -122,6 +124,30 @@ int queue_tail(struct queue *queue, const char *source, size_t n, struct bytes *
 
 /* The newest batches first, at most n; returns how many, or -errno. */
 int queue_batches(struct queue *queue, struct batch *ret_batches, size_t n, struct err *err);
+
+/*
+ * The books: for one store, what became of every seq of every source, as ranges that never overlap, by source and seq.
+ * A range has one day, device and boot, like a batch; what is delivered is kept for ever, merged within these.
+ */
+enum queue_range_kind {
+	QUEUE_DELIVERED, /* the store has it */
+	QUEUE_WAITING,   /* sealed, and the store has it not */
+	QUEUE_UNSEALED,
+};
+
+struct queue_range {
+	enum queue_range_kind kind;
+	char source[UNITS_NAME_MAX], device[UNITS_NAME_MAX], boot[OBJECT_BOOT];
+	int64_t day; /* UTC days since 1970 */
+	uint64_t first_seq, last_seq;
+};
+
+/*
+ * The ranges of days from `since` on, in pages: at most n that come after `after` (NULL: from the beginning). Returns
+ * how many, 0 at the end, or -errno. For a source that does not go to the store there are none but what was delivered.
+ */
+int queue_books(struct queue *queue, const char *store, int64_t since, const struct queue_range *after,
+                struct queue_range *ret_ranges, size_t n, struct err *err);
 
 /* Figures for people; all of it in memory, no SQL. */
 struct queue_source_view {

@@ -82,7 +82,7 @@ static int put_delivery(struct queue *q, int64_t batch, const char *store, int64
 	return queue_put(q, SQL_DELIVERY_PUT, CELLS(row), err);
 }
 
-/* A waiting batch: books the store and, where it was the last, the batch. */
+/* A waiting batch: books its seqs for the store and, where that was the last, the batch as delivered. */
 static int book(struct queue *q, struct waiting *w, const char *store, uint64_t done, int64_t wall_ms, struct err *err)
 {
 	struct batch_row row;
@@ -91,11 +91,13 @@ static int book(struct queue *q, struct waiting *w, const char *store, uint64_t 
 	if (r < 0)
 		return r;
 	r = put_delivery(q, w->id, store, wall_ms, err);
-	if (r == 0 && queue_all_done(w->source, done)) {
+	if (r == 0)
 		r = queue_get_batch(q, w->id, &row, err);
+	if (r == 0)
+		r = queue_book(q, store, &row.batch, err);
+	if (r == 0 && queue_all_done(w->source, done)) {
 		row.batch.delivered_ms = wall_ms;
-		if (r == 0)
-			r = queue_put_batch(q, &row, err);
+		r = queue_put_batch(q, &row, err);
 	}
 	return queue_end(q, r, err);
 }
@@ -113,6 +115,7 @@ int queue_delivered(struct queue *q, int64_t batch, const char *store, int64_t w
 	struct waiting *w = queue_find_waiting(q, batch);
 	int bit = queue_find_store(q, store);
 	struct batch_row row;
+	struct err ignored;
 	uint64_t done;
 	int r;
 
@@ -134,10 +137,54 @@ int queue_delivered(struct queue *q, int64_t batch, const char *store, int64_t w
 	*ret_done = queue_all_done(w->source, done);
 	if (*ret_done)
 		forget_waiting(q, w);
+	queue_end_done(q, &ignored); /* the card takes something again; if it does not take this, the next one tries */
 	return 0;
 }
 
 /* --- The end of a batch --- */
+
+/* It is delivered since the last of its stores had it. */
+static int put_done(struct queue *q, int64_t batch, struct err *err)
+{
+	struct batch_row row;
+	uint64_t done;
+	int64_t last_ms;
+	int r = queue_deliveries(q, batch, &done, &last_ms, err);
+
+	if (r == 0)
+		r = queue_get_batch(q, batch, &row, err);
+	if (r < 0)
+		return r;
+	row.batch.delivered_ms = last_ms;
+	return queue_put_batch(q, &row, err);
+}
+
+int queue_end_done(struct queue *q, struct err *err)
+{
+	size_t i = 0, kept = 0;
+	int r;
+
+	while (i < q->n_waiting && !queue_all_done(q->waiting[i].source, q->waiting[i].done))
+		i++;
+	if (i == q->n_waiting)
+		return 0;
+	r = queue_begin(q, err);
+	if (r < 0)
+		return r;
+	for (; r == 0 && i < q->n_waiting; i++) {
+		if (queue_all_done(q->waiting[i].source, q->waiting[i].done))
+			r = put_done(q, q->waiting[i].id, err);
+	}
+	r = queue_end(q, r, err);
+	if (r < 0)
+		return r;
+	for (i = 0; i < q->n_waiting; i++) {
+		if (!queue_all_done(q->waiting[i].source, q->waiting[i].done))
+			q->waiting[kept++] = q->waiting[i];
+	}
+	q->n_waiting = kept;
+	return 0;
+}
 
 static int find_expired(struct queue *q, int64_t before_ms, int64_t *ids, size_t *ret_n, struct err *err)
 {

@@ -10,23 +10,27 @@
 
 #define ID_BYTES 16
 
-/* The buffer's own random id, made once. */
+/* The buffer's own random id: 1 where it has one, 0 where it is made now and has yet to be written, or -errno. */
 static int load_id(struct queue *q, char ret_id[2 * ID_BYTES + 1], struct err *err)
 {
 	uint8_t random[SHA256_SIZE] = { 0 };
-	int r = queue_step(q, SQL_BUFFER_GET, err);
+	int found = queue_step(q, SQL_BUFFER_GET, err), r = 0;
 
-	if (r == 1)
+	if (found == 1)
 		r = queue_text(q, SQL_BUFFER_GET, 0, ret_id, 2 * ID_BYTES + 1, err);
-	else if (r == 0) {
-		queue_reset(q, SQL_BUFFER_GET);
-		random_fill(random, ID_BYTES);
-		const struct cell row[] = { cell_text(sha256_hex(random, 2 * ID_BYTES, ret_id)) };
-
-		r = queue_put(q, SQL_BUFFER_PUT, CELLS(row), err);
-	}
 	queue_reset(q, SQL_BUFFER_GET);
-	return r;
+	if (found == 0) {
+		random_fill(random, ID_BYTES);
+		sha256_hex(random, 2 * ID_BYTES, ret_id);
+	}
+	return r < 0 ? r : found;
+}
+
+static int put_id(struct queue *q, const char *id, struct err *err)
+{
+	const struct cell row[] = { cell_text(id) };
+
+	return queue_put(q, SQL_BUFFER_PUT, CELLS(row), err);
 }
 
 static int load_source(struct queue *q, struct err *err)
@@ -140,20 +144,22 @@ static int load_batches(struct queue *q, struct err *err)
 int queue_load(struct queue *q, const struct queue_identity *identity, struct err *err)
 {
 	char id[2 * ID_BYTES + 1];
-	int r;
+	int found, r;
 
 	/* Until queue_configure says better; no store: nothing is done before the stores are known. */
 	q->fallback = (struct route){ .max_bytes = 8 << 20, .max_records = 100000, .max_age_ms = 900000 };
 	assert(strlen(identity->device) < sizeof q->device);
 	memcpy(q->device, identity->device, strlen(identity->device) + 1);
-	r = load_id(q, id, err);
-	if (r < 0)
-		return r;
+	found = load_id(q, id, err);
+	if (found < 0)
+		return found;
 	object_boot(q->boot, identity->kernel_boot_id, id);
 	r = load_sources(q, err);
 	if (r == 0)
 		r = load_chunks(q, err);
 	if (r == 0)
 		r = load_batches(q, err);
+	if (r == 0 && !found)
+		r = put_id(q, id, err); /* last: in a file that is refused nothing is changed */
 	return r;
 }

@@ -75,6 +75,11 @@ static int check_file(const struct queue *q, struct err *err)
 	ssize_t n;
 	int r = 0;
 
+	if (fd < 0 && errno == EROFS)
+		return err_fail(err, -EROFS,
+		                "the buffer \"%s\" is on a file system that is read-only: remount it for writing, or "
+		                "replace a card that no longer takes any",
+		                q->path);
 	if (fd < 0)
 		return err_place(err, -errno, "buffer", q->path);
 	n = pread(fd, header, sizeof header, 0);
@@ -130,7 +135,10 @@ static int open_database(struct queue *q, struct err *err)
 	if (sqlite3_open_v2(q->path, &q->db, flags, NULL) != SQLITE_OK)
 		return q->db ? queue_fail(q, err, "open") : err_fail(err, -ENOMEM, "buffer: no memory");
 	sqlite3_db_config(q->db, SQLITE_DBCONFIG_LOOKASIDE, NULL, 256, 32);
-	/* Until the file is known to be ours, closing it must leave its WAL alone. */
+	/*
+	 * A close only closes: a file that is refused stays as it is, and the daemon's end does not wait for a slow
+	 * card. The WAL is bounded without it.
+	 */
 	sqlite3_db_config(q->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
 	sqlite3_file_control(q->db, NULL, SQLITE_FCNTL_PERSIST_WAL, &on);
 	return execute(q, settings, err);
@@ -199,6 +207,8 @@ static int make_ready(struct queue *q, struct err *err)
 	int64_t version = 0, wal = 0;
 	int r = check_schema(q, &version, err);
 
+	if (r == 0)
+		r = queue_add_functions(q, err);
 	for (; r == 0 && version < buffer_schema_count; version++)
 		r = apply_schema(q, (int)version + 1, err);
 	if (r == 0)
@@ -207,8 +217,6 @@ static int make_ready(struct queue *q, struct err *err)
 		r = err_fail(err, -EIO, "buffer \"%s\": this file system takes no write-ahead log", q->path);
 	if (r == 0)
 		r = sync_folder(q, err);
-	if (r == 0)
-		sqlite3_db_config(q->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
 	return r;
 }
 

@@ -8,7 +8,8 @@
  *     queue.c         configuration, sources, figures      queue_seal.c      chunks to batches
  *     queue_open.c    the file, its lock, its schema       queue_delivery.c  batches to stores, and their end
  *     queue_load.c    the memory, from the file            queue_read.c      tail, lists of batches
- *     queue_commit.c  fetches to chunks                    queue_sql.c       all SQL, rows and their checksums
+ *     queue_commit.c  fetches to chunks                    queue_books.c     what each store has, for ever
+ *     queue_sql.c     all SQL, rows and their checksums
  */
 #ifndef BUFFER_QUEUE_PRIVATE_H
 #define BUFFER_QUEUE_PRIVATE_H
@@ -20,7 +21,7 @@
 
 #define SOURCES_MAX 4096
 #define STORES_MAX  64        /* bits of a mask */
-#define WAITING_MAX (1 << 20) /* 48 MB; sealing pauses there, and the chunks stay */
+#define WAITING_MAX (1 << 20) /* 56 MB; sealing pauses there, and the chunks stay */
 
 #define SEQ_BITS    40
 #define SEQ_MAX     ((INT64_C(1) << SEQ_BITS) - 1)
@@ -53,6 +54,10 @@ enum sql {
 	SQL_DELIVERIES,
 	SQL_DELIVERY_PUT,
 	SQL_DELIVERIES_DELETE,
+	SQL_BOOK_NEAR,
+	SQL_BOOKS,
+	SQL_BOOK_PUT,
+	SQL_BOOK_DELETE,
 	SQL_STORE_GET,
 	SQL_STORE_PUT,
 	SQL_STATEMENTS
@@ -83,17 +88,18 @@ struct mark {
 struct source {
 	char name[UNITS_NAME_MAX];
 	struct route route;
+	bool configured; /* it has a route of its own: it shows, with or without a row */
 	struct mark now;
 	struct mark then;      /* what `now` becomes when the transaction under way has held */
 	bool touched;          /* by that transaction */
 	int64_t rest_until_ms; /* monotonic; no sealing before, because the last one failed */
 };
 
-/* A sealed batch that some store has not. */
+/* A sealed batch that some store has not, or whose row could not be told yet that all have it. */
 struct waiting {
 	int64_t id;
 	struct source *source;
-	uint64_t records, bytes;
+	uint64_t first_seq, records, bytes;
 	int64_t oldest_ms;
 	uint64_t done; /* which stores have it */
 };
@@ -114,7 +120,7 @@ struct queue {
 	struct route fallback;
 	struct queue_store *stores;
 	size_t n_stores;
-	struct waiting *waiting; /* by id */
+	struct waiting *waiting; /* by id; a batch that all have is among them until its row says so */
 	size_t n_waiting, waiting_capacity;
 	uint64_t batches; /* on the card */
 	int64_t last_batch;
@@ -135,6 +141,9 @@ struct cell cell_text(const char *text);
 struct cell cell_blob(const void *data, size_t len);
 
 #define CELLS(array) (array), sizeof(array) / sizeof *(array)
+
+/* What SQL of buffer/schema may call besides SQLite's own. */
+int queue_add_functions(struct queue *q, struct err *err);
 
 /* Prepares every statement; the schema must stand. */
 int queue_prepare(struct queue *q, struct err *err);
@@ -200,8 +209,11 @@ int queue_load(struct queue *q, const struct queue_identity *identity, struct er
 
 struct source *queue_find_source(const struct queue *q, const char *name);
 
-/* Finds or adds it in memory; without a row it does not show. -ENOMEM, -ENOBUFS. */
+/* Finds or adds it in memory. -ENOMEM, -ENOBUFS. */
 int queue_add_source(struct queue *q, const char *name, struct source **ret_source, struct err *err);
+
+/* It has a row, or the configuration names it. */
+bool queue_is_known(const struct source *source);
 
 /* Begins to change a source in the transaction under way: returns its `then`. */
 struct mark *queue_touch(struct source *source);
@@ -221,8 +233,14 @@ struct waiting *queue_find_waiting(const struct queue *q, int64_t batch);
 int queue_grow_waiting(struct queue *q, struct err *err); /* room for one more */
 void queue_add_waiting(struct queue *q, struct source *source, const struct batch_row *row);
 
+/* Writes of the waiting batches that all their stores have that they are delivered, and forgets them. */
+int queue_end_done(struct queue *q, struct err *err);
+
 /* Which of the configured stores have the batch, by the file; and when the last of all got it. */
 int queue_deliveries(struct queue *q, int64_t batch, uint64_t *ret_done, int64_t *ret_last_ms, struct err *err);
+
+/* In a transaction: the store has the batch, so its book says so. Booking again what is booked changes nothing. */
+int queue_book(struct queue *q, const char *store, const struct batch *batch, struct err *err);
 
 /* Every record of a chunk in its envelope; `plain` is scratch memory. 0, -EBADMSG, -ENOMEM, or what on_record said. */
 int queue_chunk_each(struct queue *q, const struct chunk_row *row, struct bytes *plain,

@@ -197,7 +197,7 @@ int queue_tail(struct queue *q, const char *name, size_t n, struct bytes *ret_li
 	struct tail t = { .q = q, .out = ret_lines, .base = ret_lines->len, .line = ret_lines->len, .err = err };
 	int r;
 
-	if (!source || source->now.id == 0)
+	if (!source || !queue_is_known(source))
 		return err_fail(err, -ENOENT, "there is no source \"%s\"", name);
 	t.from = source->now.seq > n ? source->now.seq - n : 1;
 	bytes_init(&t.part, 2 * CHUNK_CEILING);

@@ -16,6 +16,7 @@
 #include "buffer/queue_private.h"
 
 #define CHUNK "id, source, device, boot, records, day, lines, last, wall, mono, fetch, state, plain, data, crc"
+#define BOOK  "store, source, first, last, day, device, boot, crc"
 #define BATCH "id, source, object, first, last, raw, bytes, sha256, oldest, sealed, delivered, crc"
 
 struct statement {
@@ -60,6 +61,17 @@ static const struct statement statements[SQL_STATEMENTS] = {
 	[SQL_DELIVERIES] = { "SELECT batch, store, at, crc FROM delivery WHERE batch = ?", "delivery" },
 	[SQL_DELIVERY_PUT] = { "INSERT OR IGNORE INTO delivery (batch, store, at, crc) VALUES (?, ?, ?, ?)", NULL },
 	[SQL_DELIVERIES_DELETE] = { "DELETE FROM delivery WHERE batch = ?", NULL },
+	[SQL_BOOK_NEAR] = { "SELECT " BOOK
+	                    " FROM book WHERE store = ? AND source = ? AND first <= ? ORDER BY first DESC "
+	                    "LIMIT 2",
+	                    "book" },
+	/* From the row that holds seq ?3 on, if one does; that row is the last to begin before it. */
+	[SQL_BOOKS] = { "SELECT " BOOK " FROM book WHERE store = ?1 AND source = ?2 AND first >= ifnull((SELECT "
+	                "max(first) FROM book WHERE store = ?1 AND source = ?2 AND first <= ?3), 0) AND last >= ?3 "
+	                "AND day >= ?4 ORDER BY first",
+	                "book" },
+	[SQL_BOOK_PUT] = { "INSERT OR REPLACE INTO book (" BOOK ") VALUES (?, ?, ?, ?, ?, ?, ?, ?)", NULL },
+	[SQL_BOOK_DELETE] = { "DELETE FROM book WHERE store = ? AND source = ? AND first = ?", NULL },
 	[SQL_STORE_GET] = { "SELECT name, place, crc FROM store WHERE name = ?", "store" },
 	[SQL_STORE_PUT] = { "INSERT OR REPLACE INTO store (name, place, crc) VALUES (?, ?, ?)", NULL },
 };
@@ -237,6 +249,34 @@ int queue_put(struct queue *q, enum sql sql, const struct cell *cells, size_t n,
 	}
 	row[n] = cell_number((int64_t)crc);
 	return queue_run(q, sql, row, n + 1, err);
+}
+
+/* What queue_put would bind, for the schema's files. */
+static void row_crc(sqlite3_context *context, int n, sqlite3_value **values)
+{
+	uLong crc = crc32(0, NULL, 0);
+
+	for (int i = 0; i < n; i++) {
+		struct cell cell = { .type = sqlite3_value_type(values[i]) };
+
+		if (cell.type == SQLITE_INTEGER) {
+			cell.number = sqlite3_value_int64(values[i]);
+		} else {
+			cell.data = sqlite3_value_blob(values[i]);
+			cell.len = (size_t)sqlite3_value_bytes(values[i]);
+		}
+		crc = crc_cell(crc, &cell);
+	}
+	sqlite3_result_int64(context, (int64_t)crc);
+}
+
+int queue_add_functions(struct queue *q, struct err *err)
+{
+	int flags = SQLITE_UTF8 | SQLITE_DETERMINISTIC | SQLITE_DIRECTONLY;
+
+	if (sqlite3_create_function(q->db, "row_crc", -1, flags, NULL, row_crc, NULL, NULL) != SQLITE_OK)
+		return queue_fail(q, err, "open");
+	return 0;
 }
 
 static bool row_is_sound(sqlite3_stmt *stmt)

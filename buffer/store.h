@@ -12,9 +12,21 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/option.h"
 #include "base/sha256.h"
 
 struct store;
+
+/* A kind of store as the configuration sees it; all of them stand in buffer/store_kinds.c. */
+struct store_kind {
+	const char *kind;             /* the word in the configuration */
+	const struct option *options; /* into a struct of settings_size bytes */
+	size_t settings_size;
+	char *(*place)(const void *settings); /* where it is, for people and the buffer's memory; malloc'ed or NULL */
+};
+
+extern const struct store_kind *const store_kinds[]; /* ended by NULL */
+extern const struct store_kind store_kind_file, store_kind_s3;
 
 struct store_ops {
 	const char *kind;
@@ -26,12 +38,16 @@ struct store_ops {
 	 */
 	int (*probe)(struct store *store, bool known, struct err *err);
 
-	/* One object at a time. bytes and sha256 are those of the whole object. */
+	/*
+	 * One object at a time. bytes and sha256 are those of the whole object. Begin, write and finish say -EEXIST
+	 * where something stands in the way of this object, other bytes under its key or what is no file or folder,
+	 * which err names and which is left as it is: others can be brought. Whatever else fails, fails for all.
+	 */
 	int (*begin)(struct store *store, const char *key, uint64_t bytes, const uint8_t sha256[SHA256_SIZE],
 	             struct err *err);
 	int (*write)(struct store *store, const void *data, size_t len, struct err *err);
 
-	/* 0: durable under its key. -EEXIST: other bytes stand there; they are left as they are. */
+	/* 0: durable under its key. -EBADMSG: what was written is not what was announced. */
 	int (*finish)(struct store *store, struct err *err);
 
 	/* Leaves a begun object; nothing of it remains. Fine where none was begun. */

@@ -28,6 +28,7 @@ struct store_file {
 
 	/* The object under way. */
 	int root, folder, file; /* -1: not open */
+	bool stands;            /* the same bytes are there under its key already: file is they, to be read only */
 	char key[OBJECT_KEY_MAX];
 	char tmp[OBJECT_KEY_MAX + sizeof TMP]; /* its name within the folder */
 	uint64_t bytes, written;
@@ -53,6 +54,53 @@ static int fail(const struct store_file *s, const char *key, struct err *err)
 	int code = errno;
 
 	return err_fail(err, -code, "\"%s%s%s\": %s", s->path, *key ? "/" : "", key, strerror(code));
+}
+
+static const char *last_part(const char *key)
+{
+	const char *slash = strrchr(key, '/');
+
+	return slash ? slash + 1 : key;
+}
+
+/* What stands at `path`, whose folder is open, is in the way of this object alone: others can be brought. */
+static bool in_the_way(const struct store_file *s, const char *path, int code)
+{
+	struct stat st;
+	bool there = fstatat(s->folder, last_part(path), &st, AT_SYMLINK_NOFOLLOW) == 0;
+
+	switch (code) {
+	case EEXIST:
+	case ENOTDIR:
+	case EISDIR:
+	case ELOOP:
+	case ENXIO:
+		return true;
+	case ENOENT: /* a link that leads nowhere; where there is nothing, the folder itself has gone */
+		return there;
+	case EACCES:
+	case EPERM:
+	case EROFS: /* of the whole store, or of a folder within? */
+		return (there || strchr(path, '/')) && faccessat(s->root, ".", W_OK | X_OK, AT_EACCESS) == 0;
+	default:
+		return false;
+	}
+}
+
+/* errno from a name below the root: -EEXIST where it is in the way, else as it is. */
+static int fail_below(const struct store_file *s, const char *path, struct err *err)
+{
+	int code = errno;
+
+	if (in_the_way(s, path, code))
+		return err_fail(err, -EEXIST, "\"%s/%s\" stands in the way: %s", s->path, path, strerror(code));
+	errno = code;
+	return fail(s, path, err);
+}
+
+static int fail_irregular(const struct store_file *s, const char *path, struct err *err)
+{
+	return err_fail(err, -EEXIST, "\"%s/%s\" stands in the way: it is no regular file", s->path, path);
 }
 
 static int write_all(int fd, const void *data, size_t len)
@@ -151,7 +199,7 @@ static void abort_object(struct store *store)
 {
 	struct store_file *s = of(store);
 
-	if (s->file >= 0) {
+	if (s->file >= 0 && !s->stands) {
 		unlinkat(s->folder, s->tmp, 0);
 		sha256_drop(&s->hash);
 	}
@@ -174,109 +222,47 @@ static bool is_key(const char *key)
  * Into the next folder of the key's way, made if need be. A folder's entry is durable once the folder above is synced;
  * one that is there already may have been made by a run that was killed before that, so who made it does not count.
  */
-static int descend(struct store_file *s, int *folder, const char *name, bool sync, struct err *err)
+static int descend(struct store_file *s, const char *path, bool sync, struct err *err)
 {
+	const char *name = last_part(path);
 	int below;
 
-	if (mkdirat(*folder, name, FOLDER_MODE) == 0)
+	if (mkdirat(s->folder, name, FOLDER_MODE) == 0)
 		sync = true;
 	else if (errno != EEXIST)
-		return fail(s, s->key, err);
-	if (sync && fsync(*folder) < 0)
-		return fail(s, s->key, err);
-	below = openat(*folder, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		return fail_below(s, path, err);
+	if (sync && fsync(s->folder) < 0)
+		return fail(s, path, err);
+	below = openat(s->folder, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (below < 0)
-		return fail(s, s->key, err);
-	shut(folder);
-	*folder = below;
+		return fail_below(s, path, err);
+	shut(&s->folder);
+	s->folder = below;
 	return 0;
 }
 
 /* The folder that the key's last part stands in. */
 static int open_folder(struct store_file *s, struct err *err)
 {
-	const char *slash = strrchr(s->key, '/');
-	char way[OBJECT_KEY_MAX], *rest = way, *name;
+	int len = (int)(last_part(s->key) - s->key) - 1; /* of its way; -1: the root itself */
+	char path[OBJECT_KEY_MAX];
 	bool sync;
 	int r = 0;
 
-	snprintf(way, sizeof way, "%.*s", slash ? (int)(slash - s->key) : 0, s->key);
-	sync = strcmp(way, s->synced) != 0;
+	snprintf(path, sizeof path, "%.*s", len > 0 ? len : 0, s->key);
+	sync = strcmp(path, s->synced) != 0;
 	s->folder = fcntl(s->root, F_DUPFD_CLOEXEC, 0);
 	if (s->folder < 0)
 		return fail(s, "", err);
-	while (r == 0 && (name = strsep(&rest, "/")) && *name)
-		r = descend(s, &s->folder, name, sync, err);
+	for (int i = 1; r == 0 && i <= len; i++) {
+		if (s->key[i] != '/')
+			continue;
+		snprintf(path, sizeof path, "%.*s", i, s->key);
+		r = descend(s, path, sync, err);
+	}
 	if (r == 0)
-		snprintf(s->synced, sizeof s->synced, "%.*s", slash ? (int)(slash - s->key) : 0, s->key);
+		snprintf(s->synced, sizeof s->synced, "%s", path);
 	return r;
-}
-
-static const char *last_part(const char *key)
-{
-	const char *slash = strrchr(key, '/');
-
-	return slash ? slash + 1 : key;
-}
-
-static int open_object(struct store_file *s, struct err *err)
-{
-	int r = open_root(s, &s->root, err);
-
-	if (r < 0)
-		return r;
-	/* Again: the disk may have gone since the probe. What is opened below stays on the disk that has the mark. */
-	if (faccessat(s->root, MARK, F_OK, 0) < 0)
-		return errno == ENOENT ? refuse_unmarked(s, err) : fail(s, MARK, err);
-	r = open_folder(s, err);
-	if (r < 0)
-		return r;
-	/* Always the same name for a key: what a killed run left is written over, not left lying about. */
-	snprintf(s->tmp, sizeof s->tmp, "%s" TMP, last_part(s->key));
-	s->file = openat(s->folder, s->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, FILE_MODE);
-	return s->file < 0 ? fail(s, s->key, err) : 0;
-}
-
-static int begin(struct store *store, const char *key, uint64_t bytes, const uint8_t sha256[SHA256_SIZE],
-                 struct err *err)
-{
-	struct store_file *s = of(store);
-	int r;
-
-	assert(is_key(key) && s->file < 0);
-	snprintf(s->key, sizeof s->key, "%s", key);
-	s->bytes = bytes;
-	s->written = 0;
-	memcpy(s->sha256, sha256, SHA256_SIZE);
-	r = open_object(s, err);
-	if (r < 0)
-		abort_object(store);
-	else
-		sha256_init(&s->hash);
-	return r;
-}
-
-static int write_object(struct store *store, const void *data, size_t len, struct err *err)
-{
-	struct store_file *s = of(store);
-
-	assert(s->file >= 0);
-	if (write_all(s->file, data, len) < 0)
-		return fail(s, s->key, err);
-	sha256_add(&s->hash, data, len);
-	s->written += len;
-	return 0;
-}
-
-/* What was written is what was announced: what a damaged card gave must not stand under this name for ever. */
-static int check_written(struct store_file *s, struct err *err)
-{
-	uint8_t sha256[SHA256_SIZE];
-
-	sha256_finish(&s->hash, sha256);
-	if (s->written == s->bytes && memcmp(sha256, s->sha256, SHA256_SIZE) == 0)
-		return 0;
-	return err_fail(err, -EBADMSG, "\"%s\": the buffer gave other bytes than it sealed", s->key);
 }
 
 static int hash_file(int fd, uint64_t *ret_bytes, uint8_t ret_sha256[SHA256_SIZE])
@@ -303,22 +289,144 @@ static int hash_file(int fd, uint64_t *ret_bytes, uint8_t ret_sha256[SHA256_SIZE
 	return n < 0 ? -1 : 0;
 }
 
-/* Something stands under the final name: the same bytes are a success, an earlier run's. */
-static int compare(struct store_file *s, struct err *err)
+/* The file at fd, which has our key: 0 where it holds our bytes. Of what has another length nothing is read. */
+static int compare(const struct store_file *s, int fd, struct err *err)
 {
 	char ours[SHA256_HEX], theirs[SHA256_HEX];
 	uint8_t sha256[SHA256_SIZE];
 	uint64_t bytes;
-	int fd = openat(s->folder, last_part(s->key), O_RDONLY | O_NOFOLLOW | O_CLOEXEC), r = 0;
+	struct stat st;
 
-	if (fd < 0 || hash_file(fd, &bytes, sha256) < 0 || fsync(fd) < 0)
-		r = fail(s, s->key, err);
-	else if (bytes != s->bytes || memcmp(sha256, s->sha256, SHA256_SIZE) != 0)
-		r = err_fail(err, -EEXIST, "\"%s/%s\" holds other bytes (%llu, SHA-256 %s) than ours (%llu, %s)",
-		             s->path, s->key, (unsigned long long)bytes, sha256_hex(sha256, 64, theirs),
-		             (unsigned long long)s->bytes, sha256_hex(s->sha256, 64, ours));
-	shut(&fd);
+	if (fstat(fd, &st) < 0)
+		return fail(s, s->key, err);
+	if (!S_ISREG(st.st_mode))
+		return fail_irregular(s, s->key, err);
+	if ((uint64_t)st.st_size != s->bytes)
+		return err_fail(err, -EEXIST, "\"%s/%s\" holds other bytes (%llu) than ours (%llu)", s->path, s->key,
+		                (unsigned long long)st.st_size, (unsigned long long)s->bytes);
+	if (hash_file(fd, &bytes, sha256) < 0)
+		return fail(s, s->key, err);
+	if (bytes == s->bytes && memcmp(sha256, s->sha256, SHA256_SIZE) == 0)
+		return 0;
+	return err_fail(err, -EEXIST, "\"%s/%s\" holds other bytes (%llu, SHA-256 %s) than ours (%llu, %s)", s->path,
+	                s->key, (unsigned long long)bytes, sha256_hex(sha256, 64, theirs), (unsigned long long)s->bytes,
+	                sha256_hex(s->sha256, 64, ours));
+}
+
+/* 1: our bytes stand under the key, an earlier run's, in *ret_fd; 0: nothing does; -EEXIST: something else does. */
+static int find_same(const struct store_file *s, int *ret_fd, struct err *err)
+{
+	int flags = O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC; /* a FIFO must not hold the worker */
+	int fd = openat(s->folder, last_part(s->key), flags), r;
+
+	if (fd < 0)
+		return errno == ENOENT ? 0 : fail_below(s, s->key, err);
+	r = compare(s, fd, err);
+	if (r < 0) {
+		shut(&fd);
+		return r;
+	}
+	*ret_fd = fd;
+	return 1;
+}
+
+/*
+ * What a killed run left under the temporary name goes. It is never opened: it may be one file with the object that
+ * stands under the final name.
+ */
+static int clear_tmp(const struct store_file *s, const char *path, struct err *err)
+{
+	struct stat st;
+
+	if (fstatat(s->folder, s->tmp, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return errno == ENOENT ? 0 : fail_below(s, path, err);
+	if (!S_ISREG(st.st_mode))
+		return fail_irregular(s, path, err);
+	if (unlinkat(s->folder, s->tmp, 0) < 0 && errno != ENOENT)
+		return fail_below(s, path, err);
+	return 0;
+}
+
+/* A new file under the temporary name; or what stands under the final one, where that is the object already. */
+static int open_file(struct store_file *s, struct err *err)
+{
+	char path[sizeof s->key + sizeof TMP];
+	struct err ignored;
+	int r;
+
+	/* Always the same temporary name for a key, so that nothing is left lying about. */
+	snprintf(s->tmp, sizeof s->tmp, "%s" TMP, last_part(s->key));
+	snprintf(path, sizeof path, "%s" TMP, s->key);
+	r = find_same(s, &s->file, err);
+	if (r == 1) {
+		s->stands = true;
+		clear_tmp(s, path, &ignored);
+		return 0;
+	}
+	if (r == 0)
+		r = clear_tmp(s, path, err);
+	if (r < 0)
+		return r;
+	s->file = openat(s->folder, s->tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, FILE_MODE);
+	return s->file < 0 ? fail_below(s, path, err) : 0;
+}
+
+static int open_object(struct store_file *s, struct err *err)
+{
+	int r = open_root(s, &s->root, err);
+
+	if (r < 0)
+		return r;
+	/* Again: the disk may have gone since the probe. What is opened below stays on the disk that has the mark. */
+	if (faccessat(s->root, MARK, F_OK, 0) < 0)
+		return errno == ENOENT ? refuse_unmarked(s, err) : fail(s, MARK, err);
+	r = open_folder(s, err);
+	return r < 0 ? r : open_file(s, err);
+}
+
+static int begin(struct store *store, const char *key, uint64_t bytes, const uint8_t sha256[SHA256_SIZE],
+                 struct err *err)
+{
+	struct store_file *s = of(store);
+	int r;
+
+	assert(is_key(key) && s->file < 0);
+	snprintf(s->key, sizeof s->key, "%s", key);
+	s->bytes = bytes;
+	s->written = 0;
+	s->stands = false;
+	memcpy(s->sha256, sha256, SHA256_SIZE);
+	r = open_object(s, err);
+	if (r < 0)
+		abort_object(store);
+	else if (!s->stands)
+		sha256_init(&s->hash);
 	return r;
+}
+
+static int write_object(struct store *store, const void *data, size_t len, struct err *err)
+{
+	struct store_file *s = of(store);
+
+	assert(s->file >= 0);
+	if (s->stands)
+		return 0;
+	if (write_all(s->file, data, len) < 0)
+		return fail(s, s->key, err);
+	sha256_add(&s->hash, data, len);
+	s->written += len;
+	return 0;
+}
+
+/* What was written is what was announced: what a damaged card gave must not stand under this name for ever. */
+static int check_written(struct store_file *s, struct err *err)
+{
+	uint8_t sha256[SHA256_SIZE];
+
+	sha256_finish(&s->hash, sha256);
+	if (s->written == s->bytes && memcmp(sha256, s->sha256, SHA256_SIZE) == 0)
+		return 0;
+	return err_fail(err, -EBADMSG, "\"%s\": the buffer gave other bytes than it sealed", s->key);
 }
 
 /* The final name, never over another file. FAT and exFAT have no links, but rename without replacing. */
@@ -333,19 +441,43 @@ static int give_name(struct store_file *s)
 	return renameat2(s->folder, s->tmp, s->folder, name, RENAME_NOREPLACE);
 }
 
+/* Something got the final name since begin: fine where it is the same. */
+static int yield_to_other(const struct store_file *s, struct err *err)
+{
+	int fd = -1, r = find_same(s, &fd, err);
+
+	if (r == 0)
+		return err_fail(err, -EAGAIN, "\"%s/%s\": it came and went", s->path, s->key);
+	if (r == 1)
+		r = fsync(fd) < 0 ? fail(s, s->key, err) : 0;
+	shut(&fd);
+	return r;
+}
+
+/* What was written gets its name once it is durable. */
+static int publish(struct store_file *s, struct err *err)
+{
+	int r = check_written(s, err);
+
+	if (r == 0 && fsync(s->file) < 0)
+		r = fail(s, s->key, err);
+	if (r == 0 && give_name(s) < 0)
+		r = errno == EEXIST ? yield_to_other(s, err) : fail_below(s, s->key, err);
+	if (r == 0 && unlinkat(s->folder, s->tmp, 0) < 0 && errno != ENOENT)
+		r = fail(s, s->key, err);
+	return r;
+}
+
 static int finish(struct store *store, struct err *err)
 {
 	struct store_file *s = of(store);
 	int r;
 
 	assert(s->file >= 0);
-	r = check_written(s, err);
-	if (r == 0 && fsync(s->file) < 0)
-		r = fail(s, s->key, err);
-	if (r == 0 && give_name(s) < 0)
-		r = errno == EEXIST ? compare(s, err) : fail(s, s->key, err);
-	if (r == 0 && unlinkat(s->folder, s->tmp, 0) < 0 && errno != ENOENT)
-		r = fail(s, s->key, err);
+	if (s->stands)
+		r = fsync(s->file) < 0 ? fail(s, s->key, err) : 0; /* who wrote it may not have come so far */
+	else
+		r = publish(s, err);
 	if (r == 0 && fsync(s->folder) < 0)
 		r = fail(s, s->key, err);
 	abort_object(store); /* of the temporary file nothing stays, whatever came out */
@@ -384,3 +516,40 @@ struct store *store_file_new(const char *path, bool make)
 	s->root = s->folder = s->file = -1;
 	return &s->store;
 }
+
+/* --- Its settings --- */
+
+static int check_path(const char *value, struct err *err)
+{
+	if (!*value)
+		return err_fail(err, -EINVAL, "the path is empty");
+	if (*value == '~')
+		return err_fail(err, -EINVAL,
+		                "\"%.80s\": ~ stands for nothing here; write the whole path, as in \"/home/pi/...\"",
+		                value);
+	return 0;
+}
+
+static const struct option options[] = {
+	{ .name = "path",
+	  .type = OPTION_TEXT,
+	  .offset = offsetof(struct store_file_settings, path),
+	  .required = true,
+	  .path = true,
+	  .check = check_path },
+	OPTION_END,
+};
+
+static char *place(const void *settings)
+{
+	const struct store_file_settings *s = settings;
+
+	return strdup(s->path);
+}
+
+const struct store_kind store_kind_file = {
+	.kind = "file",
+	.options = options,
+	.settings_size = sizeof(struct store_file_settings),
+	.place = place,
+};

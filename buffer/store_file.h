@@ -10,6 +10,10 @@
 
 #include "buffer/store.h"
 
+struct store_file_settings {
+	char *path;
+};
+
 /* path is copied. make: the folder itself is made if need be (the embedded default alone). NULL: no memory. */
 struct store *store_file_new(const char *path, bool make);
 

@@ -101,6 +101,53 @@ static void test_boot(void **state)
 	assert_string_equal(boot, "79bfd862");
 }
 
+static void test_a_key_is_read_back(void **state)
+{
+	static const char key[] = "source=stavanger-parking/dt=2026-11-21/my-pi-01.home-9f8e7d6c-1042-2041-2f0abcde"
+	                          ".ndjson.gz";
+	static const char *const wrong[] = {
+		"",
+		"source=a",
+		".millrace-probe",
+		"source=a/dt=2026-11-21/pi-9f8e7d6c-1-2-2f0abcde.ndjson",
+		"source=A/dt=2026-11-21/pi-9f8e7d6c-1-2-2f0abcde.ndjson.gz",
+		"source=/dt=2026-11-21/pi-9f8e7d6c-1-2-2f0abcde.ndjson.gz",
+		"source=a/d=2026-11-21/pi-9f8e7d6c-1-2-2f0abcde.ndjson.gz",
+		"source=a/dt=2026-02-30/pi-9f8e7d6c-1-2-2f0abcde.ndjson.gz",
+		"source=a/dt=2026-11-2/pi-9f8e7d6c-1-2-2f0abcde.ndjson.gz",
+		"source=a/dt=2026-11-21/x/pi-9f8e7d6c-1-2-2f0abcde.ndjson.gz",
+		"source=a/dt=2026-11-21/9f8e7d6c-1-2-2f0abcde.ndjson.gz",
+		"source=a/dt=2026-11-21/-9f8e7d6c-1-2-2f0abcde.ndjson.gz",
+		"source=a/dt=2026-11-21/pi-9F8E7D6C-1-2-2f0abcde.ndjson.gz",
+		"source=a/dt=2026-11-21/pi-9f8e7d6-1-2-2f0abcde.ndjson.gz",
+		"source=a/dt=2026-11-21/pi-9f8e7d6c-01-2-2f0abcde.ndjson.gz",
+		"source=a/dt=2026-11-21/pi-9f8e7d6c-0-2-2f0abcde.ndjson.gz",
+		"source=a/dt=2026-11-21/pi-9f8e7d6c-3-2-2f0abcde.ndjson.gz",
+		"source=a/dt=2026-11-21/pi-9f8e7d6c--2-2f0abcde.ndjson.gz",
+		"source=a/dt=2026-11-21/pi-9f8e7d6c-1-9223372036854775808-2f0abcde.ndjson.gz",
+		"source=a/dt=2026-11-21/pi-9f8e7d6c-1-2-2f0abcde1.ndjson.gz",
+		"source=a/dt=2026-11-21/pi-9f8e7d6c-1-2-2f0abcde.ndjson.gz.tmp",
+		"source=a/dt=2026-11-21/pi-9f8e7d6c-1-2-2f0abcde.ndjson.gz ",
+	};
+	struct object_name name;
+
+	(void)state;
+	assert_int_equal(object_read_key(key, &name), 0);
+	assert_string_equal(name.source, "stavanger-parking");
+	assert_string_equal(name.device, "my-pi-01.home");
+	assert_string_equal(name.boot, "9f8e7d6c");
+	assert_string_equal(name.sha8, "2f0abcde");
+	assert_int_equal(name.day, 20778);
+	assert_int_equal(name.first_seq, 1042);
+	assert_int_equal(name.last_seq, 2041);
+	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+		if (object_read_key(wrong[i], &name) != -EINVAL)
+			fail_msg("taken: %s", wrong[i]);
+	}
+	assert_int_equal(object_read_key("source=_polls/dt=2026-11-21/pi-9f8e7d6c-1-1-2f0abcde.ndjson.gz", &name), 0);
+	assert_string_equal(name.source, "_polls");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -108,6 +155,7 @@ int main(void)
 		cmocka_unit_test(test_its_length_is_known_beforehand),
 		cmocka_unit_test(test_a_line_that_does_not_fit_leaves_no_trace),
 		cmocka_unit_test(test_key),
+		cmocka_unit_test(test_a_key_is_read_back),
 		cmocka_unit_test(test_boot),
 	};
 

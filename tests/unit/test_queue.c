@@ -1,12 +1,57 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Opening, owning, refusing; configuration and figures. The other tests of the queue: test_queue_*.c. */
+/*
+ * Opening, owning, refusing; configuration and figures. The other tests of the queue: test_queue_*.c. The definitions
+ * of open, pwrite64 and ftruncate64 take the place of the C library's in this program, SQLite included.
+ */
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "buffer/schema.h"
 #include "tests/unit/queue_box.h"
+
+static int open_errno;  /* what opening for writing fails with; 0: it works */
+static int write_errno; /* what each write fails with; 0: it works */
+static int writes;
+
+int open(const char *path, int flags, ...)
+{
+	va_list args;
+	int mode;
+
+	va_start(args, flags);
+	mode = flags & O_CREAT ? va_arg(args, int) : 0;
+	va_end(args);
+	if (open_errno != 0 && (flags & O_ACCMODE) != O_RDONLY) {
+		errno = open_errno;
+		return -1;
+	}
+	return (int)syscall(SYS_openat, AT_FDCWD, path, flags | O_LARGEFILE, mode);
+}
+
+ssize_t pwrite64(int fd, const void *data, size_t len, off64_t at)
+{
+	writes++;
+	if (write_errno != 0) {
+		errno = write_errno;
+		return -1;
+	}
+	return syscall(SYS_pwrite64, fd, data, len, at);
+}
+
+int ftruncate64(int fd, off64_t len)
+{
+	writes++;
+	return (int)syscall(SYS_ftruncate, fd, len);
+}
+
+static int set_up(void **state)
+{
+	open_errno = write_errno = 0;
+	return box_set_up(state);
+}
 
 static void read_all(const char *path, struct bytes *ret_content)
 {
@@ -314,7 +359,9 @@ static void test_configure_makes_sources_known(void **state)
 	};
 	struct queue_route bad = { .source = "c", .max_bytes = 1, .max_records = 1, .stores = wrong, .n_stores = 1 };
 	struct queue_view *view;
+	struct bytes lines;
 
+	bytes_init(&lines, 1 << 20);
 	assert_int_equal(queue_configure(box->q, stores, 2, routes, 2, &routes[0], &box->err), 0);
 	view = queue_view(box->q);
 	assert_int_equal(view->n_sources, 2);
@@ -324,16 +371,160 @@ static void test_configure_makes_sources_known(void **state)
 	queue_view_free(view);
 	assert_int_equal(queue_configure(box->q, stores, 1, &bad, 1, &routes[0], &box->err), -EINVAL);
 	assert_string_equal(box->err.text, "source \"c\": there is no store \"lak\"");
+	view = queue_view(box->q);
+	assert_int_equal(view->n_sources, 2); /* not "c" */
+	queue_view_free(view);
+	assert_int_equal(queue_tail(box->q, "c", 1, &lines, &box->err), -ENOENT);
+	assert_int_equal(queue_tail(box->q, "a", 1, &lines, &box->err), 0);
+	assert_int_equal(lines.len, 0);
+	box_add(box, "b", 0, 1);
 	box_reopen(box);
 	view = queue_view(box->q);
-	assert_int_equal(view->n_sources, 2);
+	assert_int_equal(view->n_sources, 1); /* a row comes with the first commit */
+	assert_string_equal(view->sources[0].source, "b");
 	queue_view_free(view);
 	queue_view_free(NULL);
-	box_add(box, "b", 0, 1); /* its row is used, not made again */
+	assert_int_equal(queue_configure(box->q, stores, 2, routes, 1, &routes[0], &box->err), 0);
 	view = queue_view(box->q);
 	assert_int_equal(view->n_sources, 2);
 	assert_true(view->file_bytes > 0 && view->wal_bytes > 0);
 	queue_view_free(view);
+}
+
+/* Start and end with a card that takes nothing any more. */
+static void test_a_full_card_starts_and_ends(void **state)
+{
+	static const int errors[] = { ENOSPC, EROFS, EIO };
+	struct box *box = *state;
+	static const char *const stores[] = { "lake" };
+	struct queue_route route = { .source = "new", .max_bytes = 1 << 20, .max_records = 10, .max_age_ms = 1000 };
+	struct queue_view *view;
+
+	box_add(box, "parking", 0, 9);
+	for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
+		write_errno = errors[i];
+		box_reopen(box);
+		assert_int_equal(queue_configure(box->q, stores, 1, &route, 1, &route, &box->err), 0);
+		view = queue_view(box->q);
+		assert_int_equal(view->n_sources, 2);
+		assert_string_equal(view->sources[1].source, "new");
+		queue_view_free(view);
+	}
+	write_errno = 0;
+	box_add(box, "new", 0, 1);
+	box_reopen(box);
+	assert_int_equal(box_view(box, "new").records, 1);
+}
+
+/* All but its commits: a slow card is not waited for at the end. */
+static void test_open_configure_and_close_write_nothing(void **state)
+{
+	struct box *box = *state;
+
+	box_route(box, 1, 1 << 20, 10);
+	box_add(box, "parking", 0, 9);
+	writes = 0;
+	box_reopen(box);
+	box_route(box, 2, 1 << 20, 10);
+	box_close(box);
+	assert_int_equal(writes, 0);
+}
+
+/* A batch that became done while the card was full waits no more, and its row is told when the card takes it. */
+static void test_a_judgement_that_cannot_be_written(void **state)
+{
+	struct box *box = *state;
+	struct batch batches[4];
+	struct queue_view *view;
+	int64_t one, two;
+	bool done = false;
+
+	for (int way = 0; way < 2; way++) {
+		box_route(box, 2, 1 << 20, 10);
+		box_add(box, "a", 0, 3);
+		assert_int_equal(box_seal(box, 0, true), 1);
+		one = box->batch.id;
+		box_add(box, "a", 0, 3);
+		assert_int_equal(box_seal(box, 0, true), 1);
+		two = box->batch.id;
+		assert_int_equal(queue_delivered(box->q, one, "lake", NOON + 7, &done, &box->err), 0);
+		write_errno = ENOSPC;
+		box_route(box, 1, 1 << 20, 10);
+		assert_int_equal(box_view(box, "a").waiting_batches, 1);
+		view = queue_view(box->q);
+		assert_int_equal(view->stores[0].waiting_batches, 1);
+		queue_view_free(view);
+		assert_int_equal(queue_next_delivery(box->q, "lake", 0, &box->batch, &box->err), 0);
+		assert_int_equal(box->batch.id, two);
+		assert_int_equal(queue_batches(box->q, batches, 4, &box->err), 2 + 2 * way);
+		assert_true(batches[1].delivered_ms == 0);
+		assert_int_equal(queue_delivered(box->q, two, "lake", NOON + 9, &done, &box->err), -ENOSPC);
+		write_errno = 0;
+		if (way == 0)
+			box_route(box, 1, 1 << 20, 10);
+		else
+			assert_int_equal(queue_delivered(box->q, two, "lake", NOON + 9, &done, &box->err), 0);
+		assert_int_equal(queue_batches(box->q, batches, 4, &box->err), 2 + 2 * way);
+		assert_true(batches[1].delivered_ms == NOON + 7);
+		assert_int_equal(queue_delivered(box->q, two, "lake", NOON + 9, &done, &box->err), 0);
+		assert_true(done);
+		assert_int_equal(box_view(box, "a").waiting_batches, 0);
+		box_reopen(box);
+		assert_int_equal(box_view(box, "a").waiting_batches, 0);
+	}
+}
+
+static void test_a_read_only_file_system(void **state)
+{
+	struct box *box = *state;
+
+	box_add(box, "parking", 0, 9);
+	box_close(box);
+	open_errno = EROFS;
+	assert_int_equal(queue_open(box->path, &box->identity, &box->q, &box->err), -EROFS);
+	open_errno = 0;
+	assert_null(box->q);
+	assert_non_null(strstr(box->err.text, box->path));
+	assert_non_null(strstr(box->err.text, "is on a file system that is read-only: remount it"));
+	box_open(box);
+}
+
+/* Found at the very end of the loading, when the WAL holds all there is. */
+static void test_a_damaged_file_is_left_unchanged(void **state)
+{
+	static const char *const damage[] = { "UPDATE chunk SET crc = 1",
+		                              "DELETE FROM buffer; UPDATE chunk SET crc = 1" };
+	struct box *box = *state;
+	char wal[200];
+
+	snprintf(wal, sizeof wal, "%s-wal", box->path);
+	for (size_t i = 0; i < 2; i++) {
+		struct bytes before[2], after[2];
+		sqlite3 *db;
+		int on = 1;
+
+		box_add(box, "parking", 0, 9);
+		box_close(box);
+		assert_int_equal(sqlite3_open(box->path, &db), SQLITE_OK);
+		sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+		sqlite3_file_control(db, NULL, SQLITE_FCNTL_PERSIST_WAL, &on);
+		assert_int_equal(sqlite3_exec(db, "PRAGMA locking_mode = EXCLUSIVE", NULL, NULL, NULL), 0);
+		assert_int_equal(sqlite3_exec(db, damage[i], NULL, NULL, NULL), 0);
+		assert_int_equal(sqlite3_close(db), SQLITE_OK);
+		read_all(box->path, &before[0]);
+		read_all(wal, &before[1]);
+		assert_int_equal(queue_open(box->path, &box->identity, &box->q, &box->err), -EBADMSG);
+		read_all(box->path, &after[0]);
+		read_all(wal, &after[1]);
+		for (int j = 0; j < 2; j++) {
+			assert_int_equal(before[j].len, after[j].len);
+			assert_memory_equal(before[j].data, after[j].data, before[j].len);
+			bytes_done(&before[j]);
+			bytes_done(&after[j]);
+		}
+		remove_buffer(box);
+		box_open(box);
+	}
 }
 
 static void test_places_of_stores_are_remembered(void **state)
@@ -360,20 +551,26 @@ static void test_places_of_stores_are_remembered(void **state)
 
 int main(void)
 {
+#define TEST(test) cmocka_unit_test_setup_teardown(test, set_up, box_tear_down)
 	const struct CMUnitTest tests[] = {
-		BOX_TEST(test_the_file_is_what_was_decided),
-		BOX_TEST(test_a_reopened_buffer_goes_on),
-		BOX_TEST(test_boot_is_the_kernels_and_the_buffers),
-		BOX_TEST(test_foreign_files_are_refused),
-		BOX_TEST(test_an_empty_file_is_a_new_buffer),
-		BOX_TEST(test_a_newer_schema_is_refused),
-		BOX_TEST(test_a_newer_schema_in_the_wal_is_refused),
-		BOX_TEST(test_folders_that_are_not_there),
-		BOX_TEST(test_a_second_owner_is_refused_with_the_firsts_pid),
-		BOX_TEST(test_a_flipped_byte_is_found),
-		BOX_TEST(test_a_lost_chunk_is_found),
-		BOX_TEST(test_configure_makes_sources_known),
-		BOX_TEST(test_places_of_stores_are_remembered),
+		TEST(test_the_file_is_what_was_decided),
+		TEST(test_a_reopened_buffer_goes_on),
+		TEST(test_boot_is_the_kernels_and_the_buffers),
+		TEST(test_foreign_files_are_refused),
+		TEST(test_an_empty_file_is_a_new_buffer),
+		TEST(test_a_newer_schema_is_refused),
+		TEST(test_a_newer_schema_in_the_wal_is_refused),
+		TEST(test_folders_that_are_not_there),
+		TEST(test_a_second_owner_is_refused_with_the_firsts_pid),
+		TEST(test_a_flipped_byte_is_found),
+		TEST(test_a_lost_chunk_is_found),
+		TEST(test_configure_makes_sources_known),
+		TEST(test_a_full_card_starts_and_ends),
+		TEST(test_open_configure_and_close_write_nothing),
+		TEST(test_a_judgement_that_cannot_be_written),
+		TEST(test_a_read_only_file_system),
+		TEST(test_a_damaged_file_is_left_unchanged),
+		TEST(test_places_of_stores_are_remembered),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The definitions of fsync and linkat below take the place of the C library's in this program. */
+/* The definitions of fsync, linkat, mkdirat and faccessat below take the place of the C library's in this program. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -23,6 +23,8 @@
 static int link_errno; /* what linkat fails with; 0: it works */
 static char synced[4096];
 static int fsync_fails_at, fsyncs;
+static int mkdir_errno; /* what mkdirat fails with; 0: it works */
+static int root_errno;  /* what faccessat says about writing to the root */
 
 int fsync(int fd)
 {
@@ -49,6 +51,26 @@ int linkat(int from, const char *old, int to, const char *new, int flags)
 	return (int)syscall(SYS_linkat, from, old, to, new, flags);
 }
 
+int mkdirat(int folder, const char *name, mode_t mode)
+{
+	if (mkdir_errno != 0) {
+		errno = mkdir_errno;
+		return -1;
+	}
+	return (int)syscall(SYS_mkdirat, folder, name, mode);
+}
+
+/* The daemon must not be able to write; the tests may run as root, who always can. */
+int faccessat(int folder, const char *name, int mode, int flags)
+{
+	(void)flags;
+	if (mode & W_OK && root_errno != 0) {
+		errno = root_errno;
+		return -1;
+	}
+	return (int)syscall(SYS_faccessat, folder, name, mode);
+}
+
 struct box {
 	char root[128], folder[160];
 	struct store *store;
@@ -66,7 +88,7 @@ static int set_up(void **state)
 	assert_int_equal(mkdir(box->folder, 0755), 0);
 	box->store = store_file_new(box->folder, false);
 	assert_non_null(box->store);
-	link_errno = fsync_fails_at = fsyncs = 0;
+	link_errno = fsync_fails_at = fsyncs = mkdir_errno = root_errno = 0;
 	synced[0] = '\0';
 	*state = box;
 	return 0;
@@ -244,6 +266,139 @@ static void test_what_a_killed_run_left_is_written_over(void **state)
 	box->store->ops->abort(box->store);
 }
 
+/* Killed between link and unlink: both names are one file, whole and durable, and nothing may write to it. */
+static void test_a_run_killed_before_the_temporary_name_went(void **state)
+{
+	struct box *box = *state;
+	const struct store_ops *ops = box->store->ops;
+	char tmp[512], elsewhere[512];
+
+	assert_int_equal(ops->probe(box->store, false, &box->err), 0);
+	assert_int_equal(put(box, KEY, "hello"), 0);
+	snprintf(tmp, sizeof tmp, "%s", at(box, KEY ".tmp"));
+	assert_int_equal(link(at(box, KEY), tmp), 0);
+	assert_int_equal(start(box, KEY, "hello"), 0);
+	assert_holds(at(box, KEY), "hello");
+	assert_int_equal(access(tmp, F_OK), -1);
+	assert_int_equal(ops->write(box->store, "hel", 3, &box->err), 0);
+	ops->abort(box->store); /* what an ENOSPC or the daemon's end does */
+	assert_holds(at(box, KEY), "hello");
+	/* The same where the delivered object has other bytes than are brought now. */
+	assert_int_equal(link(at(box, KEY), tmp), 0);
+	assert_int_equal(put(box, KEY, "a longer text"), -EEXIST);
+	assert_holds(at(box, KEY), "hello");
+	/* And a temporary file that has another name still, wherever that leads. */
+	snprintf(elsewhere, sizeof elsewhere, "%s", at(box, "elsewhere"));
+	assert_int_equal(rename(at(box, KEY), elsewhere), 0);
+	assert_int_equal(access(tmp, F_OK), 0);
+	assert_int_equal(put(box, KEY, "jello"), 0);
+	assert_holds(elsewhere, "hello");
+	assert_holds(at(box, KEY), "jello");
+}
+
+/* An earlier run may have been killed before its object was durable. */
+static void test_what_stands_already_is_synced_and_not_written(void **state)
+{
+	struct box *box = *state;
+	const struct store_ops *ops = box->store->ops;
+	struct stat before, after;
+	const char *file, *folder;
+
+	assert_int_equal(ops->probe(box->store, false, &box->err), 0);
+	assert_int_equal(put(box, KEY, "hello"), 0);
+	assert_int_equal(stat(at(box, KEY), &before), 0);
+	synced[0] = '\0';
+	fsyncs = 0;
+	assert_int_equal(start(box, KEY, "hello"), 0);
+	assert_int_equal(access(at(box, KEY ".tmp"), F_OK), -1);
+	assert_int_equal(ops->finish(box->store, &box->err), 0); /* without a byte */
+	file = strstr(synced, "ndjson.gz\n");
+	folder = strstr(synced, "/dt=2026-11-21\n");
+	assert_non_null(file);
+	assert_non_null(folder);
+	assert_true(file < folder);
+	assert_int_equal(stat(at(box, KEY), &after), 0);
+	assert_true(before.st_ino == after.st_ino);
+	for (int i = 1; i <= 2; i++) {
+		fsyncs = 0;
+		fsync_fails_at = i;
+		assert_int_equal(put(box, KEY, "hello"), -EIO);
+		assert_holds(at(box, KEY), "hello");
+	}
+}
+
+/* What is in the way of one object, at its name, its temporary one or a folder above, is told with its path and left.
+ */
+static void test_what_stands_in_the_way_of_one_object(void **state)
+{
+	enum { FILE_THERE, FOLDER, LINK, LINK_TO_NOWHERE, LOOP, FIFO, KINDS };
+	static const char *const names[] = { "source=s", "source=s/dt=2026-11-21", KEY, KEY ".tmp" };
+	struct box *box = *state;
+	struct stat st, now;
+
+	assert_int_equal(box->store->ops->probe(box->store, false, &box->err), 0);
+	for (int i = 0; i < 4; i++) {
+		for (int kind = 0; kind < KINDS; kind++) {
+			char path[512], target[512];
+
+			if ((i < 2 && (kind == FOLDER || kind == LINK)) || (i == 3 && kind == FILE_THERE))
+				continue; /* is fine there */
+			snprintf(target, sizeof target, "%s/%s", box->root, kind == LINK ? "target" : "nowhere");
+			snprintf(path, sizeof path, "%s", at(box, names[i]));
+			mkdir(at(box, "source=s"), 0755);
+			mkdir(at(box, "source=s/dt=2026-11-21"), 0755);
+			if (i < 2)
+				nftw(path, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+			if (kind == FILE_THERE || kind == LINK)
+				fclose(fopen(kind == LINK ? target : path, "wb"));
+			if (kind == FOLDER)
+				assert_int_equal(mkdir(path, 0755), 0);
+			if (kind == LINK || kind == LINK_TO_NOWHERE || kind == LOOP)
+				assert_int_equal(symlink(kind == LOOP ? path : target, path), 0);
+			if (kind == FIFO)
+				assert_int_equal(mkfifo(path, 0644), 0);
+			assert_int_equal(lstat(path, &st), 0);
+			alarm(10); /* a FIFO would hold it for ever */
+			assert_int_equal(put(box, KEY, "hello"), -EEXIST);
+			alarm(0);
+			assert_non_null(strstr(box->err.text, path));
+			assert_int_equal(lstat(path, &now), 0);
+			assert_true(st.st_ino == now.st_ino && st.st_mode == now.st_mode);
+			assert_int_equal(put(box, "source=t/dt=2026-11-21/x.ndjson.gz", "hello"), 0);
+			assert_int_equal(remove(path), 0);
+		}
+	}
+	assert_int_equal(put(box, KEY, "hello"), 0);
+}
+
+/* The same code means one object where the root can be written to, and the whole store where it cannot. */
+static void test_no_permission_below_a_fine_root(void **state)
+{
+	static const int codes[] = { EACCES, EPERM, EROFS };
+	struct box *box = *state;
+
+	assert_int_equal(box->store->ops->probe(box->store, false, &box->err), 0);
+	assert_int_equal(mkdir(at(box, "source=s"), 0755), 0);
+	for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
+		mkdir_errno = codes[i];
+		root_errno = 0;
+		assert_int_equal(put(box, KEY, "hello"), -EEXIST);
+		assert_non_null(strstr(box->err.text, at(box, "source=s\"")));
+		root_errno = codes[i];
+		assert_int_equal(put(box, KEY, "hello"), -codes[i]);
+	}
+	root_errno = 0;
+	mkdir_errno = ENOSPC;
+	assert_int_equal(put(box, KEY, "hello"), -ENOSPC);
+	mkdir_errno = EIO;
+	assert_int_equal(put(box, KEY, "hello"), -EIO);
+	mkdir_errno = EDQUOT;
+	assert_int_equal(put(box, KEY, "hello"), -EDQUOT);
+	/* Nothing stands there: it is the root that takes nothing. */
+	mkdir_errno = EACCES;
+	assert_int_equal(put(box, "source=t/dt=2026-11-21/x", "hello"), -EACCES);
+}
+
 /* What finish cannot vouch for gets no name, or is done again. */
 static void test_a_sync_that_fails_is_told(void **state)
 {
@@ -316,10 +471,18 @@ int main(void)
 {
 #define TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
-		TEST(test_an_object_stands_whole_and_durable),         TEST(test_the_way_up_is_synced_once),
-		TEST(test_again_is_a_success_and_other_bytes_are_not), TEST(test_a_file_system_without_links),
-		TEST(test_what_a_killed_run_left_is_written_over),     TEST(test_a_sync_that_fails_is_told),
-		TEST(test_other_bytes_than_announced_get_no_name),     TEST(test_a_disk_that_is_not_mounted),
+		TEST(test_an_object_stands_whole_and_durable),
+		TEST(test_the_way_up_is_synced_once),
+		TEST(test_again_is_a_success_and_other_bytes_are_not),
+		TEST(test_a_file_system_without_links),
+		TEST(test_what_a_killed_run_left_is_written_over),
+		TEST(test_a_sync_that_fails_is_told),
+		TEST(test_a_run_killed_before_the_temporary_name_went),
+		TEST(test_what_stands_already_is_synced_and_not_written),
+		TEST(test_what_stands_in_the_way_of_one_object),
+		TEST(test_no_permission_below_a_fine_root),
+		TEST(test_other_bytes_than_announced_get_no_name),
+		TEST(test_a_disk_that_is_not_mounted),
 		TEST(test_the_embedded_store_makes_its_folder),
 	};
 

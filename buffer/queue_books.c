@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The books: what a store has is written in the transaction that books its delivery, and read together with what waits
+ * and what is unsealed. A range grows, or turns from one kind into the next, while it is read page by page; so a page
+ * goes on at a seq and not at a row, and cuts what holds that seq.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "buffer/queue_private.h"
+
+static bool same_origin(const struct queue_range *a, const struct queue_range *b)
+{
+	return a->day == b->day && strcmp(a->device, b->device) == 0 && strcmp(a->boot, b->boot) == 0;
+}
+
+static bool touch(const struct queue_range *left, const struct queue_range *right)
+{
+	return left->last_seq + 1 == right->first_seq && left->kind == right->kind && same_origin(left, right);
+}
+
+/* What a batch is in the books; its key is the only place that has day, device and boot. */
+static int read_batch(const struct queue *q, const struct batch *batch, struct queue_range *ret_range, struct err *err)
+{
+	struct queue_range range = { .kind = QUEUE_WAITING };
+	struct object_name name;
+
+	if (object_read_key(batch->key, &name) < 0 || strcmp(name.source, batch->source) != 0 ||
+	    name.first_seq != batch->first_seq || name.last_seq != batch->last_seq)
+		return queue_damaged(q, err, "batch", batch->id, "its object's key is not one of ours");
+	memcpy(range.source, name.source, sizeof range.source);
+	memcpy(range.device, name.device, sizeof range.device);
+	memcpy(range.boot, name.boot, sizeof range.boot);
+	range.day = name.day;
+	range.first_seq = name.first_seq;
+	range.last_seq = name.last_seq;
+	*ret_range = range;
+	return 0;
+}
+
+/* The row at hand of a statement that gives rows of the books. */
+static int read_row(struct queue *q, enum sql sql, struct queue_range *ret_range, struct err *err)
+{
+	struct queue_range range = {
+		.kind = QUEUE_DELIVERED,
+		.first_seq = (uint64_t)queue_number(q, sql, 2),
+		.last_seq = (uint64_t)queue_number(q, sql, 3),
+		.day = queue_number(q, sql, 4),
+	};
+	int r = queue_text(q, sql, 1, range.source, sizeof range.source, err);
+
+	if (r == 0)
+		r = queue_text(q, sql, 5, range.device, sizeof range.device, err);
+	if (r == 0)
+		r = queue_text(q, sql, 6, range.boot, sizeof range.boot, err);
+	if (r == 0)
+		*ret_range = range;
+	return r;
+}
+
+/* --- Booking --- */
+
+static int put_row(struct queue *q, const char *store, const struct queue_range *range, struct err *err)
+{
+	const struct cell row[] = {
+		cell_text(store),
+		cell_text(range->source),
+		cell_number((int64_t)range->first_seq),
+		cell_number((int64_t)range->last_seq),
+		cell_number(range->day),
+		cell_text(range->device),
+		cell_text(range->boot),
+	};
+
+	return queue_put(q, SQL_BOOK_PUT, CELLS(row), err);
+}
+
+static int delete_row(struct queue *q, const char *store, const struct queue_range *range, struct err *err)
+{
+	const struct cell key[] = { cell_text(store), cell_text(range->source),
+		                    cell_number((int64_t)range->first_seq) };
+
+	return queue_run(q, SQL_BOOK_DELETE, CELLS(key), err);
+}
+
+/* The last two rows that begin no later than right behind the range, the later one first: its neighbours are there. */
+static int find_near(struct queue *q, const char *store, const struct queue_range *range, struct queue_range near[2],
+                     int *ret_n, struct err *err)
+{
+	const struct cell cells[] = { cell_text(store), cell_text(range->source),
+		                      cell_number((int64_t)range->last_seq + 1) };
+	int n = 0, r = queue_query(q, SQL_BOOK_NEAR, CELLS(cells), err);
+
+	while (r == 0 && (r = queue_step(q, SQL_BOOK_NEAR, err)) > 0) {
+		r = read_row(q, SQL_BOOK_NEAR, &near[n], err);
+		n++;
+	}
+	queue_reset(q, SQL_BOOK_NEAR);
+	*ret_n = n;
+	return r;
+}
+
+int queue_book(struct queue *q, const char *store, const struct batch *batch, struct err *err)
+{
+	struct queue_range near[2] = { { .first_seq = 0 } }, range = { .first_seq = 0 }, *left = NULL, *right = NULL;
+	int n = 0, r = read_batch(q, batch, &range, err);
+
+	range.kind = QUEUE_DELIVERED;
+	if (r == 0)
+		r = find_near(q, store, &range, near, &n, err);
+	if (r < 0)
+		return r;
+	if (n > 0 && near[0].first_seq == range.last_seq + 1)
+		right = &near[0];
+	if (n > (right ? 1 : 0))
+		left = &near[right ? 1 : 0];
+	if (left && left->first_seq <= range.first_seq && left->last_seq >= range.last_seq)
+		return 0;
+	if (left && left->last_seq >= range.first_seq)
+		return queue_damaged(q, err, "batch", batch->id, "a part of it is booked as delivered already");
+	if (right && touch(&range, right)) {
+		range.last_seq = right->last_seq;
+		r = delete_row(q, store, right, err);
+	}
+	if (left && touch(left, &range))
+		range.first_seq = left->first_seq;
+	return r == 0 ? put_row(q, store, &range, err) : r;
+}
+
+/* --- Reading --- */
+
+struct page {
+	struct queue *q;
+	const char *store;
+	int64_t since;
+	struct queue_range *ranges;
+	size_t n, size;
+	struct err *err;
+};
+
+/* Adds what of the range is at `from` or later, if it is of the days that are asked for. */
+static void add_range(struct page *page, const struct queue_range *range, uint64_t from)
+{
+	struct queue_range *last = page->n > 0 ? &page->ranges[page->n - 1] : NULL, cut = *range;
+
+	if (range->day < page->since || range->last_seq < from)
+		return;
+	if (cut.first_seq < from)
+		cut.first_seq = from;
+	if (last && strcmp(last->source, cut.source) == 0 && touch(last, &cut)) {
+		last->last_seq = cut.last_seq;
+		return;
+	}
+	assert(page->n < page->size);
+	page->ranges[page->n++] = cut;
+}
+
+/* The next of what the store has: 1, 0 at the end, or -errno. */
+static int next_delivered(struct page *page, struct queue_range *ret_range)
+{
+	int r = queue_step(page->q, SQL_BOOKS, page->err);
+
+	if (r <= 0)
+		return r;
+	r = read_row(page->q, SQL_BOOKS, ret_range, page->err);
+	return r < 0 ? r : 1;
+}
+
+/* The next of what waits for it, from place *at on in the queue's list: 1, 0 at the end, or -errno. */
+static int next_waiting(struct page *page, const struct source *source, uint64_t from, size_t *at,
+                        struct queue_range *ret_range)
+{
+	const struct queue *q = page->q;
+	int bit = queue_find_store(q, page->store), r;
+	struct batch_row row;
+
+	if (bit < 0 || !(source->route.stores >> bit & 1))
+		return 0;
+	for (; *at < q->n_waiting; ++*at) {
+		const struct waiting *w = &q->waiting[*at];
+
+		if (w->source == source && !(w->done >> bit & 1) && w->first_seq + w->records > from)
+			break;
+	}
+	if (*at == q->n_waiting)
+		return 0;
+	r = queue_get_batch(page->q, q->waiting[(*at)++].id, &row, page->err);
+	if (r == 0)
+		r = read_batch(q, &row.batch, ret_range, page->err);
+	return r < 0 ? r : 1;
+}
+
+/* Delivered and waiting batches, in the order of their seqs, until the page is full. */
+static int add_batches(struct page *page, const struct source *source, uint64_t from)
+{
+	const struct cell cells[] = { cell_text(page->store), cell_text(source->name), cell_number((int64_t)from),
+		                      cell_number(page->since) };
+	struct queue_range delivered = { .first_seq = 0 }, waiting = { .first_seq = 0 };
+	size_t at = 0;
+	int has_delivered, has_waiting = 0;
+	int r = queue_query(page->q, SQL_BOOKS, CELLS(cells), page->err);
+
+	has_delivered = r == 0 ? next_delivered(page, &delivered) : r;
+	if (has_delivered >= 0)
+		has_waiting = next_waiting(page, source, from, &at, &waiting);
+	while (page->n < page->size && has_delivered >= 0 && has_waiting >= 0 && has_delivered + has_waiting > 0) {
+		if (!has_waiting || (has_delivered && delivered.first_seq < waiting.first_seq)) {
+			add_range(page, &delivered, from);
+			has_delivered = next_delivered(page, &delivered);
+		} else {
+			add_range(page, &waiting, from);
+			has_waiting = next_waiting(page, source, from, &at, &waiting);
+		}
+	}
+	queue_reset(page->q, SQL_BOOKS);
+	return has_delivered < 0 ? has_delivered : has_waiting < 0 ? has_waiting : 0;
+}
+
+/* The chunk at hand of SQL_CHUNK_PLAN. */
+static int read_chunk(struct page *page, const struct source *source, struct queue_range *ret_range)
+{
+	struct queue_range range = { .kind = QUEUE_UNSEALED };
+	struct queue *q = page->q;
+	int r = queue_text(q, SQL_CHUNK_PLAN, 1, range.device, sizeof range.device, page->err);
+
+	if (r == 0)
+		r = queue_text(q, SQL_CHUNK_PLAN, 2, range.boot, sizeof range.boot, page->err);
+	if (r < 0)
+		return r;
+	memcpy(range.source, source->name, sizeof range.source);
+	range.day = queue_number(q, SQL_CHUNK_PLAN, 4);
+	range.first_seq = (uint64_t)(queue_number(q, SQL_CHUNK_PLAN, 0) & SEQ_MAX);
+	range.last_seq = range.first_seq + (uint64_t)queue_number(q, SQL_CHUNK_PLAN, 3) - 1;
+	*ret_range = range;
+	return 0;
+}
+
+static int add_unsealed(struct page *page, const struct source *source, uint64_t from)
+{
+	const struct cell cells[] = { cell_number(source->now.id << SEQ_BITS | (int64_t)from),
+		                      cell_number(source->now.id << SEQ_BITS | SEQ_MAX) };
+	int bit = queue_find_store(page->q, page->store), r;
+	struct queue_range range = { .first_seq = 0 };
+
+	if (bit < 0 || !(source->route.stores >> bit & 1) || from > (uint64_t)SEQ_MAX)
+		return 0;
+	r = queue_query(page->q, SQL_CHUNK_PLAN, CELLS(cells), page->err);
+	while (r == 0 && page->n < page->size && (r = queue_step(page->q, SQL_CHUNK_PLAN, page->err)) > 0) {
+		r = read_chunk(page, source, &range);
+		if (r == 0)
+			add_range(page, &range, from);
+	}
+	queue_reset(page->q, SQL_CHUNK_PLAN);
+	return r;
+}
+
+static int add_source(struct page *page, const struct source *source, uint64_t from)
+{
+	int r = add_batches(page, source, from);
+
+	return r == 0 && page->n < page->size ? add_unsealed(page, source, from) : r;
+}
+
+/* The first source by name that comes after `name`; NULL at the end. */
+static const struct source *next_source(const struct queue *q, const char *name)
+{
+	const struct source *next = NULL;
+
+	for (size_t i = 0; i < q->n_sources; i++) {
+		const struct source *source = q->sources[i];
+
+		if (source->now.id > 0 && strcmp(source->name, name) > 0 &&
+		    (!next || strcmp(source->name, next->name) < 0))
+			next = source;
+	}
+	return next;
+}
+
+int queue_books(struct queue *q, const char *store, int64_t since, const struct queue_range *after,
+                struct queue_range *ret_ranges, size_t n, struct err *err)
+{
+	struct page page = { .q = q, .store = store, .since = since, .ranges = ret_ranges, .size = n, .err = err };
+	const struct source *source = after ? queue_find_source(q, after->source) : NULL;
+	int r = 0;
+
+	assert(n <= INT32_MAX);
+	if (source)
+		r = add_source(&page, source, after->last_seq + 1);
+	source = next_source(q, after ? after->source : "");
+	for (; r == 0 && source && page.n < page.size; source = next_source(q, source->name))
+		r = add_source(&page, source, 1);
+	return r < 0 ? r : (int)page.n;
+}
