@@ -14,10 +14,10 @@
 #include <unistd.h>
 
 #include "agent/daemon.h"
+#include "agent/opening.h"
 #include "base/clock.h"
 #include "base/container.h"
 #include "base/log.h"
-#include "board/board.h"
 #include "buffer/chunk.h"
 #include "cli/cli.h"
 
@@ -54,68 +54,6 @@ static void on_committed(void *arg, struct queue_view *fresh)
 	struct agent *a = arg;
 
 	courier_nudge(a->courier, fresh);
-}
-
-static int exit_status(int r)
-{
-	switch (r) {
-	case -ENOENT:
-	case -ENOTDIR:
-	case -EACCES:
-	case -EPERM:
-		return CLI_CANTCREAT;
-	case -EBUSY:
-	case -EADDRINUSE:
-		return CLI_TEMPFAIL;
-	case -EBADMSG:
-	case -EPROTONOSUPPORT:
-		return CLI_DATA;
-	default:
-		return CLI_ATTENTION;
-	}
-}
-
-static int open_queue(struct agent *a, struct err *err)
-{
-	char boot_id[BOARD_BOOT_ID];
-	struct queue_identity identity = { .device = a->config->device, .kernel_boot_id = boot_id };
-	int r = board_boot_id("", boot_id, err);
-
-	return r < 0 ? r : queue_open(a->config->buffer_path, &identity, &a->queue, err);
-}
-
-static void fill_route(struct queue_route *route, const struct config_batch *batch, const struct option_names *stores)
-{
-	route->max_bytes = batch->max_bytes;
-	route->max_records = batch->max_records;
-	route->max_age_ms = batch->max_age_ms;
-	route->stores = stores ? (const char *const *)stores->names : NULL;
-	route->n_stores = stores ? stores->n : 0;
-}
-
-static int configure_queue(struct agent *a, struct err *err)
-{
-	const struct config *config = a->config;
-	const char **stores = calloc(config->n_stores + 1, sizeof *stores);
-	struct queue_route *routes = calloc(config->n_sources + 1, sizeof *routes);
-	struct queue_route fallback = { 0 };
-	int r = -ENOMEM;
-
-	if (stores && routes) {
-		for (size_t i = 0; i < config->n_stores; i++)
-			stores[i] = config->stores[i].name;
-		for (size_t i = 0; i < config->n_sources; i++) {
-			const struct config_source *source = &config->sources[i];
-
-			snprintf(routes[i].source, sizeof routes[i].source, "%s", source->name);
-			fill_route(&routes[i], &source->batch, &source->stores);
-		}
-		fill_route(&fallback, &config->batch, NULL);
-		r = queue_configure(a->queue, stores, config->n_stores, routes, config->n_sources, &fallback, err);
-	}
-	free(stores);
-	free(routes);
-	return r;
 }
 
 static int make_source(struct agent *a, size_t i)
@@ -203,6 +141,39 @@ static void stop_sources(struct agent *a)
 		uv_run(&a->loop, UV_RUN_ONCE);
 }
 
+/* SQLite's last syncs may take long on a slow card; the loop, and with it the deadline, goes on. */
+static void close_work(struct job *job)
+{
+	queue_close(container_of(job, struct agent, close_job)->queue);
+}
+
+static void on_queue_closed(struct job *job)
+{
+	closed_one(container_of(job, struct agent, close_job));
+}
+
+static void close_queue(struct agent *a)
+{
+	a->close_job = (struct job){ .work = close_work, .done = on_queue_closed };
+	a->open++;
+	worker_submit(a->worker, &a->close_job);
+	run_until_closed(a);
+	a->open++;
+	worker_close(a->worker, closed_one, a);
+	run_until_closed(a);
+}
+
+static int close_loop(struct agent *a)
+{
+	close_handle(a, (uv_handle_t *)&a->prepare);
+	close_handle(a, (uv_handle_t *)&a->tick);
+	close_handle(a, (uv_handle_t *)&a->sigterm);
+	close_handle(a, (uv_handle_t *)&a->sigint);
+	close_handle(a, (uv_handle_t *)&a->deadline);
+	run_until_closed(a);
+	return uv_loop_close(&a->loop);
+}
+
 static void stop(struct agent *a)
 {
 	a->stopping = true;
@@ -219,16 +190,7 @@ static void stop(struct agent *a)
 	a->open++;
 	http_close(a->http, closed_one, a);
 	run_until_closed(a);
-	a->open++;
-	worker_close(a->worker, closed_one, a);
-	close_handle(a, (uv_handle_t *)&a->prepare);
-	close_handle(a, (uv_handle_t *)&a->tick);
-	close_handle(a, (uv_handle_t *)&a->sigterm);
-	close_handle(a, (uv_handle_t *)&a->sigint);
-	run_until_closed(a);
-	queue_close(a->queue);
-	close_handle(a, (uv_handle_t *)&a->deadline);
-	run_until_closed(a);
+	close_queue(a);
 	intake_free(a->intake);
 	free(a->sources);
 }
@@ -268,7 +230,7 @@ static int start_parts(struct agent *a, struct err *err)
 		r = http_new(&a->loop, "millrace/" MILLRACE_VERSION, &a->http);
 	a->env = (struct collector_env){ .http = a->http, .alarms = &a->alarms };
 	if (r == 0)
-		r = courier_new(&a->loop, a->config, a->queue, a->worker, &a->alarms, &a->courier);
+		r = courier_new(&a->loop, a->config, a->http, a->queue, a->worker, &a->alarms, &a->courier);
 	if (r == 0) {
 		a->intake = intake_new(a->queue, a->worker, &a->alarms, backend_on_report, on_committed, a);
 		r = a->intake ? start_sources(a) : -ENOMEM;
@@ -279,14 +241,14 @@ static int start_parts(struct agent *a, struct err *err)
 	return api_start(&a->loop, a->config->socket, &agent_backend, a, &a->api, err);
 }
 
+/* The loop first: from here on SIGTERM is an orderly end. */
 static int start_agent(struct agent *a, struct err *err)
 {
-	int r = open_queue(a, err);
+	int r = start_loop(a);
 
-	if (r == 0)
-		r = configure_queue(a, err);
-	if (r == 0)
-		r = start_loop(a);
+	if (r < 0)
+		return err_fail(err, r, "cannot start: %s", uv_strerror(r));
+	r = opening_queue(a->config, &a->queue, err);
 	return r == 0 ? start_parts(a, err) : r;
 }
 
@@ -297,6 +259,7 @@ static void undo_start(struct agent *a)
 		stop(a);
 	else
 		queue_close(a->queue);
+	close_loop(a);
 	free(a);
 }
 
@@ -326,14 +289,14 @@ int agent_run(const struct config *config)
 	if (r < 0) {
 		log_error("agent.refused", "%s", err.text);
 		undo_start(a);
-		return exit_status(r);
+		return opening_status(r);
 	}
 	log_notice("agent.started", "millrace %s on %s: sources: %zu, stores: %zu, buffer %s", MILLRACE_VERSION,
 	           config->device, config->n_sources, config->n_stores, config->buffer_path);
 	if (!a->stopping)
 		uv_run(&a->loop, UV_RUN_DEFAULT);
 	stop(a);
-	r = uv_loop_close(&a->loop);
+	r = close_loop(a);
 	log_notice("agent.stopped", "%s", r == 0 ? "all closed" : uv_strerror(r));
 	free(a);
 	return CLI_OK;

@@ -49,11 +49,18 @@ static int backend_status(void *agent, struct status_view *ret_view)
 	return status_fill(agent, ret_view);
 }
 
+static json_t *backend_config(void *agent)
+{
+	const struct agent *a = agent;
+
+	return config_json(a->config);
+}
+
 static void answer_report(struct api_call *call, const char *source, const struct intake_report *report)
 {
-	json_t *body = json_pack("{s:s, s:s, s:I, s:I, s:s}", "source", source, "outcome",
+	json_t *body = json_pack("{s:s, s:s, s:I, s:I, s:o}", "source", source, "outcome",
 	                         sink_outcome_names[report->outcome], "records", (json_int_t)report->records,
-	                         "first_seq", (json_int_t)report->first_seq, "text", report->text);
+	                         "first_seq", (json_int_t)report->first_seq, "text", view_text(report->text));
 
 	if (body)
 		api_answer(call, body);
@@ -86,6 +93,11 @@ void backend_stop(struct agent *a)
 		a->waits = wait->next;
 		api_answer_problem(wait->call, 503, "the daemon ends");
 		free(wait);
+	}
+	if (a->audit) {
+		a->open++;
+		a->audit_ending = true;
+		audit_cancel(a->audit);
 	}
 }
 
@@ -142,6 +154,55 @@ static void backend_flush(void *agent, bool wait, struct api_call *call)
 
 	if (courier_flush(a->courier, wait, on_flushed, call) < 0)
 		api_answer_problem(call, 503, "no memory");
+}
+
+static void backend_retry(void *agent, int64_t batch, struct api_call *call)
+{
+	struct agent *a = agent;
+	size_t stores = courier_retry(a->courier, batch);
+	json_t *body;
+
+	if (stores == 0) {
+		api_answer_problem(call, 404, "batch %lld is parked nowhere and waits for no store", (long long)batch);
+		return;
+	}
+	body = json_pack("{s:I, s:I}", "batch", (json_int_t)batch, "stores", (json_int_t)stores);
+	if (body)
+		api_answer(call, body);
+	else
+		api_answer_problem(call, 500, "the answer could not be written");
+}
+
+static void on_audited(void *agent, json_t *report, const struct err *err)
+{
+	struct agent *a = agent;
+	struct api_call *call = a->audit_call;
+
+	a->audit = NULL;
+	a->audit_call = NULL;
+	if (a->audit_ending)
+		a->open--;
+	if (report)
+		api_answer(call, report);
+	else
+		api_answer_problem(call, 503, "%s", err->text);
+}
+
+static void backend_audit(void *agent, int64_t since_day, struct api_call *call)
+{
+	struct agent *a = agent;
+	const struct audit_env env = {
+		.loop = &a->loop, .config = a->config, .queue = a->queue, .queue_worker = a->worker, .http = a->http
+	};
+
+	if (a->audit)
+		api_answer_problem(call, 409, "an audit is under way already; ask again when it is done");
+	else if (a->stopping)
+		api_answer_problem(call, 503, "the daemon ends");
+	else if (audit_start(&env, since_day, on_audited, a, &a->audit) < 0)
+		api_answer_problem(call, 503, "no memory");
+	else
+		a->audit_call = call;
 }
 
 /* A read that queues behind the writer. */
@@ -261,8 +322,11 @@ static void backend_records(void *agent, const char *source, size_t last, struct
 
 const struct api_backend agent_backend = {
 	.status = backend_status,
+	.config = backend_config,
 	.batches = backend_batches,
 	.records = backend_records,
 	.poll = backend_poll,
 	.flush = backend_flush,
+	.audit = backend_audit,
+	.retry = backend_retry,
 };

@@ -1,338 +1,468 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/carrier.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/bearer.h"
 #include "base/clock.h"
 #include "base/container.h"
 #include "base/log.h"
 #include "base/random.h"
 #include "buffer/pack.h"
-#include "buffer/store_file.h"
 
 #define RETRY_FIRST_MS 1000
 #define RETRY_MAX_MS   60000
-#define ASIDE_MS       (60 * 60 * 1000) /* a batch that cannot be brought is tried again after an hour */
+#define DENIED_MS      (5 * 60 * 1000)
+#define PARKED_MS      (60 * 60 * 1000)
+#define PARKED_MAX     1024
 
-/* Where a batch is on its way; each but the first is one job. */
-enum step {
-	STEP_REST,   /* nothing to bring, or waiting for the next try */
-	STEP_LOOK,   /* ask the buffer what comes next, and whether the store was used before */
-	STEP_PROBE,  /* see whether the store is there */
-	STEP_PLACE,  /* have the buffer remember where the store is */
-	STEP_BEGIN,  /* begin the object */
-	STEP_READ,   /* read a part from the buffer */
-	STEP_WRITE,  /* write it to the store */
-	STEP_FINISH, /* have the store make it durable */
-	STEP_BOOK,   /* have the buffer remember that the store has it */
-	STEP_ABORT,  /* leave the object; then wait, or leave the batch aside */
-};
-
-enum state { STATE_UNKNOWN, STATE_READY, STATE_AWAY };
+enum state { STATE_UNKNOWN, STATE_READY, STATE_AWAY, STATE_DENIED };
 static const char *const state_names[] = {
-	[STATE_UNKNOWN] = "unknown", [STATE_READY] = "ready", [STATE_AWAY] = "away"
+	[STATE_UNKNOWN] = "unknown",
+	[STATE_READY] = "ready",
+	[STATE_AWAY] = "away",
+	[STATE_DENIED] = "denied",
 };
 
 struct carrier {
 	struct carrier_env env;
 	const struct config_store *config;
-	struct store *store;
-	struct worker *worker;
-	struct job job;
-	struct alarm alarm;
+	struct bearer *bearer;
+	struct load loads[LOADS_MAX];
+	size_t n_loads;
+	struct alarm alarm; /* the next try: of a store that is away or denied, of what is parked, or a look after it */
 
-	enum step step;
 	enum state state;
-	bool again; /* nudged while a step was under way */
-	bool empty;
-	bool closing;
+	bool probing;
+	int64_t probe_at_ms; /* when a store that is ready is looked after again */
+	bool again;          /* nudged while it looked */
+	bool empty;          /* it looked, and nothing waits */
+	bool closing, bearer_closed;
+	size_t jobs; /* of the buffer's worker, under way */
 
-	/* Of the step; the worker's while its job is under way. */
+	/* Looking: which batch comes next, and whether the store was used before; the worker's while it is under way.
+	 */
+	struct job look;
+	bool looking;
+	bool have, known;
 	int status;
 	struct err err;
-	bool known; /* the store was used at this place before */
-	bool have;  /* there is a batch to bring */
-	bool done;  /* the last of its stores has it */
 	struct batch batch;
-	int part;
-	uint64_t written; /* bytes of the object */
-	struct bytes data;
-	struct queue_view *fresh;
+	int64_t skip[LOADS_MAX + PARKED_MAX]; /* batches that are under way or parked */
+	size_t n_skip;
 
-	int64_t after; /* batches up to this id are not looked at: one of them was left aside */
-	int64_t aside_until_ms;
+	struct job place; /* has the buffer remember where the store is */
+
+	int64_t parked[PARKED_MAX];
+	size_t n_parked;
+	int64_t parked_until_ms;
+
 	int64_t retry_ms;
 	int64_t last_delivered_ms;
-	char error[ERR_MAX];
+	char error[ERR_MAX];        /* why the store is away or denied; "" while it is ready */
+	char parked_error[ERR_MAX]; /* of the last one; "" while none is */
 
 	void (*on_closed)(void *arg);
 	void *closed_arg;
 };
 
-static void start(struct carrier *c, enum step step);
+static void look(struct carrier *c);
 
-static void look_work(struct carrier *c)
+static void submit(struct carrier *c, struct job *job)
 {
-	char place[512];
+	c->jobs++;
+	worker_submit(c->env.queue_worker, job);
+}
+
+static void finish_close(struct carrier *c)
+{
+	if (c->closing && c->bearer_closed && c->jobs == 0)
+		c->on_closed(c->closed_arg);
+}
+
+/* A job of the buffer's worker is back: true where the carrier is closing and nothing may follow. */
+static bool is_over(struct carrier *c)
+{
+	c->jobs--;
+	if (c->closing)
+		finish_close(c);
+	return c->closing;
+}
+
+static void tell(struct carrier *c, struct queue_view *fresh)
+{
+	c->env.on_step(c->env.arg, fresh);
+}
+
+static size_t under_way(const struct carrier *c)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < c->n_loads; i++)
+		n += c->loads[i].used;
+	return n;
+}
+
+/* --- States --- */
+
+static void set_error(struct carrier *c, const char *text)
+{
+	snprintf(c->error, sizeof c->error, "%s", text);
+}
+
+/* Of a store that is ready. */
+static void set_alarm(struct carrier *c)
+{
+	bool parked_first = c->n_parked && c->parked_until_ms < c->probe_at_ms;
+
+	alarm_set(c->env.alarms, &c->alarm, parked_first ? c->parked_until_ms : c->probe_at_ms);
+}
+
+static void note_ready(struct carrier *c)
+{
+	if (c->state == STATE_AWAY || c->state == STATE_DENIED)
+		log_notice("store.recovered", "store \"%s\": ready again", c->config->name);
+	c->state = STATE_READY;
+	c->retry_ms = RETRY_FIRST_MS;
+	c->probe_at_ms = clock_mono_ms() + c->bearer->ops->probe_every_ms;
+	set_error(c, "");
+	set_alarm(c);
+}
+
+/* Once per change of what is wrong, not once per try. */
+static void hold_back(struct carrier *c, enum state state, const char *text, int64_t wait_ms)
+{
+	if (c->state != state || strcmp(c->error, text) != 0)
+		log_warning(state == STATE_DENIED ? "store.denied" : "store.away", "store \"%s\": %s", c->config->name,
+		            text);
+	set_error(c, text);
+	c->state = state;
+	alarm_set(c->env.alarms, &c->alarm, clock_mono_ms() + wait_ms);
+}
+
+/* Full jitter: many Millraces whose store comes back do not come back in one moment. */
+static void note_away(struct carrier *c, const char *text, int64_t retry_after_ms)
+{
+	int64_t wait_ms = 100 + random_below(c->retry_ms);
+
+	c->retry_ms = c->retry_ms * 2 < RETRY_MAX_MS ? c->retry_ms * 2 : RETRY_MAX_MS;
+	hold_back(c, STATE_AWAY, text, wait_ms > retry_after_ms ? wait_ms : retry_after_ms);
+}
+
+static void note_denied(struct carrier *c, const char *text)
+{
+	hold_back(c, STATE_DENIED, text, DENIED_MS + random_below(DENIED_MS / 10));
+}
+
+static void note_parked(struct carrier *c, const struct load *load)
+{
+	struct err err = load->err;
+
+	err_prefix(&err, "batch %lld is parked", (long long)load->batch.id);
+	log_error("batch.parked", "store \"%s\": %s", c->config->name, err.text);
+	if (c->n_parked == PARKED_MAX) {
+		note_denied(c, err.text);
+		return;
+	}
+	if (c->n_parked == 0)
+		c->parked_until_ms = clock_mono_ms() + PARKED_MS;
+	c->parked[c->n_parked++] = load->batch.id;
+	memcpy(c->parked_error, err.text, sizeof c->parked_error);
+	if (c->state == STATE_READY)
+		set_alarm(c);
+}
+
+/* --- Loads --- */
+
+static void read_work(struct job *job)
+{
+	struct load *load = container_of(job, struct load, job);
+
+	bytes_clear(&load->data);
+	load->status = queue_read_part(load->carrier->env.queue, load->batch.id, load->part, &load->data, &load->err);
+	if (load->status == -ENOENT)
+		load->status = err_fail(&load->err, -EBADMSG, "the buffer has %llu bytes of it, not %llu",
+		                        (unsigned long long)load->read, (unsigned long long)load->batch.bytes);
+}
+
+static void end_load(struct load *load)
+{
+	load->used = false;
+	bytes_done(&load->data);
+}
+
+static void book_work(struct job *job)
+{
+	struct load *load = container_of(job, struct load, job);
+	struct carrier *c = load->carrier;
+	bool done;
+
+	load->status =
+	        queue_delivered(c->env.queue, load->batch.id, c->config->name, clock_wall_ms(), &done, &load->err);
+	load->fresh = queue_view(c->env.queue);
+}
+
+static void on_booked(struct job *job)
+{
+	struct load *load = container_of(job, struct load, job);
+	struct carrier *c = load->carrier;
+	struct queue_view *fresh = load->fresh;
+
+	load->fresh = NULL;
+	end_load(load);
+	if (is_over(c)) {
+		queue_view_free(fresh);
+		return;
+	}
+	if (load->status < 0) {
+		/* The store has it; it is brought, and found there, once more. */
+		note_away(c, load->err.text, -1);
+	} else {
+		note_ready(c);
+		c->last_delivered_ms = clock_wall_ms();
+		log_info("batch.delivered", "store \"%s\": has %s", c->config->name, load->batch.key);
+		look(c);
+	}
+	tell(c, fresh);
+}
+
+static void conclude(struct load *load)
+{
+	struct carrier *c = load->carrier;
+
+	if (load->verdict == LOAD_DELIVERED) {
+		load->job = (struct job){ .work = book_work, .done = on_booked };
+		load->status = -ECANCELED;
+		submit(c, &load->job);
+		return;
+	}
+	if (load->verdict == LOAD_PARKED)
+		note_parked(c, load);
+	else if (load->verdict == LOAD_DENIED)
+		note_denied(c, load->err.text);
+	else
+		note_away(c, load->err.text, load->retry_after_ms);
+	end_load(load);
+	look(c);
+	tell(c, NULL);
+}
+
+void load_done(struct load *load, enum load_verdict verdict, int64_t retry_after_ms)
+{
+	load->verdict = verdict;
+	load->retry_after_ms = retry_after_ms;
+	load->done_early = load->busy;
+	if (!load->busy)
+		conclude(load);
+}
+
+static void on_read(struct job *job)
+{
+	struct load *load = container_of(job, struct load, job);
+	struct carrier *c = load->carrier;
+
+	load->busy = false;
+	if (is_over(c))
+		return;
+	if (load->done_early) {
+		conclude(load);
+		return;
+	}
+	if (load->stale) {
+		load->stale = false;
+		load_read(load);
+		return;
+	}
+	if (load->status == 0) {
+		load->part++;
+		load->read += load->data.len;
+	}
+	c->bearer->ops->on_part(c->bearer, load);
+}
+
+void load_read(struct load *load)
+{
+	load->job = (struct job){ .work = read_work, .done = on_read };
+	load->busy = true;
+	load->status = -ECANCELED;
+	submit(load->carrier, &load->job);
+}
+
+void load_rewind(struct load *load)
+{
+	load->part = 0;
+	load->read = 0;
+	load->stale = load->busy;
+	if (!load->busy)
+		bytes_clear(&load->data);
+}
+
+bool load_is_read(const struct load *load)
+{
+	return load->read >= load->batch.bytes;
+}
+
+static void start_load(struct carrier *c)
+{
+	struct load *load = c->loads;
+
+	while (load->used)
+		load++;
+	load->used = true;
+	load->batch = c->batch;
+	load->part = 0;
+	load->read = 0;
+	load->busy = load->stale = load->done_early = false;
+	load->err.text[0] = '\0';
+	bytes_init(&load->data, PACK_PART);
+	c->bearer->ops->bring(c->bearer, load);
+}
+
+/* --- Looking --- */
+
+static bool is_skipped(const struct carrier *c, int64_t batch)
+{
+	for (size_t i = 0; i < c->n_skip; i++)
+		if (c->skip[i] == batch)
+			return true;
+	return false;
+}
+
+static void look_work(struct job *job)
+{
+	struct carrier *c = container_of(job, struct carrier, look);
+	char place[1024];
 
 	c->have = false;
+	c->batch.id = 0;
 	c->status = queue_store_place(c->env.queue, c->config->name, place, sizeof place, &c->err);
 	if (c->status < 0)
 		return;
-	c->known = strcmp(place, c->config->path) == 0;
-	c->status = queue_next_delivery(c->env.queue, c->config->name, c->after, &c->batch, &c->err);
+	c->known = strcmp(place, c->config->place) == 0;
+	do
+		c->status = queue_next_delivery(c->env.queue, c->config->name, c->batch.id, &c->batch, &c->err);
+	while (c->status == 0 && is_skipped(c, c->batch.id));
 	c->have = c->status == 0;
 	if (c->status == -ENOENT)
 		c->status = 0;
 }
 
-static void probe_work(struct carrier *c)
-{
-	c->status = c->store->ops->probe(c->store, c->known, &c->err);
-}
-
-static void place_work(struct carrier *c)
-{
-	c->status = queue_set_store_place(c->env.queue, c->config->name, c->config->path, &c->err);
-}
-
-static void begin_work(struct carrier *c)
-{
-	c->status = c->store->ops->begin(c->store, c->batch.key, c->batch.bytes, c->batch.sha256, &c->err);
-}
-
-static void read_work(struct carrier *c)
-{
-	bytes_clear(&c->data);
-	c->status = queue_read_part(c->env.queue, c->batch.id, c->part, &c->data, &c->err);
-	if (c->status == -ENOENT && c->written != c->batch.bytes)
-		c->status = err_fail(&c->err, -EBADMSG, "batch %lld has %llu bytes in the buffer, not %llu",
-		                     (long long)c->batch.id, (unsigned long long)c->written,
-		                     (unsigned long long)c->batch.bytes);
-}
-
-static void write_work(struct carrier *c)
-{
-	c->status = c->store->ops->write(c->store, c->data.data, c->data.len, &c->err);
-}
-
-static void finish_work(struct carrier *c)
-{
-	c->status = c->store->ops->finish(c->store, &c->err);
-}
-
-static void book_work(struct carrier *c)
-{
-	c->status = queue_delivered(c->env.queue, c->batch.id, c->config->name, clock_wall_ms(), &c->done, &c->err);
-	c->fresh = queue_view(c->env.queue);
-}
-
-static void abort_work(struct carrier *c)
-{
-	c->store->ops->abort(c->store);
-}
-
-static void rest(struct carrier *c, int64_t until_ms)
-{
-	c->step = STEP_REST;
-	if (c->again && c->state != STATE_AWAY)
-		start(c, STEP_LOOK);
-	else if (until_ms != ALARM_NEVER)
-		alarm_set(c->env.alarms, &c->alarm, until_ms);
-}
-
-/* The store, or the buffer, does not do it now: the same again after a while. */
-static void back_off(struct carrier *c)
-{
-	int64_t wait = c->retry_ms / 2 + random_below(c->retry_ms / 2 + 1);
-
-	if (strcmp(c->error, c->err.text) != 0)
-		log_warning("store.away", "store \"%s\": %s", c->config->name, c->err.text);
-	snprintf(c->error, sizeof c->error, "%s", c->err.text);
-	c->state = STATE_AWAY;
-	c->retry_ms = c->retry_ms * 2 < RETRY_MAX_MS ? c->retry_ms * 2 : RETRY_MAX_MS;
-	rest(c, clock_mono_ms() + wait);
-}
-
-/* This batch cannot be brought, others can: leave it aside for an hour. */
-static void leave_aside(struct carrier *c)
-{
-	log_error("batch.aside", "store \"%s\": batch %lld cannot be delivered: %s", c->config->name,
-	          (long long)c->batch.id, c->err.text);
-	snprintf(c->error, sizeof c->error, "%s", c->err.text);
-	if (!c->after)
-		c->aside_until_ms = clock_mono_ms() + ASIDE_MS;
-	c->after = c->batch.id;
-	start(c, STEP_LOOK);
-}
-
-static bool is_aside(int status)
-{
-	return status == -EEXIST || status == -EBADMSG;
-}
-
-/* The store is there, whether or not something waits for it. */
-static void note_ready(struct carrier *c)
-{
-	if (c->state == STATE_AWAY)
-		log_notice("store.recovered", "store \"%s\": ready again", c->config->name);
-	c->state = STATE_READY;
-	c->retry_ms = RETRY_FIRST_MS;
-	if (!c->after)
-		c->error[0] = '\0';
-}
-
 static void after_look(struct carrier *c)
 {
-	c->empty = !c->have && !c->after;
-	if (c->have || c->state != STATE_READY)
-		start(c, STEP_PROBE);
-	else
-		rest(c, c->after ? c->aside_until_ms : ALARM_NEVER);
+	if (c->state != STATE_READY || clock_mono_ms() >= c->probe_at_ms) {
+		c->probing = true;
+		c->bearer->ops->probe(c->bearer, c->known);
+	} else if (c->have) {
+		start_load(c);
+		look(c);
+	} else {
+		c->empty = under_way(c) == 0 && c->n_parked == 0 && !c->again;
+		if (!c->alarm.set)
+			set_alarm(c);
+		if (c->again)
+			look(c);
+	}
 }
 
-static void after_probe(struct carrier *c)
+static void on_looked(struct job *job)
 {
-	if (!c->known)
-		start(c, STEP_PLACE);
-	else if (c->have)
-		start(c, STEP_BEGIN);
-	else {
+	struct carrier *c = container_of(job, struct carrier, look);
+
+	c->looking = false;
+	if (is_over(c))
+		return;
+	if (c->status < 0)
+		note_away(c, c->err.text, -1);
+	else
+		after_look(c);
+	tell(c, NULL);
+}
+
+static void fill_skip(struct carrier *c)
+{
+	c->n_skip = 0;
+	for (size_t i = 0; i < c->n_loads; i++)
+		if (c->loads[i].used)
+			c->skip[c->n_skip++] = c->loads[i].batch.id;
+	for (size_t i = 0; i < c->n_parked; i++)
+		c->skip[c->n_skip++] = c->parked[i];
+}
+
+/* Looks for the next batch, unless it is doing so, has its hands full, or waits for the store. */
+static void look(struct carrier *c)
+{
+	bool waits = c->state == STATE_AWAY || c->state == STATE_DENIED;
+
+	c->empty = false;
+	if (c->looking || c->probing || c->closing || under_way(c) == c->n_loads || (waits && c->alarm.set))
+		return;
+	c->again = false;
+	c->looking = true;
+	c->status = -ECANCELED;
+	c->err.text[0] = '\0';
+	fill_skip(c);
+	submit(c, &c->look);
+}
+
+static void place_work(struct job *job)
+{
+	struct carrier *c = container_of(job, struct carrier, place);
+
+	c->status = queue_set_store_place(c->env.queue, c->config->name, c->config->place, &c->err);
+}
+
+static void on_placed(struct job *job)
+{
+	struct carrier *c = container_of(job, struct carrier, place);
+
+	c->probing = false;
+	if (is_over(c))
+		return;
+	if (c->status < 0)
+		note_away(c, c->err.text, -1);
+	else
 		note_ready(c);
-		rest(c, c->after ? c->aside_until_ms : ALARM_NEVER);
+	look(c);
+	tell(c, NULL);
+}
+
+void carrier_probed(struct carrier *c, int status, const struct err *err)
+{
+	c->probing = false;
+	if (status == -EACCES || status == -EPROTO)
+		note_denied(c, err->text);
+	else if (status < 0)
+		note_away(c, err->text, -1);
+	else if (c->known)
+		note_ready(c);
+	if (status < 0 || c->known) {
+		look(c);
+		tell(c, NULL);
+		return;
 	}
-}
-
-static void after_place(struct carrier *c)
-{
-	c->known = true;
-	after_probe(c);
-}
-
-static void after_begin(struct carrier *c)
-{
-	c->part = 0;
-	c->written = 0;
-	start(c, STEP_READ);
-}
-
-static void after_read(struct carrier *c)
-{
-	start(c, STEP_WRITE);
-}
-
-static void after_write(struct carrier *c)
-{
-	c->part++;
-	c->written += c->data.len;
-	start(c, STEP_READ);
-}
-
-static void after_finish(struct carrier *c)
-{
-	start(c, STEP_BOOK);
-}
-
-static void after_book(struct carrier *c)
-{
-	note_ready(c);
-	c->last_delivered_ms = clock_wall_ms();
-	log_info("batch.delivered", "store \"%s\": has %s", c->config->name, c->batch.key);
-	start(c, STEP_LOOK);
-}
-
-static void after_abort(struct carrier *c)
-{
-	if (is_aside(c->status))
-		leave_aside(c);
-	else
-		back_off(c);
-}
-
-/* What each step does, on which worker, and what follows where it went well. */
-static const struct {
-	void (*work)(struct carrier *c);
-	void (*after)(struct carrier *c);
-	bool in_buffer;
-	bool begun; /* a failure leaves an object that was begun */
-} steps[] = {
-	[STEP_LOOK] = { look_work, after_look, .in_buffer = true },
-	[STEP_PROBE] = { .work = probe_work, .after = after_probe },
-	[STEP_PLACE] = { place_work, after_place, .in_buffer = true },
-	[STEP_BEGIN] = { begin_work, after_begin, .begun = true },
-	[STEP_READ] = { read_work, after_read, .in_buffer = true, .begun = true },
-	[STEP_WRITE] = { write_work, after_write, .begun = true },
-	[STEP_FINISH] = { finish_work, after_finish, .begun = true },
-	[STEP_BOOK] = { book_work, after_book, .in_buffer = true },
-	[STEP_ABORT] = { .work = abort_work, .after = after_abort },
-};
-
-static void on_work(struct job *job)
-{
-	struct carrier *c = container_of(job, struct carrier, job);
-
-	if (c->step != STEP_ABORT) {
-		c->status = 0;
-		c->err.text[0] = '\0';
-	}
-	steps[c->step].work(c);
-}
-
-static void on_store_worker_closed(void *arg)
-{
-	struct carrier *c = arg;
-
-	c->worker = NULL;
-	c->on_closed(c->closed_arg);
-}
-
-/* The last step of a begun object is known by the buffer having no further part. */
-static bool is_last_part(const struct carrier *c)
-{
-	return c->step == STEP_READ && c->status == -ENOENT;
-}
-
-static void on_step_done(struct job *job)
-{
-	struct carrier *c = container_of(job, struct carrier, job);
-	struct queue_view *fresh = c->fresh;
-
-	c->fresh = NULL;
-	if (c->closing)
-		worker_close(c->worker, on_store_worker_closed, c);
-	else if (is_last_part(c))
-		start(c, STEP_FINISH);
-	else if (c->status < 0 && steps[c->step].begun)
-		start(c, STEP_ABORT);
-	else if (c->status < 0 && c->step != STEP_ABORT)
-		back_off(c);
-	else
-		steps[c->step].after(c);
-	c->env.on_step(c->env.arg, fresh);
-}
-
-static void start(struct carrier *c, enum step step)
-{
-	assert(step != STEP_REST);
-	if (step == STEP_LOOK) {
-		c->again = false;
-		c->empty = false;
-	}
-	c->step = step;
-	worker_submit(steps[step].in_buffer ? c->env.queue_worker : c->worker, &c->job);
+	c->probing = true;
+	submit(c, &c->place);
 }
 
 static void on_alarm(struct alarm *alarm)
 {
 	struct carrier *c = container_of(alarm, struct carrier, alarm);
 
-	if (clock_mono_ms() >= c->aside_until_ms)
-		c->after = 0;
-	start(c, STEP_LOOK);
+	if (clock_mono_ms() >= c->parked_until_ms)
+		c->n_parked = 0;
+	look(c);
+	if (c->state == STATE_READY && !c->looking)
+		set_alarm(c); /* its hands are full: what they bring tells as much as a probe */
+}
+
+/* --- Public functions --- */
+
+static const struct bearer_ops *find_bearer(const struct store_kind *kind)
+{
+	return kind == &store_kind_s3 ? &bearer_s3_ops : &bearer_file_ops;
 }
 
 int carrier_new(const struct carrier_env *env, const struct config_store *config, struct carrier **ret_carrier)
@@ -344,14 +474,15 @@ int carrier_new(const struct carrier_env *env, const struct config_store *config
 		return -ENOMEM;
 	c->env = *env;
 	c->config = config;
-	c->job = (struct job){ .work = on_work, .done = on_step_done };
+	c->look = (struct job){ .work = look_work, .done = on_looked };
+	c->place = (struct job){ .work = place_work, .done = on_placed };
 	c->alarm.on_ring = on_alarm;
 	c->retry_ms = RETRY_FIRST_MS;
-	bytes_init(&c->data, PACK_PART);
-	c->store = store_file_new(config->path, config->embedded);
-	r = c->store ? worker_start(env->loop, config->name, &c->worker) : -ENOMEM;
+	for (size_t i = 0; i < LOADS_MAX; i++)
+		c->loads[i].carrier = c;
+	r = find_bearer(config->kind)->new (env, config, c, &c->bearer, &c->n_loads);
 	if (r < 0) {
-		carrier_free(c);
+		free(c);
 		return r;
 	}
 	*ret_carrier = c;
@@ -361,22 +492,31 @@ int carrier_new(const struct carrier_env *env, const struct config_store *config
 void carrier_nudge(struct carrier *c)
 {
 	c->again = true;
-	c->empty = false;
-	if (c->step == STEP_REST && c->state != STATE_AWAY && !c->closing) {
-		alarm_cancel(&c->alarm);
-		start(c, STEP_LOOK);
-	}
+	look(c);
 }
 
 void carrier_retry(struct carrier *c)
 {
-	c->again = true;
-	c->empty = false;
-	c->after = 0;
-	if (c->step == STEP_REST && !c->closing) {
-		alarm_cancel(&c->alarm);
-		start(c, STEP_LOOK);
+	c->n_parked = 0;
+	c->probe_at_ms = 0;
+	alarm_cancel(&c->alarm);
+	carrier_nudge(c);
+}
+
+bool carrier_retry_batch(struct carrier *c, int64_t batch)
+{
+	bool waits = c->state == STATE_AWAY || c->state == STATE_DENIED;
+
+	for (size_t i = 0; i < c->n_parked; i++) {
+		if (c->parked[i] != batch)
+			continue;
+		c->parked[i] = c->parked[--c->n_parked];
+		carrier_nudge(c);
+		return true;
 	}
+	if (waits)
+		carrier_retry(c);
+	return waits;
 }
 
 bool carrier_empty(const struct carrier *c)
@@ -386,28 +526,51 @@ bool carrier_empty(const struct carrier *c)
 
 bool carrier_stuck(const struct carrier *c, const char **ret_text)
 {
-	if (c->step != STEP_REST || (c->state != STATE_AWAY && !c->after))
+	if (!carrier_idle(c) || (c->state == STATE_READY && c->n_parked == 0) || c->state == STATE_UNKNOWN)
 		return false;
-	*ret_text = c->error;
+	*ret_text = c->error[0] ? c->error : c->parked_error;
 	return true;
 }
 
 bool carrier_idle(const struct carrier *c)
 {
-	return c->step == STEP_REST;
+	return !c->looking && !c->probing && under_way(c) == 0;
+}
+
+static bool is_hung(const struct carrier *c)
+{
+	return c->bearer->ops->busy_ms && c->bearer->ops->busy_ms(c->bearer) >= HUNG_MS;
+}
+
+static const char *why(const struct carrier *c)
+{
+	if (is_hung(c))
+		return "the disk does not answer";
+	if (c->error[0])
+		return c->error;
+	return c->n_parked ? c->parked_error : "";
 }
 
 void carrier_view(const struct carrier *c, struct courier_store *ret_store)
 {
 	*ret_store = (struct courier_store){
 		.name = c->config->name,
-		.kind = c->store->ops->kind,
-		.place = c->config->path,
-		.state = state_names[c->state],
-		.last_error = c->error,
+		.kind = c->config->kind->kind,
+		.place = c->config->place,
+		.state = is_hung(c) ? "hung" : state_names[c->state],
+		.parked = c->n_parked,
+		.last_error = why(c),
 		.last_delivered_ms = c->last_delivered_ms,
 		.next_try_ms = c->alarm.set ? c->alarm.at_ms : ALARM_NEVER,
 	};
+}
+
+static void on_bearer_closed(void *arg)
+{
+	struct carrier *c = arg;
+
+	c->bearer_closed = true;
+	finish_close(c);
 }
 
 void carrier_close(struct carrier *c, void (*on_closed)(void *arg), void *arg)
@@ -416,19 +579,13 @@ void carrier_close(struct carrier *c, void (*on_closed)(void *arg), void *arg)
 	c->on_closed = on_closed;
 	c->closed_arg = arg;
 	alarm_cancel(&c->alarm);
-	if (c->step == STEP_REST)
-		worker_close(c->worker, on_store_worker_closed, c);
+	c->bearer->ops->close(c->bearer, on_bearer_closed, c);
 }
 
 void carrier_free(struct carrier *c)
 {
-	if (!c)
-		return;
-	queue_view_free(c->fresh);
-	bytes_done(&c->data);
-	if (c->store) {
-		c->store->ops->abort(c->store);
-		c->store->ops->free(c->store);
-	}
+	for (size_t i = 0; i < c->n_loads; i++)
+		bytes_done(&c->loads[i].data);
+	c->bearer->ops->free(c->bearer);
 	free(c);
 }

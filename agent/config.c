@@ -2,6 +2,7 @@
 /* What may stand in a configuration, group by group; agent/settings does the reading. */
 #include "agent/config.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -10,107 +11,15 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "agent/config_options.h"
 #include "agent/config_text.h"
 #include "agent/settings.h"
+#include "base/secret.h"
 #include "base/units.h"
 
-#define SECOND        INT64_C(1000)
-#define DAY           (24 * 3600 * SECOND)
-#define KIB           INT64_C(1024)
 #define SOCKET_MAX    (sizeof((struct sockaddr_un *)0)->sun_path - 1)
 #define WHERE_MAX     128 /* bytes of `batch of source "parking"` */
 #define EMBEDDED_NAME "local"
-
-/* The kinds of stores: agent/ makes only folders so far. */
-static const char *const store_kinds[] = { "file" };
-
-static int check_device(const char *value, struct err *err)
-{
-	if (units_is_device(value))
-		return 0;
-	return err_fail(err, -EINVAL, "\"%.80s\" is no name for a device; it has letters, digits, . _ -, up to %d",
-	                value, UNITS_NAME_MAX - 1);
-}
-
-static int check_path(const char *value, struct err *err)
-{
-	if (!*value)
-		return err_fail(err, -EINVAL, "the path is empty");
-	if (*value == '~')
-		return err_fail(err, -EINVAL,
-		                "\"%.80s\": ~ stands for nothing here; write the whole path, as in \"/home/pi/...\"",
-		                value);
-	return 0;
-}
-
-static const char *const log_formats[] = { [LOG_TEXT] = "text", [LOG_JSON] = "json", NULL };
-
-static const struct option top_options[] = {
-	{ .name = "device", .type = OPTION_TEXT, .offset = offsetof(struct config, device), .check = check_device },
-	{ .name = "socket", .type = OPTION_TEXT, .offset = offsetof(struct config, socket), .check = check_path },
-	{ .name = "log",
-	  .type = OPTION_CHOICE,
-	  .offset = offsetof(struct config, log),
-	  .fallback = "text",
-	  .choices = log_formats },
-	OPTION_END,
-};
-
-static const struct option buffer_options[] = {
-	{ .name = "path",
-	  .type = OPTION_TEXT,
-	  .offset = offsetof(struct config, buffer_path),
-	  .fallback = "/var/lib/millrace/buffer.db",
-	  .check = check_path },
-	{ .name = "keep_delivered",
-	  .type = OPTION_DURATION,
-	  .offset = offsetof(struct config, keep_delivered_ms),
-	  .fallback = "24h",
-	  .min = 0,
-	  .max = 365 * DAY },
-	OPTION_END,
-};
-
-/* The defaults are the file's; a source's own batch takes from the file's what it leaves out. */
-static const struct option batch_options[] = {
-	{ .name = "max_bytes",
-	  .type = OPTION_SIZE,
-	  .offset = offsetof(struct config_batch, max_bytes),
-	  .fallback = "8M",
-	  .min = 64 * KIB,
-	  .max = 64 * KIB * KIB },
-	{ .name = "max_records",
-	  .type = OPTION_NUMBER,
-	  .offset = offsetof(struct config_batch, max_records),
-	  .fallback = "100000",
-	  .min = 1,
-	  .max = 10000000 },
-	{ .name = "max_age",
-	  .type = OPTION_DURATION,
-	  .offset = offsetof(struct config_batch, max_age_ms),
-	  .fallback = "15m",
-	  .min = SECOND,
-	  .max = 7 * DAY },
-	OPTION_END,
-};
-
-static const struct option store_options[] = {
-	{ .name = "path",
-	  .type = OPTION_TEXT,
-	  .offset = offsetof(struct config_store, path),
-	  .required = true,
-	  .check = check_path },
-	OPTION_END,
-};
-
-static const struct option source_options[] = {
-	{ .name = "stores", .type = OPTION_NAMES, .offset = offsetof(struct config_source, stores) },
-	{ .name = "enabled",
-	  .type = OPTION_BOOL,
-	  .offset = offsetof(struct config_source, enabled),
-	  .fallback = "true" },
-	OPTION_END,
-};
 
 static bool is_nameable(struct settings *s, const config_setting_t *setting, const char *what)
 {
@@ -146,7 +55,9 @@ static int find_kind(struct settings *s, const config_setting_t *group, const ch
 static int read_batch(struct settings *s, const config_setting_t *setting, const char *where,
                       struct config_batch *batch)
 {
-	const struct settings_group group = { .where = where, .options = { batch_options }, .targets = { batch } };
+	const struct settings_group group = { .where = where,
+		                              .options = { config_batch_options },
+		                              .targets = { batch } };
 	return settings_read(s, setting, &group);
 }
 
@@ -158,42 +69,72 @@ static int on_batch(struct settings *s, const config_setting_t *setting, void *a
 
 static int on_buffer(struct settings *s, const config_setting_t *setting, void *arg)
 {
-	const struct settings_group group = { .where = "buffer", .options = { buffer_options }, .targets = { arg } };
+	const struct settings_group group = { .where = "buffer",
+		                              .options = { config_buffer_options },
+		                              .targets = { arg } };
 	return settings_is_group(s, setting, NULL) ? settings_read(s, setting, &group) : 0;
 }
 
-static void check_place(struct settings *s, const config_setting_t *setting, const struct config *config,
-                        const struct config_store *store)
+static int find_store_kind(struct settings *s, const config_setting_t *setting, const char *where,
+                           struct config_store *store)
 {
+	const char *kinds[SETTINGS_GROUP_MAX] = { "" };
+	size_t n = 0;
+	for (; n < SETTINGS_GROUP_MAX && store_kinds[n]; n++)
+		kinds[n] = store_kinds[n]->kind;
+	int kind = find_kind(s, setting, where, kinds, n);
+	if (kind < 0)
+		return 0;
+	store->kind = store_kinds[kind];
+	store->settings = calloc(1, store->kind->settings_size);
+	return store->settings ? option_defaults(store->kind->options, store->settings) : -ENOMEM;
+}
+
+/* Where a store is whose settings are each in order; two in one place would each take the other's work for its own. */
+static int find_place(struct settings *s, const config_setting_t *setting, const struct config *config,
+                      struct config_store *store)
+{
+	store->place = store->kind->place(store->settings);
+	if (!store->place)
+		return -ENOMEM;
+	if (strlen(store->place) > SETTINGS_PLACE_MAX)
+		settings_mistake(s, setting, "the place of store \"%s\" has %zu bytes; up to %d are taken", store->name,
+		                 strlen(store->place), SETTINGS_PLACE_MAX);
 	for (const struct config_store *other = config->stores; other < store; other++)
-		if (store->path && other->path && strcmp(store->path, other->path) == 0)
-			settings_mistake(s, setting, "store \"%s\" has the path of store \"%s\"; each needs its own",
+		if (other->place && strcmp(store->place, other->place) == 0)
+			settings_mistake(s, setting, "store \"%s\" has the place of store \"%s\"; each needs its own",
 			                 store->name, other->name);
+	return 0;
+}
+
+static int read_store_settings(struct settings *s, const config_setting_t *setting, struct config *config,
+                               struct config_store *store)
+{
+	static const struct settings_section sections[] = { { "kind", NULL }, { NULL, NULL } };
+	char where[WHERE_MAX];
+	snprintf(where, sizeof where, "store \"%s\"", store->name);
+	size_t mistakes = s->mistakes;
+	int r = find_store_kind(s, setting, where, store);
+	if (r < 0 || !store->kind)
+		return r;
+	const struct settings_group group = { .where = where,
+		                              .options = { store->kind->options },
+		                              .targets = { store->settings },
+		                              .sections = sections };
+	r = settings_read(s, setting, &group);
+	return r == 0 && s->mistakes == mistakes ? find_place(s, setting, config, store) : r;
 }
 
 static int read_store(struct settings *s, const config_setting_t *setting, struct config *config)
 {
-	static const struct settings_section sections[] = { { "kind", NULL }, { NULL, NULL } };
 	struct config_store *store = &config->stores[config->n_stores];
-	char where[WHERE_MAX];
 	if (!is_nameable(s, setting, "store") || !settings_is_group(s, setting, "stores"))
 		return 0;
 	store->name = strdup(config_setting_name(setting));
 	if (!store->name)
 		return -ENOMEM;
 	config->n_stores++;
-	snprintf(where, sizeof where, "store \"%s\"", store->name);
-	if (find_kind(s, setting, where, store_kinds, sizeof store_kinds / sizeof *store_kinds) < 0)
-		return 0;
-	const struct settings_group group = {
-		.where = where, .options = { store_options }, .targets = { store }, .sections = sections
-	};
-	int r = settings_read(s, setting, &group);
-	if (r == 0)
-		r = settings_resolve(s, setting, &store->path);
-	if (r == 0)
-		check_place(s, setting, config, store);
-	return r;
+	return read_store_settings(s, setting, config, store);
 }
 
 static int on_stores(struct settings *s, const config_setting_t *setting, void *arg)
@@ -280,13 +221,13 @@ static int read_source_settings(struct settings *s, const config_setting_t *sett
 	char where[WHERE_MAX];
 	snprintf(where, sizeof where, "source \"%s\"", source->name);
 	size_t mistakes = s->mistakes;
-	int r = option_defaults(source_options, source);
+	int r = option_defaults(config_source_options, source);
 	if (r == 0)
 		r = find_collector(s, setting, where, source);
 	if (r < 0)
 		return r;
 	const struct settings_group group = { .where = where,
-		                              .options = { source_options,
+		                              .options = { config_source_options,
 		                                           source->kind ? source->kind->options : NULL },
 		                              .targets = { source, source->settings },
 		                              .sections = sections,
@@ -332,14 +273,14 @@ static int read_file(struct settings *s, struct config *config)
 		{ "sources", on_sources }, { NULL, NULL },
 	};
 	const struct settings_group group = {
-		.options = { top_options }, .targets = { config }, .sections = sections, .arg = config
+		.options = { config_top_options }, .targets = { config }, .sections = sections, .arg = config
 	};
 	config->path = strdup(s->path);
-	int r = config->path ? option_defaults(top_options, config) : -ENOMEM;
+	int r = config->path ? option_defaults(config_top_options, config) : -ENOMEM;
 	if (r == 0)
-		r = option_defaults(buffer_options, config);
+		r = option_defaults(config_buffer_options, config);
 	if (r == 0)
-		r = option_defaults(batch_options, &config->batch);
+		r = option_defaults(config_batch_options, &config->batch);
 	return r < 0 ? r : settings_read(s, config_root_setting(&s->tree), &group);
 }
 
@@ -378,12 +319,9 @@ static int complete_paths(struct settings *s, struct config *config)
 {
 	const config_setting_t *buffer = config_lookup(&s->tree, "buffer.path");
 	const config_setting_t *socket = config_lookup(&s->tree, "socket");
-	int r = settings_resolve(s, buffer, &config->buffer_path);
-	if (r == 0 && config->socket)
-		r = settings_resolve(s, socket, &config->socket);
-	else if (r == 0)
+	if (!config->socket)
 		config->socket = beside_buffer(config, "millrace.sock");
-	if (r < 0 || !config->socket)
+	if (!config->socket)
 		return -ENOMEM;
 	check_buffer(s, buffer, config->buffer_path);
 	if (strlen(config->socket) > SOCKET_MAX)
@@ -395,6 +333,20 @@ static int complete_paths(struct settings *s, struct config *config)
 	return 0;
 }
 
+static int embed_store(struct config *config, struct config_store *store)
+{
+	config->n_stores = 1;
+	store->embedded = true;
+	store->kind = &store_kind_file;
+	store->name = strdup(EMBEDDED_NAME);
+	store->settings = calloc(1, store->kind->settings_size);
+	store->place = beside_buffer(config, "objects");
+	if (!store->name || !store->settings || !store->place)
+		return -ENOMEM;
+	int r = option_defaults(store->kind->options, store->settings);
+	return r < 0 ? r : option_set(option_find(store->kind->options, "path"), store->settings, store->place, NULL);
+}
+
 static int complete_stores(struct settings *s, struct config *config)
 {
 	const config_setting_t *setting = config_lookup(&s->tree, "stores");
@@ -402,13 +354,61 @@ static int complete_stores(struct settings *s, struct config *config)
 		return 0;
 	free(config->stores);
 	config->stores = calloc(1, sizeof *config->stores);
-	if (!config->stores)
-		return -ENOMEM;
-	config->n_stores = 1;
-	config->stores[0].embedded = true;
-	config->stores[0].name = strdup(EMBEDDED_NAME);
-	config->stores[0].path = beside_buffer(config, "objects");
-	return config->stores[0].name && config->stores[0].path ? 0 : -ENOMEM;
+	return config->stores ? embed_store(config, &config->stores[0]) : -ENOMEM;
+}
+
+/* Where the secret goes that a setting of this name refers to. */
+static char **secret_of(struct config_store *store, const char *name)
+{
+	if (strcmp(name, "access_key") == 0)
+		return &store->access_key;
+	assert(strcmp(name, "secret_key") == 0);
+	return &store->secret_key;
+}
+
+static void warn_of_secret(struct settings *s, const config_setting_t *setting, const struct config_store *store,
+                           const struct option *option)
+{
+	char *path;
+	if (!settings_others_read(s, setting, &path))
+		return;
+	settings_warn(s, setting,
+	              "\"%s\" in store \"%s\" stands in the file itself, which others can read; write file:PATH or "
+	              "env:NAME, or chmod 600 %s",
+	              option->name, store->name, path);
+	free(path);
+}
+
+static int read_secret(struct settings *s, const config_setting_t *setting, struct config_store *store,
+                       const struct option *option, enum config_use use)
+{
+	struct err err = { "" };
+	const char *reference = *(char **)(void *)((char *)store->settings + option->offset);
+	if (!reference)
+		return 0;
+	int r = secret_read(reference, s->folder, secret_of(store, option->name), &err);
+	if (r == -ENOMEM)
+		return r;
+	if (r < 0)
+		settings_mistake(s, setting, "\"%s\" in store \"%s\": %s", option->name, store->name, err.text);
+	else if (use == CONFIG_CHECK && setting && secret_is_literal(reference))
+		warn_of_secret(s, setting, store, option);
+	return 0;
+}
+
+static int read_secrets(struct settings *s, struct config *config, enum config_use use)
+{
+	const config_setting_t *stores = config_lookup(&s->tree, "stores");
+	int r = 0;
+	for (size_t i = 0; use != CONFIG_ASK && i < config->n_stores; i++) {
+		struct config_store *store = &config->stores[i];
+		const config_setting_t *group = stores ? config_setting_get_member(stores, store->name) : NULL;
+		for (const struct option *o = store->kind ? store->kind->options : NULL; o && o->name && r == 0; o++)
+			if (o->secret)
+				r = read_secret(s, group ? config_setting_get_member(group, o->name) : NULL, store, o,
+				                use);
+	}
+	return r;
 }
 
 static void complete_batches(struct config *config)
@@ -424,7 +424,7 @@ static void complete_batches(struct config *config)
 	}
 }
 
-static int read_config(struct settings *s, struct config *config)
+static int read_config(struct settings *s, struct config *config, enum config_use use)
 {
 	int r = read_file(s, config);
 	if (r == 0)
@@ -433,6 +433,8 @@ static int read_config(struct settings *s, struct config *config)
 		r = complete_paths(s, config);
 	if (r == 0)
 		r = complete_stores(s, config);
+	if (r == 0)
+		r = read_secrets(s, config, use);
 	if (r < 0) {
 		settings_mistake(s, NULL, "out of memory");
 		return r;
@@ -441,20 +443,31 @@ static int read_config(struct settings *s, struct config *config)
 	return s->mistakes > 0 ? -EINVAL : 0;
 }
 
-int config_load(const char *path, FILE *errors, struct config **ret_config)
+int config_load(const char *path, enum config_use use, FILE *errors, struct config **ret_config)
 {
 	struct settings s;
 	int r = settings_open(&s, path, errors);
 	if (r < 0)
 		return r;
 	struct config *config = calloc(1, sizeof *config);
-	r = config ? read_config(&s, config) : -ENOMEM;
+	r = config ? read_config(&s, config, use) : -ENOMEM;
 	settings_close(&s);
 	if (r < 0)
 		config_free(config);
 	else
 		*ret_config = config;
 	return r;
+}
+
+static void free_store(struct config_store *store)
+{
+	if (store->settings)
+		option_done(store->kind->options, store->settings);
+	free(store->settings);
+	free(store->place);
+	free(store->name);
+	secret_free(store->access_key);
+	secret_free(store->secret_key);
 }
 
 void config_free(struct config *config)
@@ -466,60 +479,15 @@ void config_free(struct config *config)
 		if (source->settings)
 			option_done(source->kind->options, source->settings);
 		free(source->settings);
-		option_done(source_options, source);
+		option_done(config_source_options, source);
 		free(source->name);
 	}
-	for (size_t i = 0; i < config->n_stores; i++) {
-		option_done(store_options, &config->stores[i]);
-		free(config->stores[i].name);
-	}
-	option_done(top_options, config);
-	option_done(buffer_options, config);
+	for (size_t i = 0; i < config->n_stores; i++)
+		free_store(&config->stores[i]);
+	option_done(config_top_options, config);
+	option_done(config_buffer_options, config);
 	free(config->sources);
 	free(config->stores);
 	free(config->path);
 	free(config);
-}
-
-/* A URL without its query and without a user, where secrets would stand. */
-static void print_url(const char *url, FILE *out)
-{
-	const char *host = strstr(url, "://");
-	host = host ? host + 3 : url;
-	size_t authority = strcspn(host, "/?#");
-	const char *at = memrchr(host, '@', authority);
-	fprintf(out, " %.*s", (int)(host - url), url);
-	host = at ? at + 1 : host;
-	fprintf(out, "%.*s", (int)strcspn(host, "?#"), host);
-}
-
-static void print_source(const struct config *config, const struct config_source *source, FILE *out)
-{
-	char text[UNITS_TEXT_MAX];
-	const struct option *url = option_find(source->kind->options, "url");
-	const struct option *every = option_find(source->kind->options, "every");
-	fprintf(out, "  source %s: %s", source->name, source->kind->kind);
-	if (url)
-		print_url(*(char **)((char *)source->settings + url->offset), out);
-	if (every)
-		fprintf(out, ", every %s",
-		        units_duration(*(int64_t *)(void *)((char *)source->settings + every->offset), text));
-	fputs(", to", out);
-	for (size_t i = 0; i < source->stores.n; i++)
-		fprintf(out, "%s %s", i > 0 ? "," : "", source->stores.names[i]);
-	for (size_t i = 0; !source->stores.names && i < config->n_stores; i++)
-		fprintf(out, "%s %s", i > 0 ? "," : "", config->stores[i].name);
-	fputs(source->enabled ? "\n" : ", disabled\n", out);
-}
-
-void config_print(const struct config *config, FILE *out)
-{
-	fprintf(out, "%s: fine: %zu source%s, %zu store%s\n", config->path, config->n_sources,
-	        config->n_sources == 1 ? "" : "s", config->n_stores, config->n_stores == 1 ? "" : "s");
-	for (size_t i = 0; i < config->n_sources; i++)
-		print_source(config, &config->sources[i], out);
-	for (size_t i = 0; i < config->n_stores; i++)
-		fprintf(out, "  store %s: file %s\n", config->stores[i].name, config->stores[i].path);
-	if (config->n_sources == 0)
-		fputs("  no source is named: nothing will be collected\n", out);
 }

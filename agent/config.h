@@ -6,11 +6,13 @@
 #ifndef AGENT_CONFIG_H
 #define AGENT_CONFIG_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdio.h>
 
 #include "base/log.h"
 #include "base/option.h"
+#include "buffer/store.h"
 #include "collectors/collector.h"
 
 #define CONFIG_PATH "/etc/millrace/millrace.conf"
@@ -30,7 +32,10 @@ struct config_source {
 
 struct config_store {
 	char *name;
-	char *path;
+	const struct store_kind *kind;
+	void *settings;                /* the kind's own */
+	char *place;                   /* what the buffer remembers of it */
+	char *access_key, *secret_key; /* what the settings of these names refer to; NULL: not read, or it has none */
 	bool embedded; /* the one that is there when the file names none: its folder is made if need be */
 };
 
@@ -48,14 +53,27 @@ struct config {
 	size_t n_stores;
 };
 
+enum config_use {
+	CONFIG_ASK,   /* a client's: secrets stay references, and nothing is opened but the file and what it includes */
+	CONFIG_RUN,   /* secrets are read; one that cannot be is a mistake */
+	CONFIG_CHECK, /* as CONFIG_RUN, and lines `FILE:12: warning: …` tell what is no mistake and yet unwise */
+};
+
 /*
  * Reads the file and writes every mistake as a line `FILE:12: …` to `errors`. 0; -EINVAL: there were mistakes; -ENOENT,
- * -EACCES, …: the file cannot be read (told as well). Nothing is opened but the file itself and what it includes.
+ * -EACCES, …: the file cannot be read (told as well).
  */
-int config_load(const char *path, FILE *errors, struct config **ret_config);
-void config_free(struct config *config);
+int config_load(const char *path, enum config_use use, FILE *errors, struct config **ret_config);
+void config_free(struct config *config); /* overwrites the secrets; NULL is fine */
 
 /* What `millrace check` says of a file without mistakes: a line `FILE: fine: 1 source, 1 store`, then one for each. */
 void config_print(const struct config *config, FILE *out);
+
+/*
+ * All of it with the defaults, as an object like the file's groups: durations and sizes as they are written, what has
+ * neither value nor default left out, secrets as secret_show tells, URLs without their query. A new reference; NULL: no
+ * memory.
+ */
+json_t *config_json(const struct config *config);
 
 #endif

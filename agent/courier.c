@@ -27,6 +27,7 @@ struct flush {
 
 struct courier {
 	const struct config *config;
+	struct http *http;
 	struct queue *queue;
 	struct worker *worker;
 	struct alarms *alarms;
@@ -267,6 +268,7 @@ static int make_carriers(struct courier *c, uv_loop_t *loop)
 	for (size_t i = 0; i < c->config->n_stores; i++) {
 		const struct carrier_env env = {
 			.loop = loop,
+			.http = c->http,
 			.queue = c->queue,
 			.queue_worker = c->worker,
 			.alarms = c->alarms,
@@ -282,8 +284,8 @@ static int make_carriers(struct courier *c, uv_loop_t *loop)
 	return 0;
 }
 
-int courier_new(uv_loop_t *loop, const struct config *config, struct queue *queue, struct worker *worker,
-                struct alarms *alarms, struct courier **ret_courier)
+int courier_new(uv_loop_t *loop, const struct config *config, struct http *http, struct queue *queue,
+                struct worker *worker, struct alarms *alarms, struct courier **ret_courier)
 {
 	struct courier *c = calloc(1, sizeof *c);
 	int r;
@@ -291,6 +293,7 @@ int courier_new(uv_loop_t *loop, const struct config *config, struct queue *queu
 	if (!c)
 		return -ENOMEM;
 	c->config = config;
+	c->http = http;
 	c->queue = queue;
 	c->worker = worker;
 	c->alarms = alarms;
@@ -326,6 +329,15 @@ int courier_flush(struct courier *c, bool wait, courier_on_flushed on_flushed, v
 	*end = flush;
 	tend(c);
 	return 0;
+}
+
+size_t courier_retry(struct courier *c, int64_t batch)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < c->n_carriers; i++)
+		n += carrier_retry_batch(c->carriers[i], batch);
+	return n;
 }
 
 size_t courier_stores(const struct courier *c)
@@ -371,8 +383,9 @@ void courier_close(struct courier *c, void (*on_closed)(void *arg), void *arg)
 	c->closing = true;
 	c->on_closed = on_closed;
 	c->closed_arg = arg;
-	c->open = c->n_carriers;
+	c->open = c->n_carriers + 1; /* a carrier may be closed from within */
 	end_flushes(c, -ECANCELED, "the daemon ends");
 	for (size_t i = 0; i < c->n_carriers; i++)
 		carrier_close(c->carriers[i], on_carrier_closed, c);
+	on_carrier_closed(c);
 }

@@ -19,8 +19,8 @@
 struct courier;
 
 /* All is borrowed for the courier's life. 0 or -errno. */
-int courier_new(uv_loop_t *loop, const struct config *config, struct queue *queue, struct worker *worker,
-                struct alarms *alarms, struct courier **ret_courier);
+int courier_new(uv_loop_t *loop, const struct config *config, struct http *http, struct queue *queue,
+                struct worker *worker, struct alarms *alarms, struct courier **ret_courier);
 
 /* There may be something new to seal. fresh: the buffer's figures since, which it takes; may be NULL. */
 void courier_nudge(struct courier *courier, struct queue_view *fresh);
@@ -36,11 +36,15 @@ int courier_flush(struct courier *courier, bool wait, courier_on_flushed on_flus
 
 struct courier_store {
 	const char *name, *kind, *place;
-	const char *state;         /* "unknown", "ready", "away" */
+	const char *state;         /* "unknown", "ready", "away", "denied", "hung" */
+	size_t parked;             /* batches that cannot be brought there */
 	const char *last_error;    /* "" while all is well */
 	int64_t last_delivered_ms; /* wall; 0: none since start */
 	int64_t next_try_ms;       /* monotonic; ALARM_NEVER: none is waited for */
 };
+
+/* Tries a batch again that is parked or waits for a store that is away or denied; at how many stores. */
+size_t courier_retry(struct courier *courier, int64_t batch);
 
 size_t courier_stores(const struct courier *courier);
 void courier_store(const struct courier *courier, size_t i, struct courier_store *ret_store);

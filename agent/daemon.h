@@ -7,6 +7,7 @@
 
 #include <uv.h>
 
+#include "agent/audit.h"
 #include "agent/config.h"
 #include "agent/courier.h"
 #include "agent/intake.h"
@@ -40,8 +41,12 @@ struct agent {
 
 	int64_t started_ms; /* wall */
 	struct poll_wait *waits;
-	unsigned reads; /* API reads that wait for the buffer's worker */
+	unsigned reads;      /* API reads that wait for the buffer's worker */
+	struct audit *audit; /* NULL: none is under way */
+	struct api_call *audit_call;
+	bool audit_ending; /* it is one of the open parts */
 
+	struct job close_job; /* closes the queue */
 	bool stopping;
 	unsigned open; /* parts that are not closed yet */
 };
@@ -52,7 +57,7 @@ extern const struct api_backend agent_backend;
 /* The intake tells the end of each poll. */
 void backend_on_report(void *agent, const char *source, const struct intake_report *report);
 
-/* Answers those who still wait for a poll; before the API closes. */
+/* Answers those who still wait for a poll, and ends an audit, as one of the open parts; before the API closes. */
 void backend_stop(struct agent *agent);
 
 /* Fills a status view from memory (agent/status.c). 0 or -ENOMEM. */

@@ -40,10 +40,13 @@ struct intake {
 
 	struct feed *feeds;
 	struct fetch_list pending; /* published, in order, and in no commit yet */
+	struct fetch_list stuck;   /* could not be committed; with the next retry again */
 
 	struct job job;
-	struct fetch *committing; /* belongs to the worker while the job is under way; NULL: none is */
-	int status;               /* of the job */
+	bool busy;                /* the job is under way; the next three are the worker's then */
+	struct fetch *committing; /* afterwards: what is durable */
+	struct fetch *failed;     /* and what is not */
+	int status;               /* of the whole */
 	struct err err;
 	struct queue_view *fresh;
 
@@ -73,6 +76,13 @@ static void free_fetches(struct fetch *fetch)
 		fetch_free(fetch);
 		fetch = next;
 	}
+}
+
+static bool has_source(const struct fetch *fetch, const char *source)
+{
+	while (fetch && strcmp(fetch->source, source) != 0)
+		fetch = fetch->next;
+	return fetch != NULL;
 }
 
 static struct feed *find_feed(const struct intake *intake, const char *source)
@@ -126,27 +136,21 @@ static void report_unsettled(struct intake *intake)
 	struct err text = intake->err;
 
 	err_prefix(&text, "the answer came and waits in memory");
-	for (struct fetch *fetch = intake->committing; fetch; fetch = fetch->next)
+	for (struct fetch *fetch = intake->failed; fetch; fetch = fetch->next)
 		report(find_feed(intake, fetch->source), SINK_FAILED, NULL, text.text);
 }
 
 static void note_commit_failed(struct intake *intake)
 {
-	struct fetch_list later = intake->pending;
-
-	if (intake->status != -ECANCELED)
-		report_unsettled(intake);
-	/* The same fetches first, then what was published since. */
-	list_init(&intake->pending);
-	list_append(&intake->pending, intake->committing);
-	if (later.first)
-		list_append(&intake->pending, later.first);
-	intake->committing = NULL;
-	if (intake->status == -ECANCELED)
-		return;
+	report_unsettled(intake);
+	list_append(&intake->stuck, intake->failed);
+	intake->failed = NULL;
 	if (strcmp(intake->error, intake->err.text) != 0)
-		log_error("buffer.failing", "the buffer takes nothing, answers wait in memory: %s", intake->err.text);
+		log_error("buffer.failing", "the buffer does not take all, answers wait in memory: %s",
+		          intake->err.text);
 	snprintf(intake->error, sizeof intake->error, "%s", intake->err.text);
+	if (intake->retry.set)
+		return;
 	alarm_set(intake->alarms, &intake->retry, clock_mono_ms() + intake->retry_ms);
 	intake->retry_ms = intake->retry_ms * 2 < RETRY_MAX_MS ? intake->retry_ms * 2 : RETRY_MAX_MS;
 }
@@ -167,14 +171,37 @@ static void note_committed(struct intake *intake)
 	struct fetch *committed = intake->committing;
 
 	intake->committing = NULL;
-	intake->retry_ms = RETRY_FIRST_MS;
-	if (intake->error[0])
-		log_notice("buffer.recovered", "the buffer takes records again");
-	intake->error[0] = '\0';
+	if (!intake->stuck.first) {
+		intake->retry_ms = RETRY_FIRST_MS;
+		if (intake->error[0])
+			log_notice("buffer.recovered", "the buffer takes records again");
+		intake->error[0] = '\0';
+	}
 	intake->on_committed(intake->arg, intake->fresh);
 	for (struct fetch *fetch = committed; fetch; fetch = fetch->next)
 		settle(intake, fetch);
 	free_fetches(committed);
+}
+
+/* What could not be committed together is tried fetch by fetch: one that fits nowhere holds back no other source. */
+static void commit_singly(struct intake *intake)
+{
+	struct fetch_list failed, held;
+	struct fetch *next;
+
+	list_init(&failed);
+	list_init(&held);
+	for (struct fetch *fetch = intake->committing; fetch; fetch = next) {
+		int r;
+
+		next = fetch->next;
+		fetch->next = NULL;
+		r = has_source(failed.first, fetch->source) ? intake->status
+		                                            : queue_commit(intake->queue, fetch, &intake->err);
+		list_append(r < 0 ? &failed : &held, fetch);
+	}
+	intake->committing = held.first;
+	intake->failed = failed.first;
 }
 
 static void commit_work(struct job *job)
@@ -182,17 +209,26 @@ static void commit_work(struct job *job)
 	struct intake *intake = container_of(job, struct intake, job);
 
 	intake->err.text[0] = '\0';
+	intake->failed = NULL;
 	intake->status = queue_commit(intake->queue, intake->committing, &intake->err);
-	intake->fresh = intake->status == 0 ? queue_view(intake->queue) : NULL;
+	if (intake->status < 0)
+		commit_singly(intake);
+	intake->fresh = intake->committing ? queue_view(intake->queue) : NULL;
 }
 
 static void on_commit_done(struct job *job)
 {
 	struct intake *intake = container_of(job, struct intake, job);
 
-	if (intake->status)
+	intake->busy = false;
+	if (intake->status == -ECANCELED) {
+		list_append(&intake->stuck, intake->committing);
+		intake->committing = NULL;
+		return;
+	}
+	if (intake->failed)
 		note_commit_failed(intake);
-	else
+	if (intake->committing)
 		note_committed(intake);
 	start_commit(intake);
 }
@@ -200,8 +236,9 @@ static void on_commit_done(struct job *job)
 /* What was published while a commit was under way goes into the next one together. */
 static void start_commit(struct intake *intake)
 {
-	if (intake->committing || !intake->pending.first || intake->retry.set)
+	if (intake->busy || !intake->pending.first)
 		return;
+	intake->busy = true;
 	intake->committing = intake->pending.first;
 	list_init(&intake->pending);
 	intake->status = -ECANCELED; /* stands where the worker gives the job back unworked */
@@ -218,7 +255,12 @@ static void on_settled_alarm(struct alarm *alarm)
 
 static void on_retry(struct alarm *alarm)
 {
-	start_commit(container_of(alarm, struct intake, retry));
+	struct intake *intake = container_of(alarm, struct intake, retry);
+
+	if (intake->stuck.first)
+		list_append(&intake->pending, intake->stuck.first);
+	list_init(&intake->stuck);
+	start_commit(intake);
 }
 
 static void sink_on_begin(struct sink *sink)
@@ -307,6 +349,7 @@ struct intake *intake_new(struct queue *queue, struct worker *worker, struct ala
 	intake->retry.on_ring = on_retry;
 	intake->retry_ms = RETRY_FIRST_MS;
 	list_init(&intake->pending);
+	list_init(&intake->stuck);
 	return intake;
 }
 
@@ -344,7 +387,7 @@ const char *intake_error(const struct intake *intake)
 
 bool intake_settled(const struct intake *intake)
 {
-	return !intake->committing && (!intake->pending.first || intake->error[0]);
+	return !intake->busy && !intake->pending.first;
 }
 
 void intake_free(struct intake *intake)
@@ -353,6 +396,7 @@ void intake_free(struct intake *intake)
 		return;
 	alarm_cancel(&intake->retry);
 	free_fetches(intake->pending.first);
+	free_fetches(intake->stuck.first);
 	while (intake->feeds) {
 		struct feed *feed = intake->feeds;
 

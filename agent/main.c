@@ -1,13 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The command line: takes the options that all commands share, does what works without a daemon (run, check), and hands
- * the rest to cli/ with the daemon's socket.
+ * The command line: takes the options that all commands share, does what works without a daemon (run, check, an audit
+ * where none runs), and hands the rest to cli/ with the daemon's socket.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include "agent/agent.h"
+#include "agent/audit.h"
 #include "agent/config.h"
+#include "agent/online.h"
 #include "base/units.h"
 #include "cli/cli.h"
 
@@ -23,7 +29,7 @@ static const char help_text[] =
         "usage: millrace [-c FILE] [--socket PATH] COMMAND ...\n"
         "\n"
         "  run                         collect and deliver until SIGTERM\n"
-        "  check                       read the configuration and tell every mistake in it\n";
+        "  check [--online]            read the configuration and tell every mistake in it; --online: ask the stores\n";
 
 static const char help_options[] =
         "\n"
@@ -91,22 +97,25 @@ static int command_run(const char *path)
 	struct config *config;
 	int status;
 
-	if (config_load(path, stderr, &config) < 0)
+	if (config_load(path, CONFIG_RUN, stderr, &config) < 0)
 		return CLI_CONFIG;
 	status = agent_run(config);
 	config_free(config);
 	return status;
 }
 
-static int command_check(const char *path)
+static int command_check(const char *path, bool online)
 {
 	struct config *config;
+	int status = CLI_OK;
 
-	if (config_load(path, stderr, &config) < 0)
+	if (config_load(path, CONFIG_CHECK, stderr, &config) < 0)
 		return CLI_CONFIG;
 	config_print(config, stdout);
+	if (online)
+		status = online_check(config, stdout, stderr);
 	config_free(config);
-	return CLI_OK;
+	return status;
 }
 
 static int command_client(const struct globals *globals, const char *path, int argc, char **argv)
@@ -118,18 +127,71 @@ static int command_client(const struct globals *globals, const char *path, int a
 		return status;
 	if (globals->socket)
 		return cli_run(globals->socket, argc, argv);
-	if (config_load(path, stderr, &config) < 0)
+	if (config_load(path, CONFIG_ASK, stderr, &config) < 0)
 		return CLI_CONFIG;
 	status = cli_run(config->socket, argc, argv);
 	config_free(config);
 	return status;
 }
 
+/* Whether a daemon may be there: it is not where there is no socket, or nobody listens on it. */
+static bool has_daemon(const char *socket_path)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd, r;
+
+	if (strlen(socket_path) >= sizeof address.sun_path)
+		return true; /* cli/ says what is wrong with it */
+	memcpy(address.sun_path, socket_path, strlen(socket_path) + 1);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return true;
+	r = connect(fd, (const struct sockaddr *)&address, sizeof address) < 0 ? -errno : 0;
+	close(fd);
+	return r != -ENOENT && r != -ECONNREFUSED;
+}
+
+static int audit_alone(const char *path, int argc, char **argv)
+{
+	struct config *config;
+	int64_t since_day;
+	bool json;
+	int status = cli_audit_options(argc, argv, &since_day, &json);
+
+	if (status != CLI_OK)
+		return status;
+	if (config_load(path, CONFIG_RUN, stderr, &config) < 0)
+		return CLI_CONFIG;
+	status = audit_offline(config, since_day, json);
+	config_free(config);
+	return status;
+}
+
+/* By the daemon, or without one; --socket alone asks for that daemon. */
+static int command_audit(const struct globals *globals, const char *path, int argc, char **argv)
+{
+	struct config *config;
+	int status = cli_check(argc, argv);
+	bool daemon;
+
+	if (status != CLI_OK)
+		return status;
+	if (globals->socket && (!globals->config || has_daemon(globals->socket)))
+		return cli_run(globals->socket, argc, argv);
+	if (config_load(path, CONFIG_ASK, stderr, &config) < 0)
+		return CLI_CONFIG;
+	daemon = !globals->socket && has_daemon(config->socket);
+	if (daemon)
+		status = cli_run(config->socket, argc, argv);
+	config_free(config);
+	return daemon ? status : audit_alone(path, argc, argv);
+}
+
 /* A word that is no command: which one was meant. */
 static int refuse_command(const char *word)
 {
-	static const char *const known[] = { "run",  "check", "status", "show",   "tail",
-		                             "poll", "flush", "help",   "version" };
+	static const char *const known[] = { "run",   "check", "status", "show", "tail",   "poll",
+		                             "flush", "audit", "retry",  "help", "version" };
 	const char *nearest = units_nearest(word, known, sizeof known / sizeof *known);
 
 	fprintf(stderr, "millrace: unknown command \"%s\"%s%s%s; see millrace --help\n", word,
@@ -141,6 +203,7 @@ int main(int argc, char **argv)
 {
 	struct globals globals = { 0 };
 	const char *path;
+	bool online;
 
 	argc = take_globals(argc, argv, &globals);
 	if (argc < 0)
@@ -157,11 +220,14 @@ int main(int argc, char **argv)
 	if (argc == 0)
 		return usage("%s", "a command is missing");
 	path = globals.config ? globals.config : CONFIG_PATH;
+	if (strcmp(argv[0], "audit") == 0)
+		return command_audit(&globals, path, argc, argv);
 	if (cli_knows(argv[0]))
 		return command_client(&globals, path, argc, argv);
 	if (strcmp(argv[0], "run") != 0 && strcmp(argv[0], "check") != 0)
 		return refuse_command(argv[0]);
-	if (argc > 1)
-		return usage("unexpected argument \"%s\"", argv[1]);
-	return strcmp(argv[0], "run") == 0 ? command_run(path) : command_check(path);
+	online = strcmp(argv[0], "check") == 0 && argc > 1 && strcmp(argv[1], "--online") == 0;
+	if (argc > 1 + online)
+		return usage("unexpected argument \"%s\"", argv[1 + online]);
+	return strcmp(argv[0], "run") == 0 ? command_run(path) : command_check(path, online);
 }

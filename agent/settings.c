@@ -7,44 +7,79 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "agent/config_text.h"
 #include "base/bytes.h"
 #include "base/units.h"
 
 #define LINE_MAX_BYTES 1024
-#define PATH_MAX_BYTES 511 /* what the buffer remembers of a store's place */
 #define NUMBER_MAX     32
 #define NAMES_MAX      65536 /* bytes of a list of names */
 
 /* Two arguments for "%s%s": ` in source "parking"`, or nothing for the file itself. */
 #define IN(where) (where) ? " in " : "", (where) ? (where) : ""
 
+/* The path of an included file, which the caller frees; file: NULL for the configuration itself. NULL: no memory. */
+static char *path_of(const struct settings *s, const char *file)
+{
+	if (!file)
+		return strdup(s->path);
+	char *folder = config_text_folder(s->path);
+	char *path = folder ? config_text_join(folder, file) : NULL;
+	free(folder);
+	return path;
+}
+
 static void tell_place(struct settings *s, const char *file, unsigned line)
 {
-	char *folder = config_text_folder(s->path);
-	char *path = file && folder ? config_text_join(folder, file) : NULL;
+	char *path = path_of(s, file);
 	fputs(path ? path : s->path, s->errors);
 	if (line > 0)
 		fprintf(s->errors, ":%u", line);
 	fputs(": ", s->errors);
 	free(path);
-	free(folder);
+}
+
+/* One line, whatever the file's words hold. */
+static void tell(struct settings *s, const config_setting_t *at, const char *rank, const char *format, va_list args)
+{
+	char text[LINE_MAX_BYTES];
+	vsnprintf(text, sizeof text, format, args);
+	for (char *p = text; *p; p++)
+		if (iscntrl((unsigned char)*p))
+			*p = ' ';
+	tell_place(s, at ? config_setting_source_file(at) : NULL, at ? config_setting_source_line(at) : 0);
+	fprintf(s->errors, "%s%s\n", rank, text);
 }
 
 void settings_mistake(struct settings *s, const config_setting_t *at, const char *format, ...)
 {
-	char text[LINE_MAX_BYTES];
 	va_list args;
 	va_start(args, format);
-	vsnprintf(text, sizeof text, format, args);
+	tell(s, at, "", format, args);
 	va_end(args);
-	for (char *p = text; *p; p++) /* a mistake is one line, whatever the file's words hold */
-		if (iscntrl((unsigned char)*p))
-			*p = ' ';
 	s->mistakes++;
-	tell_place(s, at ? config_setting_source_file(at) : NULL, at ? config_setting_source_line(at) : 0);
-	fprintf(s->errors, "%s\n", text);
+}
+
+void settings_warn(struct settings *s, const config_setting_t *at, const char *format, ...)
+{
+	va_list args;
+	va_start(args, format);
+	tell(s, at, "warning: ", format, args);
+	va_end(args);
+}
+
+bool settings_others_read(const struct settings *s, const config_setting_t *at, char **ret_path)
+{
+	struct stat st;
+	char *path = path_of(s, config_setting_source_file(at));
+	if (path && stat(path, &st) == 0 && st.st_mode & (S_IRGRP | S_IROTH)) {
+		*ret_path = path;
+		return true;
+	}
+	free(path);
+	return false;
 }
 
 /* Adds to a text that ends in a NUL; what does not fit is left out. */
@@ -154,6 +189,52 @@ static bool is_names(const config_setting_t *setting)
 	return !first || config_setting_type(first) == CONFIG_TYPE_STRING;
 }
 
+/* Makes a path absolute that was given relative to the configuration's folder; path is freed and replaced. */
+static int resolve_path(struct settings *s, const config_setting_t *at, char **path)
+{
+	const char *name = *path;
+	while (strncmp(name, "./", 2) == 0)
+		name += 2 + strspn(name + 2, "/");
+	char *joined = config_text_join(s->folder, strcmp(name, ".") == 0 ? "" : name);
+	if (!joined)
+		return -ENOMEM;
+	size_t len = strlen(joined);
+	while (len > 1 && joined[len - 1] == '/')
+		joined[--len] = '\0';
+	if (len > SETTINGS_PLACE_MAX)
+		settings_mistake(s, at, "the path has %zu bytes; up to %d are taken", len, SETTINGS_PLACE_MAX);
+	free(*path);
+	*path = joined;
+	return 0;
+}
+
+/* The same for a reference to a secret, where it names a file. */
+static int resolve_secret(struct settings *s, const config_setting_t *at, char **reference)
+{
+	static const char prefix[] = "file:";
+	const size_t len = sizeof prefix - 1;
+	if (strncmp(*reference, prefix, len) != 0 || !(*reference)[len])
+		return 0;
+	char *path = strdup(*reference + len), *resolved = NULL;
+	int r = path ? resolve_path(s, at, &path) : -ENOMEM;
+	if (r == 0 && asprintf(&resolved, "%s%s", prefix, path) < 0)
+		r = -ENOMEM;
+	free(path);
+	if (r == 0) {
+		free(*reference);
+		*reference = resolved;
+	}
+	return r;
+}
+
+static int resolve(struct settings *s, const config_setting_t *at, const struct option *option, void *target)
+{
+	char **text = (char **)(void *)((char *)target + option->offset);
+	if (option->path && **text) /* "" is refused or means none, by the option's own check */
+		return resolve_path(s, at, text);
+	return option->secret ? resolve_secret(s, at, text) : 0;
+}
+
 static int read_option(struct settings *s, const config_setting_t *setting, const char *where,
                        const struct option *option, void *target)
 {
@@ -174,6 +255,8 @@ static int read_option(struct settings *s, const config_setting_t *setting, cons
 	else if (r == -ENOBUFS)
 		r = err_fail(&err, -EINVAL, "more names than are taken");
 	bytes_done(&joined);
+	if (r == 0 && value)
+		return resolve(s, setting, option, target);
 	if (r != -EINVAL)
 		return r;
 	settings_mistake(s, setting, "\"%s\"%s%s: %s", option->name, IN(where), err.text);
@@ -191,7 +274,7 @@ static void tell_missing(struct settings *s, const config_setting_t *setting, co
 		for (const struct option *o = group->options[t]; o && o->name; o++)
 			if (o->required && !config_setting_get_member(setting, o->name))
 				settings_mistake(s, setting, "%s has no %s; add %s = %s", group->where, o->name,
-				                 o->name, example[o->type]);
+				                 o->name, o->secret ? "\"file:PATH\"" : example[o->type]);
 }
 
 static void tell_unknown(struct settings *s, const config_setting_t *setting, const struct settings_group *group)
@@ -234,26 +317,6 @@ int settings_read(struct settings *s, const config_setting_t *setting, const str
 		if (r < 0)
 			return r;
 	}
-	return 0;
-}
-
-int settings_resolve(struct settings *s, const config_setting_t *at, char **path)
-{
-	if (!*path)
-		return 0;
-	const char *name = *path;
-	while (strncmp(name, "./", 2) == 0)
-		name += 2 + strspn(name + 2, "/");
-	char *joined = config_text_join(s->folder, name);
-	if (!joined)
-		return -ENOMEM;
-	size_t len = strlen(joined);
-	while (len > 1 && joined[len - 1] == '/')
-		joined[--len] = '\0';
-	if (len > PATH_MAX_BYTES)
-		settings_mistake(s, at, "the path has %zu bytes; up to %d are taken", len, PATH_MAX_BYTES);
-	free(*path);
-	*path = joined;
 	return 0;
 }
 

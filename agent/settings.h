@@ -28,6 +28,13 @@ void settings_close(struct settings *s);
 void settings_mistake(struct settings *s, const config_setting_t *at, const char *format, ...)
         __attribute__((format(printf, 3, 4)));
 
+/* The same for what is no mistake and yet unwise: `FILE:12: warning: …`. */
+void settings_warn(struct settings *s, const config_setting_t *at, const char *format, ...)
+        __attribute__((format(printf, 3, 4)));
+
+/* Whether the file that this stands in may be read by others than its owner; then ret_path is its path, to be freed. */
+bool settings_others_read(const struct settings *s, const config_setting_t *at, char **ret_path);
+
 /*
  * Tells that `word` is none of the n known ones: `unknown setting "evry" in source "parking"; did you mean "every"?`,
  * or which there are where none is near. what: "setting". where: `source "parking"`; NULL: the file.
@@ -54,15 +61,13 @@ struct settings_group {
 	bool any; /* unknown settings are not told, because what they belong to is not known */
 };
 
-#define SETTINGS_GROUP_MAX 64 /* settings that may stand in one group */
-
-/* Reads every setting of a group in the file's order, missing ones told first. 0 or -ENOMEM. */
-int settings_read(struct settings *s, const config_setting_t *setting, const struct settings_group *group);
+#define SETTINGS_GROUP_MAX 64  /* settings that may stand in one group */
+#define SETTINGS_PLACE_MAX 511 /* bytes of a path, and of what the buffer remembers of a store's place */
 
 /*
- * Makes a path absolute that was given relative to the configuration's folder. *path is freed and replaced; NULL stays.
- * One that is too long is told at `at`. 0 or -ENOMEM.
+ * Reads every setting of a group in the file's order, missing ones told first. Paths, and files that secrets refer to,
+ * become absolute, seen from the configuration's folder. 0 or -ENOMEM.
  */
-int settings_resolve(struct settings *s, const config_setting_t *at, char **path);
+int settings_read(struct settings *s, const config_setting_t *setting, const struct settings_group *group);
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/carrier.h"
 #include "agent/daemon.h"
 #include "base/clock.h"
 
@@ -133,6 +134,7 @@ static int fill_stores(const struct agent *a, struct status_view *v)
 		store->place = s.place;
 		store->state = s.state;
 		store->last_error = s.last_error;
+		store->parked_batches = s.parked;
 		store->last_delivered_ms = s.last_delivered_ms;
 		store->next_try_ms = to_wall(s.next_try_ms);
 		for (size_t k = 0; k < view->n_stores; k++)
@@ -153,6 +155,10 @@ static void fill_buffer(const struct agent *a, struct buffer_view *v)
 	v->path = a->config->buffer_path;
 	v->state = failing || courier_error(a->courier)[0] ? "failing" : "ready";
 	v->last_error = failing ? intake_error(a->intake) : courier_error(a->courier);
+	if (worker_busy_ms(a->worker) >= HUNG_MS) {
+		v->state = "hung";
+		v->last_error = "the card does not answer";
+	}
 	v->file_bytes = view->file_bytes;
 	v->wal_bytes = view->wal_bytes;
 	for (size_t i = 0; i < view->n_sources; i++) {
@@ -172,6 +178,16 @@ static void add_problem(struct status_view *v, const char *remedy, const char *k
 	snprintf(problem->what, sizeof problem->what, "%s%s%s%s: %s", kind, *name ? " \"" : "", name, *name ? "\"" : "",
 	         what);
 	snprintf(problem->remedy, sizeof problem->remedy, "%s", remedy);
+}
+
+static const char *store_remedy(const struct store_view *store)
+{
+	if (store->parked_batches)
+		return "see what stands there, take it away or leave it, then: millrace retry BATCH";
+	if (strcmp(store->state, "denied") == 0)
+		return "once it is mended, `millrace flush` or `millrace retry BATCH` tries at once; else every 5 "
+		       "minutes";
+	return "once it is mended, delivery goes on by itself; `millrace flush` tries at once";
 }
 
 static void add_stale(struct status_view *v, const struct source_view *source)
@@ -194,8 +210,8 @@ static int fill_problems(struct status_view *v)
 			add_stale(v, &v->sources[i]);
 	for (size_t i = 0; i < v->n_stores; i++)
 		if (*v->stores[i].last_error)
-			add_problem(v, "once it is mended, delivery goes on by itself; `millrace flush` tries at once",
-			            "store", v->stores[i].name, v->stores[i].last_error);
+			add_problem(v, store_remedy(&v->stores[i]), "store", v->stores[i].name,
+			            v->stores[i].last_error);
 	if (*v->buffer.last_error)
 		add_problem(v, "make room on the card, or replace it; records wait meanwhile", "buffer", "",
 		            v->buffer.last_error);

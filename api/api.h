@@ -27,10 +27,18 @@ struct api_backend {
 	/* Fills a zeroed view; strings are borrowed until the loop goes on; view_done frees the arrays. 0 or -ENOMEM.
 	 */
 	int (*status)(void *agent, struct status_view *ret_view);
+
+	/* The configuration as docs/api.md shows it: a new reference; NULL: no memory. */
+	json_t *(*config)(void *agent);
+
 	void (*batches)(void *agent, struct api_call *call);
 	void (*records)(void *agent, const char *source, size_t last, struct api_call *call);
 	void (*poll)(void *agent, const char *source, struct api_call *call);
 	void (*flush)(void *agent, bool wait, struct api_call *call);
+
+	/* since_day: UTC days since 1970; INT64_MIN: all. One at a time. */
+	void (*audit)(void *agent, int64_t since_day, struct api_call *call);
+	void (*retry)(void *agent, int64_t batch, struct api_call *call);
 };
 
 /*

@@ -8,6 +8,7 @@
 
 #define LAST_DEFAULT 10
 #define LAST_MAX     1000
+#define NO_MEMORY    "there is not enough memory for the answer"
 
 /* What a request says beyond its route. */
 struct words {
@@ -17,7 +18,7 @@ struct words {
 
 struct route {
 	const char *method;
-	const char *pattern;   /* `*` stands for a source's name */
+	const char *pattern;   /* `*` stands for a source's name or a batch's number */
 	const char *parameter; /* the only one of the query; NULL: none */
 	bool waits;            /* the backend answers later */
 	void (*serve)(const struct routes_request *request, const struct words *words, struct api_call *call);
@@ -32,7 +33,7 @@ static void serve_view(const struct routes_request *request, json_t *(*write)(co
 	if (body)
 		api_answer(call, body);
 	else
-		api_answer_problem(call, 500, "there is not enough memory for the answer");
+		api_answer_problem(call, 500, NO_MEMORY);
 }
 
 static void get_status(const struct routes_request *request, const struct words *words, struct api_call *call)
@@ -51,6 +52,16 @@ static void get_stores(const struct routes_request *request, const struct words 
 {
 	(void)words;
 	serve_view(request, view_stores, call);
+}
+
+static void get_config(const struct routes_request *request, const struct words *words, struct api_call *call)
+{
+	(void)words;
+	json_t *body = request->backend->config(request->agent);
+	if (body)
+		api_answer(call, body);
+	else
+		api_answer_problem(call, 500, NO_MEMORY);
 }
 
 static void get_batches(const struct routes_request *request, const struct words *words, struct api_call *call)
@@ -87,14 +98,35 @@ static void post_flush(const struct routes_request *request, const struct words 
 		request->backend->flush(request->agent, wait && *wait == '1', call);
 }
 
+static void post_retry(const struct routes_request *request, const struct words *words, struct api_call *call)
+{
+	const char *id = words->name;
+	if (strlen(id) > 18 || strspn(id, "0123456789") != strlen(id))
+		api_answer_problem(call, 404, "\"%s\" is no batch; `millrace show batches` lists them", id);
+	else
+		request->backend->retry(request->agent, strtoll(id, NULL, 10), call);
+}
+
+static void post_audit(const struct routes_request *request, const struct words *words, struct api_call *call)
+{
+	int64_t since_day = INT64_MIN;
+	if (words->value && units_parse_date(words->value, &since_day) < 0)
+		api_answer_problem(call, 400, "since is a date like 2026-11-21");
+	else
+		request->backend->audit(request->agent, since_day, call);
+}
+
 static const struct route routes[] = {
 	{ "GET", "/v1/status", NULL, false, get_status },
 	{ "GET", "/v1/sources", NULL, false, get_sources },
 	{ "GET", "/v1/stores", NULL, false, get_stores },
+	{ "GET", "/v1/config", NULL, false, get_config },
 	{ "GET", "/v1/batches", NULL, true, get_batches },
 	{ "GET", "/v1/sources/*/records", "last", true, get_records },
 	{ "POST", "/v1/sources/*/poll", NULL, true, post_poll },
 	{ "POST", "/v1/flush", "wait", true, post_flush },
+	{ "POST", "/v1/audit", "since", true, post_audit },
+	{ "POST", "/v1/batches/*/retry", NULL, true, post_retry },
 };
 
 /* Whether the path fits; what stands for `*` goes to name, which has UNITS_NAME_MAX bytes. */
@@ -112,7 +144,8 @@ static bool matches(const char *pattern, const char *path, char *name)
 		return false;
 	memcpy(name, path, len);
 	name[len] = '\0';
-	return units_is_name(name + (*name == '_')); /* a leading _ is ours */
+	/* A leading _ is ours; a number is no name. */
+	return units_is_name(name + (*name == '_')) || (len > 0 && strspn(name, "0123456789") == len);
 }
 
 static const struct route *find(const char *path, char *name)

@@ -61,6 +61,7 @@ static const struct field store_fields[] = {
 	FIELD(TEXT, store_view, state, "state"),
 	FIELD(COUNT, store_view, waiting_batches, "waiting_batches"),
 	FIELD(COUNT, store_view, waiting_bytes, "waiting_bytes"),
+	FIELD(COUNT, store_view, parked_batches, "parked_batches"),
 	FIELD(COUNT, store_view, delivered_batches, "delivered_batches"),
 	FIELD(TIME, store_view, last_delivered_ms, "last_delivered"),
 	FIELD(TIME, store_view, next_try_ms, "next_try"),

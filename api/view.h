@@ -27,15 +27,16 @@ struct source_view {
 
 struct store_view {
 	const char *name, *kind, *place;
-	const char *state; /* "ready", "unknown" (not tried yet), "away" */
+	const char *state; /* "ready", "unknown" (not tried yet), "away", "denied", "hung" */
 	uint64_t waiting_batches, waiting_bytes, delivered_batches;
+	uint64_t parked_batches; /* of the waiting ones: they cannot be brought there */
 	int64_t last_delivered_ms, next_try_ms;
 	const char *last_error;
 };
 
 struct buffer_view {
 	const char *path;
-	const char *state; /* "ready", "failing" */
+	const char *state; /* "ready", "failing", "hung" */
 	int64_t file_bytes, wal_bytes;
 	uint64_t waiting_records, waiting_batches; /* unsealed records included in the first */
 	int64_t oldest_ms;

@@ -17,12 +17,20 @@ enum takes {
 	TAKES_READY = 2,
 	TAKES_WAIT = 4,
 	TAKES_LAST = 8,
+	TAKES_SINCE = 16,
 };
 
 enum word {
 	WORD_NONE,
 	WORD_SOURCE,
 	WORD_VIEW,
+	WORD_BATCH,
+};
+
+static const char *const word_names[] = {
+	[WORD_SOURCE] = "SOURCE",
+	[WORD_VIEW] = "what to show",
+	[WORD_BATCH] = "BATCH",
 };
 
 struct command {
@@ -34,23 +42,30 @@ struct command {
 
 static const struct command commands[] = {
 	{ "status", "status [--json] [--ready]", TAKES_JSON | TAKES_READY, WORD_NONE, command_status },
-	{ "show", "show sources|batches|stores [--json]", TAKES_JSON, WORD_VIEW, command_show },
+	{ "show", "show sources|batches|stores|config [--json]", TAKES_JSON, WORD_VIEW, command_show },
 	{ "tail", "tail SOURCE [-n N]", TAKES_JSON | TAKES_LAST, WORD_SOURCE, command_tail },
 	{ "poll", "poll SOURCE [--json]", TAKES_JSON, WORD_SOURCE, command_poll },
 	{ "flush", "flush [--wait] [--json]", TAKES_JSON | TAKES_WAIT, WORD_NONE, command_flush },
+	{ "audit", "audit [--since DATE] [--json]", TAKES_JSON | TAKES_SINCE, WORD_NONE, command_audit },
+	{ "retry", "retry BATCH [--json]", TAKES_JSON, WORD_BATCH, command_retry },
 };
 
 const char cli_help[] =
         "  status [--json] [--ready]   how it stands and what to do; --ready: by the exit status alone\n"
-        "  show WHAT [--json]          one table: sources, stores or batches\n"
+        "  show WHAT [--json]          one table: sources, stores or batches; or the running config, with its "
+        "defaults\n"
         "  tail SOURCE [-n N]          the last N records [10] as object lines\n"
         "  poll SOURCE [--json]        poll now; returns once committed, unchanged or refused\n"
-        "  flush [--wait] [--json]     seal what waits; --wait: until all stores have it\n";
+        "  flush [--wait] [--json]     seal what waits; --wait: until all stores have it\n"
+        "  audit [--since DATE] [--json]\n"
+        "                              what each store has, lacks or has twice; with the daemon or without\n"
+        "  retry BATCH [--json]        bring a batch at once that is parked or waits for a store\n";
 
 static const struct option options[] = {
 	{ "json", no_argument, NULL, TAKES_JSON },
 	{ "ready", no_argument, NULL, TAKES_READY },
 	{ "wait", no_argument, NULL, TAKES_WAIT },
+	{ "since", required_argument, NULL, TAKES_SINCE },
 	{ NULL, 0, NULL, 0 },
 };
 
@@ -80,6 +95,7 @@ static int parse_last(const char *text, int *ret_last)
 static int parse_options(const struct command *command, int argc, char **argv, struct command_arguments *ret_arguments,
                          struct err *err)
 {
+	int64_t day;
 	int c;
 	optind = 0; /* glibc: start anew */
 	opterr = 0;
@@ -91,6 +107,10 @@ static int parse_options(const struct command *command, int argc, char **argv, s
 			return err_fail(err, CLI_USAGE, "unknown option %s", argv[optind - 1]);
 		if (c == 'n' && parse_last(optarg, &ret_arguments->last) < 0)
 			return err_fail(err, CLI_USAGE, "-n takes a number from 1 to %d, not \"%s\"", LAST_MAX, optarg);
+		if (c == TAKES_SINCE && units_parse_date(optarg, &day) < 0)
+			return err_fail(err, CLI_USAGE, "--since takes a date like 2026-11-21, not \"%s\"", optarg);
+		if (c == TAKES_SINCE)
+			ret_arguments->since = optarg;
 		ret_arguments->json |= c == TAKES_JSON;
 		ret_arguments->ready |= c == TAKES_READY;
 		ret_arguments->wait |= c == TAKES_WAIT;
@@ -104,6 +124,8 @@ static int check_word(enum word word, const char *text, struct err *err)
 		return show_check(text, err);
 	if (word == WORD_SOURCE && !units_is_name(text + (*text == '_'))) /* a leading _ is ours */
 		return err_fail(err, CLI_USAGE, "\"%s\" cannot be the name of a source", text);
+	if (word == WORD_BATCH && (!*text || strlen(text) > 18 || strspn(text, "0123456789") != strlen(text)))
+		return err_fail(err, CLI_USAGE, "\"%s\" is not the number of a batch", text);
 	return CLI_OK;
 }
 
@@ -116,8 +138,7 @@ static int parse(const struct command *command, int argc, char **argv, struct co
 		return rc;
 	int wanted = command->word == WORD_NONE ? 0 : 1;
 	if (argc - optind < wanted)
-		return err_fail(err, CLI_USAGE, "%s is missing",
-		                command->word == WORD_VIEW ? "what to show" : "SOURCE");
+		return err_fail(err, CLI_USAGE, "%s is missing", word_names[command->word]);
 	if (argc - optind > wanted)
 		return err_fail(err, CLI_USAGE, "\"%s\" is one argument too many", argv[optind + wanted]);
 	if (wanted) {
@@ -148,6 +169,36 @@ int cli_check(int argc, char **argv)
 	return prepare(argc, argv, &arguments) ? CLI_OK : CLI_USAGE;
 }
 
+int cli_audit_options(int argc, char **argv, int64_t *ret_since_day, bool *ret_json)
+{
+	struct command_arguments arguments = { .since = NULL };
+	if (!prepare(argc, argv, &arguments))
+		return CLI_USAGE;
+	*ret_json = arguments.json;
+	if (!arguments.since || units_parse_date(arguments.since, ret_since_day) < 0)
+		*ret_since_day = INT64_MIN;
+	return CLI_OK;
+}
+
+/* What did not reach the output is no success. */
+static int flush_output(int rc)
+{
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return rc;
+	perror("millrace: standard output");
+	return rc == CLI_OK ? CLI_CANTCREAT : rc;
+}
+
+int cli_audit_print(const json_t *report, bool json)
+{
+	struct page page = page_stdout();
+	if (json)
+		fputs(json_dumpf(report, stdout, JSON_COMPACT) == 0 ? "\n" : "", stdout);
+	else
+		audit_print(report, &page);
+	return flush_output(audit_exit(report));
+}
+
 /* What the daemon said may carry a feed's words: the same filter as for a page. */
 static void complain(const char *text)
 {
@@ -167,9 +218,5 @@ int cli_run(const char *socket_path, int argc, char **argv)
 	int rc = command->run(socket_path, &arguments, &err);
 	if (*err.text && !arguments.ready)
 		complain(err.text);
-	if (fflush(stdout) != 0 || ferror(stdout)) {
-		perror("millrace: standard output");
-		rc = rc == CLI_OK ? CLI_CANTCREAT : rc;
-	}
-	return rc;
+	return flush_output(rc);
 }

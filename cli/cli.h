@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The commands that are clients of the API: status, show, tail, poll, flush. Each is one request on the daemon's Unix
- * socket (libcurl) and one text for people, or with --json the answer as it came. Colour only on a terminal and without
- * NO_COLOR. Knows base/ and nothing else of Millrace.
+ * The commands that are clients of the API: status, show, tail, poll, flush, audit. Each is one request on the daemon's
+ * Unix socket (libcurl) and one text for people, or with --json the answer as it came. Colour only on a terminal and
+ * without NO_COLOR. Knows base/ and nothing else of Millrace.
  */
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
+#include <jansson.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 /* sysexits.h's numbers, where interface.md fixes them. */
 enum cli_exit {
@@ -30,6 +32,11 @@ int cli_check(int argc, char **argv);
 
 /* argv[0] is the command. Returns the exit status. */
 int cli_run(const char *socket_path, int argc, char **argv);
+
+/* `audit` where no daemon runs: its options (INT64_MIN: no --since), and its report as the command prints it. Both
+ * return the exit status. */
+int cli_audit_options(int argc, char **argv, int64_t *ret_since_day, bool *ret_json);
+int cli_audit_print(const json_t *report, bool json);
 
 /* The lines of --help about these commands. */
 extern const char cli_help[];

@@ -13,6 +13,7 @@ struct command_arguments {
 	const char *word; /* SOURCE or WHAT; NULL where the command takes none */
 	bool json, ready, wait;
 	int last;
+	const char *since; /* a date; NULL: none was given */
 };
 
 /* Each returns an exit status (cli.h), with err filled where there is something to say beyond it. */
@@ -23,15 +24,20 @@ int command_show(const char *socket_path, const struct command_arguments *argume
 int command_tail(const char *socket_path, const struct command_arguments *arguments, struct err *err);
 int command_poll(const char *socket_path, const struct command_arguments *arguments, struct err *err);
 int command_flush(const char *socket_path, const struct command_arguments *arguments, struct err *err);
+int command_audit(const char *socket_path, const struct command_arguments *arguments, struct err *err);
+int command_retry(const char *socket_path, const struct command_arguments *arguments, struct err *err);
 
 /* What the answers look like on a page. */
 void status_print(const json_t *status, const struct page *page);
 void poll_print(const json_t *answer, const struct page *page);
 void flush_print(const json_t *answer, const struct page *page);
 
+void audit_print(const json_t *report, const struct page *page);
+int audit_exit(const json_t *report);
+
 /* 0, or says that there is no such thing to show, and which one may be meant; show_print needs one that there is. */
 int show_check(const char *what, struct err *err);
-void show_print(const char *what, const json_t *answer, const struct page *page);
+void show_print(const char *what, json_t *answer, const struct page *page);
 
 /* A line for each row that has an error, or for those alone that are in this state. */
 void show_errors(const json_t *rows, const char *state, const struct page *page);

@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `millrace show WHAT`: one table each, with all that there is room for; --json has the rest. */
+/*
+ * `millrace show WHAT`: one table each, with all that there is room for; --json has the rest. The configuration is no
+ * table but a line for each setting, named by its way through the file's groups.
+ */
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "cli/answer.h"
 #include "cli/cli.h"
 #include "cli/client.h"
@@ -87,16 +91,104 @@ static const struct view *find(const char *what)
 
 int show_check(const char *what, struct err *err)
 {
-	const char *known[sizeof views / sizeof *views];
-	size_t n = sizeof views / sizeof *views;
-	for (size_t i = 0; i < n; i++)
-		known[i] = views[i].what;
+	const char *known[sizeof views / sizeof *views + 1] = { "config" };
+	size_t n = sizeof known / sizeof *known;
+	for (size_t i = 1; i < n; i++)
+		known[i] = views[i - 1].what;
 	const char *nearest = units_nearest(what, known, n);
-	if (find(what))
+	if (find(what) || strcmp(what, "config") == 0)
 		return CLI_OK;
 	if (nearest)
 		return err_fail(err, CLI_USAGE, "there is no \"%s\" to show; did you mean \"%s\"?", what, nearest);
 	return err_fail(err, CLI_USAGE, "there is no \"%s\" to show", what);
+}
+
+/* A setting's way through the groups. */
+struct trail {
+	const struct trail *up; /* NULL: of the file itself */
+	const char *name;
+};
+
+static void print_trail(const struct trail *trail, const struct page *page)
+{
+	if (trail->up) {
+		print_trail(trail->up, page);
+		fputc('.', page->out);
+	}
+	page_text(page, trail->name);
+}
+
+static void print_quoted(const char *text, const struct page *page)
+{
+	struct bytes quoted;
+	bytes_init(&quoted, 2 * strlen(text) + 1);
+	int rc = 0;
+	for (; *text && rc == 0; text++)
+		rc = bytes_printf(&quoted, "%s%c", strchr("\"\\", *text) ? "\\" : "", *text);
+	fputc('"', page->out);
+	page_text(page, rc == 0 && quoted.len ? (const char *)quoted.data : "");
+	fputc('"', page->out);
+	bytes_done(&quoted);
+}
+
+static void print_value(const json_t *value, const struct page *page)
+{
+	size_t i;
+	const json_t *element;
+	switch (json_typeof(value)) {
+	case JSON_STRING:
+		print_quoted(json_string_value(value), page);
+		return;
+	case JSON_INTEGER:
+		fprintf(page->out, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+		return;
+	case JSON_TRUE:
+	case JSON_FALSE:
+		fputs(json_is_true(value) ? "true" : "false", page->out);
+		return;
+	case JSON_ARRAY:
+		fputc('[', page->out);
+		json_array_foreach(value, i, element)
+		{
+			fputs(i ? ", " : " ", page->out);
+			print_value(element, page);
+		}
+		fputs(" ]", page->out);
+		return;
+	case JSON_OBJECT:
+		fputs("{ }", page->out); /* an empty one: print_setting goes into the others */
+		return;
+	default: /* neither stands in a configuration */
+		fputc('?', page->out);
+	}
+}
+
+static void print_setting(const struct trail *trail, json_t *value, const struct page *page)
+{
+	const char *name;
+	json_t *member;
+	if (json_object_size(value) == 0) {
+		print_trail(trail, page);
+		fputs(" = ", page->out);
+		print_value(value, page);
+		fputc('\n', page->out);
+	}
+	json_object_foreach(value, name, member)
+	{
+		const struct trail below = { trail, name };
+		print_setting(&below, member, page);
+	}
+}
+
+static void print_config(json_t *config, const struct page *page)
+{
+	const char *name;
+	json_t *member;
+	json_object_foreach(config, name, member)
+	{
+		const struct trail trail = { NULL, name };
+		print_setting(&trail, member, page);
+	}
 }
 
 void show_errors(const json_t *rows, const char *state, const struct page *page)
@@ -116,7 +208,7 @@ void show_errors(const json_t *rows, const char *state, const struct page *page)
 	}
 }
 
-void show_print(const char *what, const json_t *answer, const struct page *page)
+static void print_table(const char *what, const json_t *answer, const struct page *page)
 {
 	const struct view *view = find(what);
 	const json_t *rows = json_object_get(answer, what);
@@ -132,6 +224,14 @@ void show_print(const char *what, const json_t *answer, const struct page *page)
 	table_done(&table);
 	if (view->has_errors)
 		show_errors(rows, NULL, page);
+}
+
+void show_print(const char *what, json_t *answer, const struct page *page)
+{
+	if (find(what))
+		print_table(what, answer, page);
+	else
+		print_config(answer, page);
 }
 
 int command_show(const char *socket_path, const struct command_arguments *arguments, struct err *err)

@@ -62,6 +62,12 @@ static struct api_call *take(void)
 	return call;
 }
 
+static json_t *fake_config(void *agent)
+{
+	(void)agent;
+	return json_pack("{s:{s:s}}", "buffer", "path", "/b.db");
+}
+
 static void fake_batches(void *agent, struct api_call *call)
 {
 	(void)agent;
@@ -99,7 +105,30 @@ static void fake_flush(void *agent, bool wait, struct api_call *call)
 	keep(call);
 }
 
-static const struct api_backend backend = { fake_status, fake_batches, fake_records, fake_poll, fake_flush };
+static void fake_retry(void *agent, int64_t batch, struct api_call *call)
+{
+	(void)agent;
+	snprintf(asked, sizeof asked, "retry %lld", (long long)batch);
+	api_answer(call, json_pack("{s:I}", "stores", (json_int_t)1));
+}
+
+static void fake_audit(void *agent, int64_t since_day, struct api_call *call)
+{
+	(void)agent;
+	snprintf(asked, sizeof asked, "audit %lld", (long long)since_day);
+	api_answer(call, json_pack("{s:b}", "ok", 1));
+}
+
+static const struct api_backend backend = {
+	.status = fake_status,
+	.config = fake_config,
+	.batches = fake_batches,
+	.records = fake_records,
+	.poll = fake_poll,
+	.flush = fake_flush,
+	.audit = fake_audit,
+	.retry = fake_retry,
+};
 
 struct client {
 	int fd;
@@ -308,6 +337,16 @@ static void test_status(void **state)
 	expect_status("GET /v1/batches", 200);
 }
 
+static void test_config(void **state)
+{
+	(void)state;
+	struct client *client = ask("GET /v1/config");
+	assert_int_equal(status_of(client), 200);
+	assert_string_equal(body_of(client), "{\"buffer\":{\"path\":\"/b.db\"}}\n");
+	client_free(client);
+	expect_problem("POST /v1/config", 405, "GET, HEAD");
+}
+
 static void test_head_is_get_without_body(void **state)
 {
 	(void)state;
@@ -347,6 +386,25 @@ static void test_wrong_methods(void **state)
 	assert_string_equal(asked, "");
 }
 
+static void test_retry(void **state)
+{
+	(void)state;
+	struct client *client = ask("POST /v1/batches/97/retry");
+	assert_string_equal(asked, "retry 97");
+	client_free(client);
+}
+
+static void test_audit(void **state)
+{
+	(void)state;
+	struct client *client = ask("POST /v1/audit");
+	assert_string_equal(asked, "audit -9223372036854775808");
+	client_free(client);
+	client = ask("POST /v1/audit?since=2026-11-21");
+	assert_string_equal(asked, "audit 20778");
+	client_free(client);
+}
+
 static void test_queries(void **state)
 {
 	(void)state;
@@ -361,6 +419,10 @@ static void test_queries(void **state)
 	expect_problem("GET /v1/status?last=5", 400, "\"last\"");
 	expect_problem("POST /v1/flush?wait=2", 400, "0 or 1");
 	expect_problem("POST /v1/flush?wait", 400, "0 or 1");
+	expect_problem("POST /v1/audit?since=2026-02-30", 400, "a date like 2026-11-21");
+	expect_problem("POST /v1/audit?since", 400, "a date like");
+	expect_problem("POST /v1/batches/parking/retry", 404, "no batch");
+	expect_problem("POST /v1/batches/1234567890123456789/retry", 404, "no batch");
 	assert_string_equal(asked, "");
 	assert_int_equal(asked_last, 0);
 }
@@ -718,10 +780,13 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		WITH_SERVER(test_status),
+		WITH_SERVER(test_config),
 		WITH_SERVER(test_head_is_get_without_body),
 		WITH_SERVER(test_unknown_paths),
 		WITH_SERVER(test_wrong_methods),
 		WITH_SERVER(test_queries),
+		WITH_SERVER(test_retry),
+		WITH_SERVER(test_audit),
 		WITH_SERVER(test_records),
 		WITH_SERVER(test_long_url),
 		WITH_SERVER(test_bodies),

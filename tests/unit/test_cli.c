@@ -88,7 +88,7 @@ static struct status_view well(void)
 	};
 }
 
-static const char *print(const json_t *json, const char *what, struct page page)
+static const char *print(json_t *json, const char *what, struct page page)
 {
 	static char text[TEXT_MAX];
 	memset(text, 0, sizeof text);
@@ -100,6 +100,8 @@ static const char *print(const json_t *json, const char *what, struct page page)
 		poll_print(json, &page);
 	else if (strcmp(what, "flush") == 0)
 		flush_print(json, &page);
+	else if (strcmp(what, "audit") == 0)
+		audit_print(json, &page);
 	else
 		show_print(what, json, &page);
 	fclose(page.out);
@@ -226,6 +228,25 @@ static void test_show(void **state)
 	            "! local: disk full\n");
 }
 
+static void test_show_config(void **state)
+{
+	(void)state;
+	assert_page(
+	        json_loads("{\"device\":\"pi\",\"batch\":{\"max_records\":7},\"sources\":{},\"stores\":{\"lake\":{"
+	                   "\"prefix\":\"a \\\"b\\\\\\u001b\xC3\xA5\",\"virtual_host\":false}},\"names\":[\"a\",\"b\"],"
+	                   "\"none\":[],\"other\":[null,1.5,{\"a\":true}]}",
+	                   0, NULL),
+	        "config",
+	        "device = \"pi\"\n"
+	        "batch.max_records = 7\n"
+	        "sources = { }\n"
+	        "stores.lake.prefix = \"a \\\"b\\\\?\xC3\xA5\"\n"
+	        "stores.lake.virtual_host = false\n"
+	        "names = [ \"a\", \"b\" ]\n"
+	        "none = [ ]\n"
+	        "other = [ ?, ?, { } ]\n");
+}
+
 static json_t *poll_answer(const char *outcome, int records, const char *text)
 {
 	return json_pack("{s:s, s:s, s:i, s:i, s:s}", "source", "parking", "outcome", outcome, "records", records,
@@ -320,6 +341,7 @@ static void test_arguments_taken(void **state)
 		                            "status --json --ready",
 		                            "show --json sources",
 		                            "show batches",
+		                            "show config --json",
 		                            "tail -n 5 parking",
 		                            "tail parking -n1000",
 		                            "tail _polls",
@@ -327,7 +349,9 @@ static void test_arguments_taken(void **state)
 		                            "poll --json -- parking",
 		                            "flush --wait",
 		                            "flush",
-		                            "flush --json --wait" };
+		                            "flush --json --wait",
+		                            "audit",
+		                            "audit --json --since 2026-11-21" };
 	for (size_t i = 0; i < sizeof good / sizeof *good; i++)
 		if (run(NULL, good[i]) != CLI_OK)
 			fail_msg("%s: %s", good[i], complained);
@@ -354,6 +378,9 @@ static void test_arguments_refused(void **state)
 	expect_usage("poll a/../b", "cannot be");
 	expect_usage("poll parking weather", "\"weather\" is one argument too many");
 	expect_usage("flush --json=1", "unknown option --json=1");
+	expect_usage("audit --since", "--since needs a value");
+	expect_usage("audit --since yesterday", "a date like 2026-11-21, not \"yesterday\"");
+	expect_usage("flush --since 2026-11-21", "unknown option");
 	expect_usage("dance", "unknown command \"dance\"");
 }
 
@@ -442,6 +469,46 @@ static void test_poll_exits(void **state)
 	assert_int_equal(run_against(OK "{\"outcome\":\"refused\"}", "poll parking --json"), CLI_ATTENTION);
 	assert_string_equal(printed, "{\"outcome\":\"refused\"}");
 	assert_int_equal(run_against(OK "{\"outcome\":\"failed\"}", "poll parking"), CLI_ATTENTION);
+}
+
+#define SOUND                                                                                                          \
+	"{\"store\":\"lake\",\"place\":\"http://h/lake\",\"error\":\"\",\"objects\":1,\"foreign\":0,\"requests\":2,"   \
+	"\"took_ms\":149,\"sound\":true,\"records\":{\"delivered\":5,\"waiting\":2,\"missing\":0},\"sources\":["       \
+	"{\"source\":\"parking\",\"ranges\":[{\"kind\":\"delivered\",\"first_seq\":1,\"last_seq\":5,\"key\":\"\"},"    \
+	"{\"kind\":\"waiting\",\"first_seq\":6,\"last_seq\":7,\"key\":\"\"}]}],\"left_off\":0}"
+#define BAD                                                                                                            \
+	"{\"store\":\"disk\",\"place\":\"/mnt\",\"error\":\"\",\"objects\":2,\"foreign\":3,\"took_ms\":2000,"          \
+	"\"records\":{\"missing\":1,\"double\":2},\"sources\":[{\"source\":\"parking\",\"ranges\":["                   \
+	"{\"kind\":\"missing\",\"first_seq\":1,\"last_seq\":1,\"key\":\"\"},"                                          \
+	"{\"kind\":\"double\",\"first_seq\":2,\"last_seq\":3,\"key\":\"source=parking/x\"}]}],\"left_off\":7}"
+#define AWAY                                                                                                           \
+	"{\"store\":\"far\",\"place\":\"http://f/\",\"error\":\"connection refused\",\"records\":{},\"sources\":[]}"
+#define SOUND_LINES                                                                                                    \
+	"lake: http://h/lake: 1 object, 2 requests, 0.1 s\n"                                                           \
+	"  parking  seq 1 to 5  delivered\n"                                                                           \
+	"  parking  seq 6 to 7  waiting\n"
+
+static void test_audits(void **state)
+{
+	(void)state;
+	assert_int_equal(run_against(OK "{\"ok\":true,\"stores\":[" SOUND "]}", "audit"), CLI_OK);
+	assert_string_equal(printed, SOUND_LINES "audit: nothing is missing, nothing is double\n");
+	assert_non_null(strstr(request, "POST /v1/audit HTTP/1.1\r\n"));
+	assert_int_equal(run_against(OK "{\"ok\":false,\"stores\":[" BAD "," AWAY "]}", "audit --since 2026-11-21"),
+	                 CLI_ATTENTION);
+	assert_string_equal(printed, "disk: /mnt: 2 objects, 3 of others, 2.0 s\n"
+	                             "! parking  seq 1 to 1  missing\n"
+	                             "! parking  seq 2 to 3  double  source=parking/x\n"
+	                             "  and 7 ranges more\n"
+	                             "! far: http://f/: connection refused\n"
+	                             "audit: records missing: 1, double: 2, changed: 0; 1 store could not be looked "
+	                             "through\n");
+	assert_non_null(strstr(request, "POST /v1/audit?since=2026-11-21 HTTP/1.1\r\n"));
+	assert_int_equal(run_against(OK "{\"ok\":false,\"stores\":[" SOUND "," AWAY "]}", "audit --json"),
+	                 CLI_UNAVAILABLE);
+	assert_string_equal(printed, "{\"ok\":false,\"stores\":[" SOUND "," AWAY "]}");
+	assert_int_equal(run_against(OK "{}", "audit"),
+	                 CLI_ATTENTION); /* whatever that was, it says not that all is well */
 }
 
 static void test_requests(void **state)
@@ -580,6 +647,7 @@ int main(void)
 		cmocka_unit_test(test_colour),
 		cmocka_unit_test(test_narrow_page),
 		cmocka_unit_test(test_show),
+		cmocka_unit_test(test_show_config),
 		cmocka_unit_test(test_poll_lines),
 		cmocka_unit_test(test_flush_lines),
 		cmocka_unit_test(test_answers_of_another_shape),
@@ -588,6 +656,7 @@ int main(void)
 		cmocka_unit_test(test_status_exits),
 		cmocka_unit_test(test_ready_prints_nothing),
 		cmocka_unit_test(test_poll_exits),
+		cmocka_unit_test(test_audits),
 		cmocka_unit_test(test_requests),
 		cmocka_unit_test(test_problems),
 		cmocka_unit_test(test_no_daemon),

@@ -14,6 +14,8 @@
 
 #include "agent/config.h"
 #include "agent/config_text.h"
+#include "buffer/store_file.h"
+#include "buffer/store_s3.h"
 #include "collectors/rest.h"
 
 static char folder[200]; /* a new one for the run, without symbolic links */
@@ -67,14 +69,14 @@ static char *neutral(char *text)
 }
 
 /* What config_load says; the result is freed by the caller. */
-static char *told(const char *path, int expected, struct config **ret_config)
+static char *told_for(enum config_use use, const char *path, int expected, struct config **ret_config)
 {
 	char *text = NULL;
 	size_t len = 0;
 	struct config *config = NULL;
 	FILE *errors = open_memstream(&text, &len);
 	assert_non_null(errors);
-	int r = config_load(path, errors, &config);
+	int r = config_load(path, use, errors, &config);
 	fclose(errors);
 	if (r != expected)
 		print_error("%s", text);
@@ -85,6 +87,11 @@ static char *told(const char *path, int expected, struct config **ret_config)
 	else
 		config_free(config);
 	return neutral(text);
+}
+
+static char *told(const char *path, int expected, struct config **ret_config)
+{
+	return told_for(CONFIG_ASK, path, expected, ret_config);
 }
 
 static struct config *load(const char *text)
@@ -111,6 +118,10 @@ static void assert_told(const char *text, const char *expected)
 	"syntax error here or just before: a word without quotes, or a bracket or brace missing or too many; names "   \
 	"are bare words like stavanger-parking, text stands in \"double quotes\"\n"
 #define EVERY " every = \"1m\"\n"
+
+#define S3(bucket)                                                                                                     \
+	"kind = \"s3\" endpoint = \"http://minio.lan:9000\" bucket = \"" bucket "\" prefix = \"landing\" "             \
+	"access_key = \"file:keys/access\" secret_key = \"env:LAKE_SECRET\""
 
 static const struct {
 	const char *text, *told;
@@ -195,13 +206,27 @@ static const struct {
 	  "FILE:1: source \"parking\" has no url; add url = \"...\"\n" },
 	{ "stores = { disk = { } }", "FILE:1: store \"disk\" has no kind; add kind = \"file\"\n" },
 	{ "stores = {\n disk = { kind = \"file\" } }", "FILE:2: store \"disk\" has no path; add path = \"...\"\n" },
+	{ "stores = {\n lake = { kind = \"s3\" } }",
+	  "FILE:2: store \"lake\" has no endpoint; add endpoint = \"...\"\n"
+	  "FILE:2: store \"lake\" has no bucket; add bucket = \"...\"\n"
+	  "FILE:2: store \"lake\" has no access_key; add access_key = \"file:PATH\"\n"
+	  "FILE:2: store \"lake\" has no secret_key; add secret_key = \"file:PATH\"\n" },
 
 	/* kinds, names, stores */
 	{ "sources = { parking = {\n kind = \"rset\"\n whatever = 1 } }",
 	  "FILE:2: unknown kind \"rset\" in source \"parking\"; did you mean \"rest\"?\n" },
 	{ "sources = { parking = {\n kind = 5 } }",
 	  "FILE:2: \"kind\" in source \"parking\" wants text in quotes, such as \"rest\"\n" },
-	{ "stores = { lake = {\n kind = \"s3\" } }", "FILE:2: unknown kind \"s3\" in store \"lake\"; known: file\n" },
+	{ "stores = { lake = {\n kind = \"minio\" } }",
+	  "FILE:2: unknown kind \"minio\" in store \"lake\"; known: file, s3\n" },
+	{ "stores = { lake = {\n kind = \"s4\"\n bucket = 5 } }",
+	  "FILE:2: unknown kind \"s4\" in store \"lake\"; did you mean \"s3\"?\n" },
+	{ "stores = { lake = { " S3("one") "\n secret_kye = \"hunter2\"\n parallel = 17\n path = \"/d\" } }",
+	  "FILE:2: unknown setting \"secret_kye\" in store \"lake\"; did you mean \"secret_key\"?\n"
+	  "FILE:3: \"parallel\" in store \"lake\": \"17\" is out of range; it must be between 1 and 16\n"
+	  "FILE:4: unknown setting \"path\" in store \"lake\"; known: kind, endpoint, region, bucket, prefix, "
+	  "access_key, "
+	  "secret_key, ca_file, parallel, upload_rate, timeout, virtual_host\n" },
 	{ "sources = {\n Parking = { } }", "FILE:2: \"Parking\" is no name for a source; it has small letters, digits, "
 	                                   "_ and -, a letter first, up to 63\n" },
 	{ "stores = {\n d*sk = { } }", "FILE:2: \"d*sk\" is no name for a store; it has small letters, digits, _ and "
@@ -215,7 +240,9 @@ static const struct {
 	{ SOURCE(EVERY "stores = [ \"local\", \"local\" ]"),
 	  "FILE:5: \"stores\" in source \"parking\": \"local\" stands there twice\n" },
 	{ "stores = {\n a = { kind = \"file\" path = \"/d\" }\n b = { kind = \"file\" path = \"/d/\" } }",
-	  "FILE:3: store \"b\" has the path of store \"a\"; each needs its own\n" },
+	  "FILE:3: store \"b\" has the place of store \"a\"; each needs its own\n" },
+	{ "stores = {\n a = { " S3("one") " }\n b = { " S3("two") " }\n c = { " S3("one") " parallel = 4 } }",
+	  "FILE:4: store \"c\" has the place of store \"a\"; each needs its own\n" },
 
 	/* syntax, told alone; what libconfig would misread */
 	{ "unknown = 1\n\nlog = = \"text\"\n", "FILE:3: " SYNTAX },
@@ -278,7 +305,10 @@ static void test_defaults(void **state)
 	assert_int_equal(config->n_sources, 0);
 	assert_int_equal(config->n_stores, 1);
 	assert_string_equal(config->stores[0].name, "local");
-	assert_string_equal(config->stores[0].path, "/var/lib/millrace/objects");
+	assert_string_equal(config->stores[0].place, "/var/lib/millrace/objects");
+	assert_ptr_equal(config->stores[0].kind, &store_kind_file);
+	assert_string_equal(((struct store_file_settings *)config->stores[0].settings)->path,
+	                    "/var/lib/millrace/objects");
 	assert_true(config->stores[0].embedded);
 	config_free(config);
 }
@@ -337,9 +367,9 @@ static void test_every_setting_is_read(void **state)
 	assert_string_equal(rest->records, "$");
 	assert_int_equal(rest->dedupe, REST_DEDUPE_NONE);
 	assert_int_equal(config->n_stores, 2);
-	assert_string_equal(config->stores[0].path, "/a");
+	assert_string_equal(config->stores[0].place, "/a");
 	assert_string_equal(config->stores[1].name, "b");
-	assert_string_equal(config->stores[1].path, "/a/b");
+	assert_string_equal(config->stores[1].place, "/a/b");
 	assert_false(config->stores[1].embedded);
 	config_free(config);
 }
@@ -351,7 +381,7 @@ static void test_paths_are_meant_from_the_files_folder(void **state)
 	        load("buffer = { path = \"./data/b.db\" } stores = { a = { kind = \"file\" path = \"lake/\" } }");
 	assert_string_equal(config->buffer_path, in_folder("data/b.db"));
 	assert_string_equal(config->socket, in_folder("data/millrace.sock"));
-	assert_string_equal(config->stores[0].path, in_folder("lake"));
+	assert_string_equal(config->stores[0].place, in_folder("lake"));
 	config_free(config);
 
 	assert_int_equal(chdir(folder), 0); /* the same for a file that is named without a folder */
@@ -360,8 +390,110 @@ static void test_paths_are_meant_from_the_files_folder(void **state)
 	config_free(config);
 	free(lines);
 	config = load("buffer = { path = \"b.db\" }");
-	assert_string_equal(config->stores[0].path, in_folder("objects"));
+	assert_string_equal(config->stores[0].place, in_folder("objects"));
 	config_free(config);
+}
+
+static void test_an_s3_store(void **state)
+{
+	(void)state;
+	struct config *config = load("stores = { lake = { " S3("lake") " ca_file = \"./ca.pem\" } }");
+	const struct config_store *store = &config->stores[0];
+	const struct s3_settings *s3 = store->settings;
+	assert_ptr_equal(store->kind, &store_kind_s3);
+	assert_string_equal(store->place, "http://minio.lan:9000/lake/landing");
+	assert_false(store->embedded);
+	assert_string_equal(s3->endpoint, "http://minio.lan:9000");
+	assert_string_equal(s3->region, "us-east-1");
+	assert_string_equal(s3->prefix, "landing");
+	assert_string_equal(s3->ca_file, in_folder("ca.pem"));
+	assert_int_equal(s3->parallel, 2);
+	assert_int_equal(s3->upload_rate, 0);
+	assert_int_equal(s3->timeout_ms, 60000);
+	assert_false(s3->virtual_host);
+	assert_memory_equal(s3->access_key, "file:", 5);
+	assert_string_equal(s3->access_key + 5, in_folder("keys/access"));
+	assert_string_equal(s3->secret_key, "env:LAKE_SECRET");
+	assert_null(store->access_key); /* who only asks the daemon reads no secret */
+	assert_null(store->secret_key);
+	config_free(config);
+}
+
+static void write_keys(const char *access)
+{
+	(void)mkdir(in_folder("keys"), 0700);
+	write_file("keys/access", access);
+}
+
+static void test_secrets_are_read_for_a_run(void **state)
+{
+	(void)state;
+	struct config *config;
+	write_keys("AKIA\nnot this line\n");
+	setenv("LAKE_SECRET", "hunter2", 1);
+	write_file("x.conf", "stores = { disk = { kind = \"file\" path = \"/d\" } lake = { " S3("lake") " } }");
+	char *lines = told_for(CONFIG_RUN, in_folder("x.conf"), 0, &config);
+	assert_string_equal(lines, "");
+	assert_null(config->stores[0].secret_key);
+	assert_string_equal(config->stores[1].access_key, "AKIA");
+	assert_string_equal(config->stores[1].secret_key, "hunter2");
+	config_free(config);
+	free(lines);
+}
+
+static void test_secrets_that_cannot_be_read_are_mistakes(void **state)
+{
+	(void)state;
+	static const char text[] =
+	        "log = 1\nstores = { lake = { kind = \"s3\" endpoint = \"http://h\" bucket = \"lake\"\n"
+	        "access_key = \"file:none\"\nsecret_key = \"env:LAKE_NONE\" } }";
+	static const enum config_use uses[] = { CONFIG_RUN, CONFIG_CHECK };
+	write_file("x.conf", text);
+	for (size_t i = 0; i < 2; i++) {
+		char *lines = told_for(uses[i], in_folder("x.conf"), -EINVAL, NULL);
+		assert_string_equal(lines,
+		                    "FILE:1: \"log\" wants \"text\" or \"json\", not a number\n"
+		                    "FILE:3: \"access_key\" in store \"lake\": file:DIR/none: No such file or "
+		                    "directory\n"
+		                    "FILE:4: \"secret_key\" in store \"lake\": env:LAKE_NONE: the environment has "
+		                    "no such variable\n");
+		free(lines);
+	}
+	assert_told(text, "FILE:1: \"log\" wants \"text\" or \"json\", not a number\n");
+}
+
+/* Told by check alone, of the very file that it stands in. */
+static void test_a_literal_secret_that_others_can_read(void **state)
+{
+	(void)state;
+	static const char *const files[] = { "x.conf", "inc.conf" };
+	struct config *config;
+	write_keys("AKIA");
+	write_file("x.conf", "stores = {\n@include \"inc.conf\"\n}\n");
+	write_file("inc.conf", "lake = { kind = \"s3\" endpoint = \"http://h\" bucket = \"lake\"\n"
+	                       "access_key = \"file:keys/access\"\nsecret_key = \"hunter2\" }\n");
+	static const struct {
+		mode_t x, inc;
+		enum config_use use;
+		bool told;
+	} cases[] = { { 0644, 0600, CONFIG_CHECK, false },
+		      { 0600, 0640, CONFIG_CHECK, true },
+		      { 0600, 0604, CONFIG_CHECK, true },
+		      { 0644, 0644, CONFIG_RUN, false },
+		      { 0644, 0644, CONFIG_ASK, false } };
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		assert_int_equal(chmod(in_folder(files[0]), cases[i].x), 0);
+		assert_int_equal(chmod(in_folder(files[1]), cases[i].inc), 0);
+		char *lines = told_for(cases[i].use, in_folder("x.conf"), 0, &config);
+		assert_string_equal(lines, !cases[i].told ? ""
+		                                          : "DIR/inc.conf:3: warning: \"secret_key\" in store \"lake\" "
+		                                            "stands in the file itself, which others can read; write "
+		                                            "file:PATH or env:NAME, or chmod 600 DIR/inc.conf\n");
+		config_free(config);
+		free(lines);
+	}
+	assert_int_equal(remove(in_folder("inc.conf")), 0);
+	assert_int_equal(remove(in_folder("x.conf")), 0); /* the next one is made with the mode that is usual */
 }
 
 static void test_a_long_path_is_told(void **state)
@@ -504,6 +636,46 @@ static void test_print(void **state)
 	free(text);
 }
 
+static void test_json(void **state)
+{
+	(void)state;
+	struct config *config =
+	        load("device = \"pi\" buffer = { path = \"/b.db\" } batch = { max_age = \"90s\" }\n"
+	             "stores = { lake = { kind = \"s3\" endpoint = \"https://h\" bucket = \"lake\" upload_rate = 1536\n"
+	             "access_key = \"env:LAKE_KEY\" secret_key = \"hunter2\" }\n"
+	             "disk = { kind = \"file\" path = \"/d\" } }\n"
+	             "sources = { one = { kind = \"rest\" url = \"https://h/p?key=hunter2\" }\n"
+	             "two = { kind = \"rest\" url = \"http://h/\" stores = [ \"disk\" ] enabled = false\n"
+	             "batch = { max_records = 7 } } }");
+	json_t *json = config_json(config);
+	char *text = json_dumps(json, JSON_COMPACT);
+	static const char rest[] = "\"every\":\"1m\",\"format\":\"json\",\"dedupe\":\"body\",\"timeout\":\"30s\","
+	                           "\"connect_timeout\":\"10s\",\"max_body\":\"16M\",\"max_record\":\"1M\","
+	                           "\"backoff_max\":\"5m\"";
+	char *expected = NULL;
+	assert_true(
+	        asprintf(&expected,
+	                 "{\"device\":\"pi\",\"socket\":\"/millrace.sock\",\"log\":\"text\","
+	                 "\"buffer\":{\"path\":\"/b.db\",\"keep_delivered\":\"1d\"},"
+	                 "\"batch\":{\"max_bytes\":\"8M\",\"max_records\":100000,\"max_age\":\"90s\"},"
+	                 "\"stores\":{\"lake\":{\"kind\":\"s3\",\"endpoint\":\"https://h\",\"region\":\"us-east-1\","
+	                 "\"bucket\":\"lake\",\"prefix\":\"\",\"access_key\":\"env:LAKE_KEY\",\"secret_key\":\"(hidden)"
+	                 "\","
+	                 "\"parallel\":2,\"upload_rate\":\"1536\",\"timeout\":\"1m\",\"virtual_host\":false},"
+	                 "\"disk\":{\"kind\":\"file\",\"path\":\"/d\"}},"
+	                 "\"sources\":{\"one\":{\"kind\":\"rest\",\"url\":\"https://h/p?(hidden)\",%s,\"enabled\":true,"
+	                 "\"stores\":[\"lake\",\"disk\"],"
+	                 "\"batch\":{\"max_bytes\":\"8M\",\"max_records\":100000,\"max_age\":\"90s\"}},"
+	                 "\"two\":{\"kind\":\"rest\",\"url\":\"http://h/\",%s,\"stores\":[\"disk\"],\"enabled\":false,"
+	                 "\"batch\":{\"max_bytes\":\"8M\",\"max_records\":7,\"max_age\":\"90s\"}}}}",
+	                 rest, rest) > 0);
+	assert_string_equal(text, expected);
+	free(expected);
+	free(text);
+	json_decref(json);
+	config_free(config);
+}
+
 /* Run from the project's folder, as make does. */
 static void test_the_sample_is_fine(void **state)
 {
@@ -536,7 +708,7 @@ static int make_folder(void **state)
 static int remove_folder(void **state)
 {
 	(void)state;
-	static const char *const names[] = { "x.conf", "inc.conf", "sub" };
+	static const char *const names[] = { "x.conf", "inc.conf", "sub", "keys/access", "keys" };
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
 		(void)remove(in_folder(names[i]));
 	return rmdir(folder);
@@ -552,6 +724,10 @@ int main(void)
 		cmocka_unit_test(test_defaults_of_a_source),
 		cmocka_unit_test(test_every_setting_is_read),
 		cmocka_unit_test(test_paths_are_meant_from_the_files_folder),
+		cmocka_unit_test(test_an_s3_store),
+		cmocka_unit_test(test_secrets_are_read_for_a_run),
+		cmocka_unit_test(test_secrets_that_cannot_be_read_are_mistakes),
+		cmocka_unit_test(test_a_literal_secret_that_others_can_read),
 		cmocka_unit_test(test_a_long_path_is_told),
 		cmocka_unit_test(test_a_host_name_that_is_no_device),
 		cmocka_unit_test(test_a_byte_order_mark_is_skipped),
@@ -561,6 +737,7 @@ int main(void)
 		cmocka_unit_test(test_a_file_that_cannot_be_read),
 		cmocka_unit_test(test_a_file_has_at_most_a_megabyte),
 		cmocka_unit_test(test_print),
+		cmocka_unit_test(test_json),
 		cmocka_unit_test_prestate(test_the_sample_is_fine, sample ? sample : "systemd/millrace.conf"),
 	};
 	int failed = cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -70,6 +70,7 @@ static void test_stores(void **state)
 		.state = "away",
 		.waiting_batches = 2,
 		.waiting_bytes = 4096,
+		.parked_batches = 1,
 		.delivered_batches = 7,
 		.last_delivered_ms = NOW_MS - 123,
 		.next_try_ms = NOW_MS + 877,
@@ -79,7 +80,7 @@ static void test_stores(void **state)
 	assert_json(view_stores(&view),
 	            "{\"now\":\"2026-11-21T10:02:00.123Z\",\"stores\":["
 	            "{\"name\":\"disk\",\"kind\":\"file\",\"place\":\"/mnt/usb/lake\",\"state\":\"away\","
-	            "\"waiting_batches\":2,\"waiting_bytes\":4096,\"delivered_batches\":7,"
+	            "\"waiting_batches\":2,\"waiting_bytes\":4096,\"parked_batches\":1,\"delivered_batches\":7,"
 	            "\"last_delivered\":\"2026-11-21T10:02:00.000Z\",\"next_try\":\"2026-11-21T10:02:01.000Z\","
 	            "\"last_error\":\"not mounted\"}]}");
 }

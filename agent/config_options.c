@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/config_options.h"
+
+#include <errno.h>
+#include <stddef.h>
+
+#include "agent/config.h"
+#include "base/units.h"
+
+#define SECOND INT64_C(1000)
+#define DAY    (24 * 3600 * SECOND)
+#define KIB    INT64_C(1024)
+
+static int check_device(const char *value, struct err *err)
+{
+	if (units_is_device(value))
+		return 0;
+	return err_fail(err, -EINVAL, "\"%.80s\" is no name for a device; it has letters, digits, . _ -, up to %d",
+	                value, UNITS_NAME_MAX - 1);
+}
+
+static int check_path(const char *value, struct err *err)
+{
+	if (!*value)
+		return err_fail(err, -EINVAL, "the path is empty");
+	if (*value == '~')
+		return err_fail(err, -EINVAL,
+		                "\"%.80s\": ~ stands for nothing here; write the whole path, as in \"/home/pi/...\"",
+		                value);
+	return 0;
+}
+
+static const char *const log_formats[] = { [LOG_TEXT] = "text", [LOG_JSON] = "json", NULL };
+
+const struct option config_top_options[] = {
+	{ .name = "device", .type = OPTION_TEXT, .offset = offsetof(struct config, device), .check = check_device },
+	{ .name = "socket",
+	  .type = OPTION_TEXT,
+	  .offset = offsetof(struct config, socket),
+	  .path = true,
+	  .check = check_path },
+	{ .name = "log",
+	  .type = OPTION_CHOICE,
+	  .offset = offsetof(struct config, log),
+	  .fallback = "text",
+	  .choices = log_formats },
+	OPTION_END,
+};
+
+const struct option config_buffer_options[] = {
+	{ .name = "path",
+	  .type = OPTION_TEXT,
+	  .offset = offsetof(struct config, buffer_path),
+	  .fallback = "/var/lib/millrace/buffer.db",
+	  .path = true,
+	  .check = check_path },
+	{ .name = "keep_delivered",
+	  .type = OPTION_DURATION,
+	  .offset = offsetof(struct config, keep_delivered_ms),
+	  .fallback = "24h",
+	  .min = 0,
+	  .max = 365 * DAY },
+	OPTION_END,
+};
+
+/* The defaults are the file's; a source's own batch takes from the file's what it leaves out. */
+const struct option config_batch_options[] = {
+	{ .name = "max_bytes",
+	  .type = OPTION_SIZE,
+	  .offset = offsetof(struct config_batch, max_bytes),
+	  .fallback = "8M",
+	  .min = 64 * KIB,
+	  .max = 64 * KIB * KIB },
+	{ .name = "max_records",
+	  .type = OPTION_NUMBER,
+	  .offset = offsetof(struct config_batch, max_records),
+	  .fallback = "100000",
+	  .min = 1,
+	  .max = 10000000 },
+	{ .name = "max_age",
+	  .type = OPTION_DURATION,
+	  .offset = offsetof(struct config_batch, max_age_ms),
+	  .fallback = "15m",
+	  .min = SECOND,
+	  .max = 7 * DAY },
+	OPTION_END,
+};
+
+const struct option config_source_options[] = {
+	{ .name = "stores", .type = OPTION_NAMES, .offset = offsetof(struct config_source, stores) },
+	{ .name = "enabled",
+	  .type = OPTION_BOOL,
+	  .offset = offsetof(struct config_source, enabled),
+	  .fallback = "true" },
+	OPTION_END,
+};

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A configuration as it was understood, for people and as JSON; no secret shows in either. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/config.h"
+#include "agent/config_options.h"
+#include "api/view.h"
+#include "base/http.h"
+#include "base/secret.h"
+#include "base/units.h"
+
+static const void *field_of(const struct option *option, const void *target)
+{
+	return (const char *)target + option->offset;
+}
+
+static void print_source(const struct config *config, const struct config_source *source, FILE *out)
+{
+	char text[UNITS_TEXT_MAX];
+	const struct option *url = option_find(source->kind->options, "url");
+	const struct option *every = option_find(source->kind->options, "every");
+	fprintf(out, "  source %s: %s", source->name, source->kind->kind);
+	if (url) {
+		char *shown = http_show_url(*(char *const *)field_of(url, source->settings));
+		fprintf(out, " %s", shown ? shown : "");
+		free(shown);
+	}
+	if (every)
+		fprintf(out, ", every %s", units_duration(*(const int64_t *)field_of(every, source->settings), text));
+	fputs(", to", out);
+	for (size_t i = 0; i < source->stores.n; i++)
+		fprintf(out, "%s %s", i > 0 ? "," : "", source->stores.names[i]);
+	for (size_t i = 0; !source->stores.names && i < config->n_stores; i++)
+		fprintf(out, "%s %s", i > 0 ? "," : "", config->stores[i].name);
+	fputs(source->enabled ? "\n" : ", disabled\n", out);
+}
+
+void config_print(const struct config *config, FILE *out)
+{
+	fprintf(out, "%s: fine: %zu source%s, %zu store%s\n", config->path, config->n_sources,
+	        config->n_sources == 1 ? "" : "s", config->n_stores, config->n_stores == 1 ? "" : "s");
+	for (size_t i = 0; i < config->n_sources; i++)
+		print_source(config, &config->sources[i], out);
+	for (size_t i = 0; i < config->n_stores; i++)
+		fprintf(out, "  store %s: %s %s\n", config->stores[i].name, config->stores[i].kind->kind,
+		        config->stores[i].place);
+	if (config->n_sources == 0)
+		fputs("  no source is named: nothing will be collected\n", out);
+}
+
+/* As JSON: a NULL that any of these returns for want of memory makes the whole NULL. */
+
+/* The object where rc is 0, else nothing is left of it. */
+static json_t *done(json_t *object, int rc)
+{
+	if (rc == 0)
+		return object;
+	json_decref(object);
+	return NULL;
+}
+
+/* Of a URL all but the query, in which keys are common. */
+static json_t *text_value(const struct option *option, const char *text)
+{
+	if (option->secret)
+		return view_text(secret_show(text));
+	if (!strchr(text, '?') || (strncmp(text, "http://", 7) != 0 && strncmp(text, "https://", 8) != 0))
+		return view_text(text);
+	char *shown = NULL;
+	json_t *json = NULL;
+	if (asprintf(&shown, "%.*s?(hidden)", (int)strcspn(text, "?"), text) >= 0)
+		json = view_text(shown);
+	free(shown);
+	return json;
+}
+
+static json_t *names_value(const struct option_names *list)
+{
+	json_t *json = json_array();
+	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < list->n; i++)
+		rc = json_array_append_new(json, json_string(list->names[i]));
+	return done(json, rc);
+}
+
+static json_t *option_value(const struct option *option, const void *field)
+{
+	char text[UNITS_TEXT_MAX];
+	switch (option->type) {
+	case OPTION_TEXT:
+		return text_value(option, *(char *const *)field);
+	case OPTION_DURATION:
+		return json_string(units_duration(*(const int64_t *)field, text));
+	case OPTION_SIZE:
+		return json_string(units_size(*(const int64_t *)field, text));
+	case OPTION_NUMBER:
+		return json_integer(*(const int64_t *)field);
+	case OPTION_BOOL:
+		return json_boolean(*(const bool *)field);
+	case OPTION_CHOICE:
+		return json_string(option->choices[*(const int *)field]);
+	case OPTION_NAMES:
+		return names_value(field);
+	}
+	return NULL;
+}
+
+/* Neither in the file nor with a default. */
+static bool is_left_out(const struct option *option, const void *field)
+{
+	if (option->type == OPTION_NAMES)
+		return !((const struct option_names *)field)->names;
+	return option->type == OPTION_TEXT && !*(char *const *)field;
+}
+
+/* 0, or -1 for want of memory; object may be NULL, which is that as well. */
+static int add_options(json_t *object, const struct option *options, const void *target)
+{
+	for (const struct option *o = options; o->name; o++) {
+		const void *field = field_of(o, target);
+		if (!is_left_out(o, field) && json_object_set_new(object, o->name, option_value(o, field)) < 0)
+			return -1;
+	}
+	return object ? 0 : -1;
+}
+
+static json_t *group_json(const struct option *options, const void *target)
+{
+	json_t *json = json_object();
+	return done(json, add_options(json, options, target));
+}
+
+static json_t *store_json(const struct config_store *store)
+{
+	json_t *json = json_pack("{s:s}", "kind", store->kind->kind);
+	return done(json, add_options(json, store->kind->options, store->settings));
+}
+
+static json_t *stores_json(const struct config *config)
+{
+	json_t *json = json_object();
+	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < config->n_stores; i++)
+		rc = json_object_set_new(json, config->stores[i].name, store_json(&config->stores[i]));
+	return done(json, rc);
+}
+
+static json_t *all_stores(const struct config *config)
+{
+	json_t *json = json_array();
+	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < config->n_stores; i++)
+		rc = json_array_append_new(json, json_string(config->stores[i].name));
+	return done(json, rc);
+}
+
+static json_t *source_json(const struct config *config, const struct config_source *source)
+{
+	json_t *json = json_pack("{s:s}", "kind", source->kind->kind);
+	int rc = add_options(json, source->kind->options, source->settings);
+	if (rc == 0)
+		rc = add_options(json, config_source_options, source);
+	if (rc == 0 && !source->stores.names)
+		rc = json_object_set_new(json, "stores", all_stores(config));
+	if (rc == 0)
+		rc = json_object_set_new(json, "batch", group_json(config_batch_options, &source->batch));
+	return done(json, rc);
+}
+
+static json_t *sources_json(const struct config *config)
+{
+	json_t *json = json_object();
+	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < config->n_sources; i++)
+		rc = json_object_set_new(json, config->sources[i].name, source_json(config, &config->sources[i]));
+	return done(json, rc);
+}
+
+json_t *config_json(const struct config *config)
+{
+	json_t *json = json_object();
+	int rc = add_options(json, config_top_options, config);
+	if (rc == 0)
+		rc = json_object_set_new(json, "buffer", group_json(config_buffer_options, config));
+	if (rc == 0)
+		rc = json_object_set_new(json, "batch", group_json(config_batch_options, &config->batch));
+	if (rc == 0)
+		rc = json_object_set_new(json, "stores", stores_json(config));
+	if (rc == 0)
+		rc = json_object_set_new(json, "sources", sources_json(config));
+	return done(json, rc);
+}

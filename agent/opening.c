@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/opening.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "board/board.h"
+#include "cli/cli.h"
+
+int opening_status(int r)
+{
+	switch (r) {
+	case -ENOENT:
+	case -ENOTDIR:
+	case -EACCES:
+	case -EPERM:
+		return CLI_CANTCREAT;
+	case -EBUSY:
+	case -EADDRINUSE:
+		return CLI_TEMPFAIL;
+	case -EBADMSG:
+	case -EPROTONOSUPPORT:
+		return CLI_DATA;
+	default:
+		return CLI_ATTENTION;
+	}
+}
+
+static void fill_route(struct queue_route *route, const struct config_batch *batch, const struct option_names *stores)
+{
+	route->max_bytes = batch->max_bytes;
+	route->max_records = batch->max_records;
+	route->max_age_ms = batch->max_age_ms;
+	route->stores = stores ? (const char *const *)stores->names : NULL;
+	route->n_stores = stores ? stores->n : 0;
+}
+
+static int configure(const struct config *config, struct queue *queue, struct err *err)
+{
+	const char **stores = calloc(config->n_stores + 1, sizeof *stores);
+	struct queue_route *routes = calloc(config->n_sources + 1, sizeof *routes);
+	struct queue_route fallback = { 0 };
+	int r = -ENOMEM;
+
+	if (stores && routes) {
+		for (size_t i = 0; i < config->n_stores; i++)
+			stores[i] = config->stores[i].name;
+		for (size_t i = 0; i < config->n_sources; i++) {
+			const struct config_source *source = &config->sources[i];
+
+			snprintf(routes[i].source, sizeof routes[i].source, "%s", source->name);
+			fill_route(&routes[i], &source->batch, &source->stores);
+		}
+		fill_route(&fallback, &config->batch, NULL);
+		r = queue_configure(queue, stores, config->n_stores, routes, config->n_sources, &fallback, err);
+	}
+	free(stores);
+	free(routes);
+	return r;
+}
+
+int opening_queue(const struct config *config, struct queue **ret_queue, struct err *err)
+{
+	char boot_id[BOARD_BOOT_ID];
+	struct queue_identity identity = { .device = config->device, .kernel_boot_id = boot_id };
+	struct queue *queue = NULL;
+	int r = board_boot_id("", boot_id, err);
+
+	if (r == 0)
+		r = queue_open(config->buffer_path, &identity, &queue, err);
+	if (r == 0)
+		r = configure(config, queue, err);
+	if (r < 0) {
+		queue_close(queue);
+		return r;
+	}
+	*ret_queue = queue;
+	return 0;
+}

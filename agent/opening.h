@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The buffer as the configuration says: for the daemon, and for what does without one while none runs. Synchronous;
+ * before the loop runs.
+ */
+#ifndef AGENT_OPENING_H
+#define AGENT_OPENING_H
+
+#include "agent/config.h"
+#include "base/err.h"
+#include "buffer/queue.h"
+
+/* Opens it and tells it stores and routes. 0 or what queue_open and queue_configure say; then nothing is open. */
+int opening_queue(const struct config *config, struct queue **ret_queue, struct err *err);
+
+/* The exit status of a start that failed with this -errno (interface.md). */
+int opening_status(int r);
+
+#endif

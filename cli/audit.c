@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * `millrace audit`: a line for each store, below it what became of each source's seqs, problems marked with !, and at
+ * last the sum of it. The report comes from the daemon, or from agent/ where none runs.
+ */
+#include <inttypes.h>
+#include <string.h>
+
+#include "cli/answer.h"
+#include "cli/cli.h"
+#include "cli/client.h"
+#include "cli/commands.h"
+
+#define REQUEST_PATH_MAX 64
+
+static const char *const problems[] = { "missing", "double", "changed" };
+#define N_PROBLEMS (sizeof problems / sizeof *problems)
+
+static bool is_problem(const char *kind)
+{
+	for (size_t i = 0; i < N_PROBLEMS; i++)
+		if (strcmp(problems[i], kind) == 0)
+			return true;
+	return false;
+}
+
+static void print_store(const json_t *store, const struct page *page)
+{
+	const char *error = answer_text(store, "error");
+	char text[UNITS_TEXT_MAX];
+	fputs(*error ? "! " : "", page->out);
+	page_text(page, answer_text(store, "store"));
+	fputs(": ", page->out);
+	page_text(page, answer_text(store, "place"));
+	if (*error) {
+		fputs(": ", page->out);
+		page_text(page, error);
+	} else {
+		fprintf(page->out, ": %s, ", answer_plural(answer_number(store, "objects"), "object", "s", text));
+		if (answer_number(store, "foreign"))
+			fprintf(page->out, "%" PRId64 " of others, ", answer_number(store, "foreign"));
+		if (answer_number(store, "requests"))
+			fprintf(page->out, "%s, ",
+			        answer_plural(answer_number(store, "requests"), "request", "s", text));
+		fprintf(page->out, "%.1f s", (double)answer_number(store, "took_ms") / 1000);
+	}
+	fputc('\n', page->out);
+}
+
+static void print_range(const char *source, const json_t *range, const struct page *page)
+{
+	const char *kind = answer_text(range, "kind"), *key = answer_text(range, "key");
+	fputs(is_problem(kind) ? "! " : "  ", page->out);
+	page_text(page, source);
+	fprintf(page->out, "  seq %" PRId64 " to %" PRId64 "  ", answer_number(range, "first_seq"),
+	        answer_number(range, "last_seq"));
+	page_text(page, kind);
+	fputs(*key ? "  " : "", page->out);
+	page_text(page, key);
+	fputc('\n', page->out);
+}
+
+static void print_sources(const json_t *store, const struct page *page)
+{
+	size_t i, j;
+	json_t *source, *range;
+	json_array_foreach(json_object_get(store, "sources"), i, source)
+	{
+		json_array_foreach(json_object_get(source, "ranges"), j, range)
+		{
+			print_range(answer_text(source, "source"), range, page);
+		}
+	}
+	if (answer_number(store, "left_off"))
+		fprintf(page->out, "  and %" PRId64 " ranges more\n", answer_number(store, "left_off"));
+}
+
+/* How many records of all stores are of this kind. */
+static int64_t count(const json_t *stores, const char *kind)
+{
+	int64_t n = 0;
+	size_t i;
+	json_t *store;
+	json_array_foreach(stores, i, store)
+	{
+		n += answer_number(json_object_get(store, "records"), kind);
+	}
+	return n;
+}
+
+static int64_t count_errors(const json_t *stores)
+{
+	int64_t n = 0;
+	size_t i;
+	json_t *store;
+	json_array_foreach(stores, i, store)
+	{
+		n += *answer_text(store, "error") != '\0';
+	}
+	return n;
+}
+
+static bool has_problems(const json_t *stores)
+{
+	for (size_t i = 0; i < N_PROBLEMS; i++)
+		if (count(stores, problems[i]) > 0)
+			return true;
+	return false;
+}
+
+int audit_exit(const json_t *report)
+{
+	const json_t *stores = json_object_get(report, "stores");
+	if (has_problems(stores))
+		return CLI_ATTENTION;
+	if (count_errors(stores) > 0)
+		return CLI_UNAVAILABLE;
+	return json_is_true(json_object_get(report, "ok")) ? CLI_OK : CLI_ATTENTION;
+}
+
+void audit_print(const json_t *report, const struct page *page)
+{
+	const json_t *stores = json_object_get(report, "stores");
+	int64_t errors = count_errors(stores);
+	char text[UNITS_TEXT_MAX];
+	size_t i;
+	json_t *store;
+	json_array_foreach(stores, i, store)
+	{
+		print_store(store, page);
+		print_sources(store, page);
+	}
+	if (has_problems(stores))
+		fprintf(page->out, "audit: records missing: %" PRId64 ", double: %" PRId64 ", changed: %" PRId64,
+		        count(stores, "missing"), count(stores, "double"), count(stores, "changed"));
+	else
+		fputs("audit: nothing is missing, nothing is double", page->out);
+	if (errors > 0)
+		fprintf(page->out, "; %s could not be looked through", answer_plural(errors, "store", "s", text));
+	fputc('\n', page->out);
+}
+
+int command_audit(const char *socket_path, const struct command_arguments *arguments, struct err *err)
+{
+	char path[REQUEST_PATH_MAX];
+	json_t *report;
+	snprintf(path, sizeof path, "/v1/audit%s%s", arguments->since ? "?since=" : "",
+	         arguments->since ? arguments->since : "");
+	int rc = client_ask(socket_path, "POST", path, arguments->json ? stdout : NULL, &report, err);
+	if (rc != CLI_OK)
+		return rc;
+	struct page page = page_stdout();
+	if (!arguments->json)
+		audit_print(report, &page);
+	rc = audit_exit(report);
+	json_decref(report);
+	return rc;
+}
