@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """make demo: a simulated feed with all its troubles, the daemon, and a reader that counts what arrived in the store.
+STORE=minio: the store is a bucket of a MinIO that it starts for the while.
 
 The last line, `demo: N records served, N in the store, 0 lost, 0 twice`, compares the objects with what the feed
 served; the daemon's own counters are only shown. Exits with 1 when they differ or anything is left running.
@@ -19,6 +20,7 @@ from feed import ParkingFeed, Server
 SECONDS = 30
 SOURCE = "parking"
 PATH = "/parking.json"
+PREFIX = "landing"
 SCRIPT = [
     (4, "frozen"),
     (8, "thaw"),
@@ -81,8 +83,8 @@ def table(source, found):
         print(f"  {name:<14}{value}")
 
 
-def show_objects(daemon, found):
-    print(f"\nThe objects lie in {daemon.lake}:")
+def show_objects(place, found):
+    print(f"\nThe objects lie in {place}:")
     for item in found.objects[-3:]:
         print(f"  {item.key}")
     print("\nOne record, as zcat shows it:")
@@ -109,18 +111,72 @@ def stop(daemon):
     return status == 0 and not daemon.socket.exists()
 
 
-def main(binary, folder):
+class Folder:
+    """The store that needs nothing."""
+
+    def __init__(self, folder):
+        self.place = folder / "lake"
+        self.place.mkdir()
+        self.settings = {"kind": "file", "path": str(self.place)}
+
+    def read(self):
+        return lake.read(self.place)
+
+    def end(self):
+        pass
+
+
+class Minio:
+    """A bucket of a MinIO, below a prefix that the daemon's user is bound to."""
+
+    def __init__(self, folder):
+        # Of all demos this one alone needs more than the standard library.
+        import object_store
+
+        self._minio = object_store.Minio(folder / "minio")
+        try:
+            self._minio.start()
+            self._bucket = object_store.Bucket(self._minio, "lake")
+            self._minio.make_user("demo", "demo-secret", object_store.below_alone("lake", PREFIX))
+        except BaseException:
+            self._minio.end()
+            raise
+        self.place = f"bucket lake below {PREFIX}/, and MinIO, now stopped, keeps its data in {self._minio.data}"
+        self.settings = self._bucket.settings(prefix=PREFIX, access_key="demo", secret_key="demo-secret")
+
+    def read(self):
+        return self._bucket.read(PREFIX)
+
+    def end(self):
+        self._minio.end()
+
+
+STORES = {"file": Folder, "minio": Minio}
+
+
+def main(binary, folder, kind):
     shutil.rmtree(folder, ignore_errors=True)
-    Path(folder).mkdir(parents=True)
+    folder.mkdir(parents=True)
+    store = STORES[kind](folder)
+    try:
+        return demonstrate(binary, folder, store)
+    finally:
+        store.end()
+
+
+def demonstrate(binary, folder, store):
     # A Unix socket's path has at most 107 bytes; that of a folder may have more.
     with tempfile.TemporaryDirectory(prefix="millrace-demo-") as short:
         server = Server()
         feed = ParkingFeed(every=2, script=SCRIPT)
         server.route(PATH, feed)
-        daemon = Daemon(binary, Path(folder).resolve())
+        daemon = Daemon(binary, folder)
         daemon.socket = Path(short) / "millrace.sock"
         daemon.configure(
-            {SOURCE: {"url": server.url(PATH), "every": "1s", "timeout": "10s"}}, socket=str(daemon.socket), **SETTINGS
+            {SOURCE: {"url": server.url(PATH), "every": "1s", "timeout": "10s"}},
+            socket=str(daemon.socket),
+            stores={"lake": store.settings},
+            **SETTINGS,
         )
         print(f"A feed of nine car parks on {server.url(PATH)}, new every 2 s, and `millrace run -c {daemon.config}`.")
         print("It freezes, answers slowly, with 503, cut short, and with HTML. Half a minute, please.\n", flush=True)
@@ -128,9 +184,9 @@ def main(binary, folder):
             daemon.start()
             source = run(daemon, feed)
             stopped = stop(daemon)
-            found = lake.read(daemon.lake)
+            found = store.read()
             table(source, found)
-            show_objects(daemon, found)
+            show_objects(store.place, found)
             return judge(server, found) and stopped
         finally:
             daemon.end()
@@ -139,8 +195,8 @@ def main(binary, folder):
 
 if __name__ == "__main__":
     try:
-        sys.exit(0 if main(sys.argv[1], sys.argv[2]) else 1)
+        sys.exit(0 if main(sys.argv[1], Path(sys.argv[2]).resolve(), sys.argv[3]) else 1)
     except KeyboardInterrupt:
         sys.exit("\ndemo: stopped; nothing is left running")
-    except (AssertionError, OSError) as error:
+    except (AssertionError, OSError, RuntimeError) as error:
         sys.exit(f"demo: {error}")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads a store's folder as a stranger would, checks every object against its own name, and counts.
+"""Reads a store, a folder or a bucket, as a stranger would, checks every object against its own name, and counts.
 
 Knows interface.md's "Objects" and nothing of Millrace's code. Data is cut out of a line, never parsed and written
-again. Standard library only.
+again. Standard library only: who reads a bucket brings boto3's client.
 """
 
 import gzip
@@ -21,7 +21,7 @@ KEY = re.compile(
 ENVELOPE = ["source", "device", "boot", "seq", "fetch", "fetched_at", "clock"]
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00"  # no name, no time
-MARK = ".millrace-store"
+MARKS = (".millrace-store", ".millrace-probe")
 
 
 @dataclass
@@ -79,9 +79,8 @@ def parse_line(line):
     return Record(**envelope, data=data[:-1], line=line)
 
 
-def read_object(path, key, problems):
+def read_object(stored, key, problems):
     """One object; what is wrong with it goes to problems."""
-    stored = path.read_bytes()
     named = KEY.fullmatch(key)
     if not named:
         problems.append(f"{key}: no name for an object")
@@ -114,15 +113,35 @@ def disagreements(named, stored, raw, records):
         yield f"dt is not the date of {sorted({r.fetched_at for r in records})[:3]}"
 
 
+def in_folder(folder, prefix=""):
+    """Key below the prefix and bytes of everything in a `file` store."""
+    root = Path(folder) / prefix
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+def in_bucket(client, bucket, prefix=""):
+    """The same of an `s3` store."""
+    below = f"{prefix}/" if prefix else ""
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=below)
+    keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
+    return {key[len(below) :]: client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
+
+
 def read(folder, prefix=""):
     """Everything in a `file` store, read and checked."""
+    return check(in_folder(folder, prefix))
+
+
+def read_bucket(client, bucket, prefix=""):
+    """Everything in an `s3` store below a prefix, read and checked."""
+    return check(in_bucket(client, bucket, prefix))
+
+
+def check(stored):
+    """Key -> bytes, read and checked."""
     lake = Lake()
-    root = Path(folder) / prefix
-    for path in sorted(p for p in root.rglob("*") if p.is_file()):
-        key = str(path.relative_to(root))
-        if key == MARK:
-            continue
-        found = read_object(path, key, lake.problems)
+    for key, content in stored.items():
+        found = read_object(content, key, lake.problems) if key not in MARKS else None
         if found:
             lake.objects.append(found)
     lake.objects.sort(key=lambda o: (o.records[0].source, o.records[0].seq) if o.records else ("", 0))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What system tests share: a daemon and a web server of their own, and the recorded answers."""
+"""What system tests share: a daemon and a web server of their own, object stores, and the recorded answers."""
 
+import itertools
 import os
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 
 from daemon import Daemon
 from feed import Server
+from object_store import STORES, Bucket
+from proxy import Proxy
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -69,3 +72,55 @@ def samples():
     if not found:
         pytest.skip(f"NO RECORDED ANSWERS in {folder}: set MILLRACE_SAMPLES to the folder that has stavanger/")
     return [p.read_bytes() for p in found]
+
+
+KINDS = os.environ.get("MILLRACE_STORES", "minio").split(",")
+numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def shared_store(request, tmp_path_factory):
+    store = STORES[request.param](tmp_path_factory.mktemp(request.param))
+    yield store.start()
+    store.end()
+
+
+@pytest.fixture
+def bucket(shared_store):
+    """A bucket that no other test has."""
+    return Bucket(shared_store, f"lake-{next(numbers)}")
+
+
+@pytest.fixture(params=KINDS)
+def own_store(request, tmp_path):
+    """For tests that kill it."""
+    store = STORES[request.param](tmp_path / "store")
+    yield store.start()
+    store.end()
+
+
+@pytest.fixture
+def minio(shared_store):
+    """Where only MinIO can do what a test wants, users and policies."""
+    if shared_store.kind != "minio":
+        pytest.skip("needs MinIO")
+    return shared_store
+
+
+@pytest.fixture
+def make_proxy():
+    made = []
+
+    def make(target):
+        made.append(Proxy(target))
+        return made[-1]
+
+    yield make
+    for proxy in made:
+        proxy.close()
+
+
+@pytest.fixture
+def proxy(shared_store, make_proxy):
+    """Stands before the store."""
+    return make_proxy(shared_store.target)

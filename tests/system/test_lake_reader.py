@@ -29,7 +29,7 @@ def put(folder, first, last, lines, day="21"):
 
 @pytest.fixture
 def store(tmp_path):
-    (tmp_path / lake.MARK).write_text("")
+    (tmp_path / lake.MARKS[0]).write_text("")
     put(tmp_path, 1, 2, [line(1, b"1"), line(2, b"2")])
     return tmp_path
 

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An object that stands in a batch's place already is looked at, and never overwritten."""
+
+import pytest
+
+import lake
+import proxy as faults
+from daemon import wait_until
+from feed import Answer
+
+PATH = "/feed.json"
+
+
+def is_upload(request):
+    return request.start.startswith(b"PUT ") and b".ndjson.gz" in request.start
+
+
+@pytest.fixture
+def sealed(daemon, server, bucket, proxy):
+    """A daemon whose S3 is away, with one batch for it, that a folder has already; returns the daemon and the batch."""
+    server.route(PATH, Answer(b"[1,2,3]"))
+    daemon.lake.mkdir()
+    stores = {"lake": bucket.settings(proxy), "disk": {"kind": "file", "path": str(daemon.lake)}}
+    daemon.configure({"feed": {"url": server.url(PATH)}}, stores=stores)
+    proxy.refuse()
+    daemon.start()
+    daemon.poll("feed")
+    daemon.cli("flush")
+    wait_until("the folder to have it", lambda: daemon.store("disk")["delivered_batches"] == 1)
+    (batch,) = daemon.ask("GET", "/v1/batches")["batches"]
+    return daemon, batch
+
+
+def parked(daemon, problem):
+    """Once the batch is parked: what status says of it."""
+    wait_until("the batch to be parked", lambda: problem in str(daemon.status()["problems"]))
+    assert daemon.store()["delivered_batches"] == 0
+    assert daemon.store()["waiting_batches"] == 1
+    told = daemon.cli("status")
+    assert told.returncode == 1
+    return str(daemon.status()["problems"]) + daemon.log.read_text()
+
+
+@pytest.mark.parametrize("other", [b"somebody else's", b""], ids=["other bytes", "empty"])
+def test_other_content_under_the_same_key_is_a_conflict(sealed, bucket, proxy, other):
+    daemon, batch = sealed
+    bucket.put(batch["key"], other)
+    proxy.accept()
+    said = parked(daemon, batch["key"])
+    assert str(len(other)) in said and str(batch["bytes"]) in said, "both are described"
+    assert bucket.objects() == {batch["key"]: other}
+    assert daemon.cli("flush", "--wait").returncode != 0
+    assert bucket.objects() == {batch["key"]: other}
+    bucket.delete(batch["key"])
+    assert daemon.cli("retry", str(batch["id"])).returncode == 0
+    wait_until("the batch to be delivered", lambda: daemon.store()["delivered_batches"] == 1)
+    found = bucket.read()
+    assert found.problems == []
+    assert found.data("feed") == [b"1", b"2", b"3"]
+    assert daemon.status()["problems"] == []
+
+
+def test_a_conflict_of_the_same_size_is_seen(sealed, bucket, proxy):
+    daemon, batch = sealed
+    bucket.put(batch["key"], b"x" * batch["bytes"])
+    proxy.accept()
+    parked(daemon, batch["key"])
+    assert bucket.objects() == {batch["key"]: b"x" * batch["bytes"]}
+
+
+def test_a_parked_batch_holds_back_no_other(sealed, bucket, proxy, server):
+    daemon, batch = sealed
+    bucket.put(batch["key"], b"somebody else's")
+    proxy.accept()
+    parked(daemon, batch["key"])
+    server.route(PATH, Answer(b"[4]"))
+    daemon.poll_new("feed", server, PATH)
+    daemon.cli("flush")
+    wait_until("the next to be delivered", lambda: daemon.store()["delivered_batches"] == 1)
+    assert daemon.store()["waiting_batches"] == 1
+
+
+@pytest.mark.parametrize("checksum", ["SHA256", "CRC32"], ids=["told by its checksum", "read back"])
+def test_the_same_content_put_there_by_hand_is_a_delivery(sealed, bucket, proxy, checksum):
+    daemon, batch = sealed
+    content = lake.in_folder(daemon.lake)[batch["key"]]
+    bucket.client.put_object(Bucket=bucket.name, Key=batch["key"], Body=content, ChecksumAlgorithm=checksum)
+    proxy.accept()
+    wait_until("the batch to be delivered", lambda: daemon.store()["delivered_batches"] == 1)
+    assert bucket.objects() == {batch["key"]: content}
+
+
+def test_other_bytes_of_the_same_size_without_a_checksum_are_a_conflict(sealed, bucket, proxy):
+    daemon, batch = sealed
+    other = b"x" * len(lake.in_folder(daemon.lake)[batch["key"]])
+    bucket.client.put_object(Bucket=bucket.name, Key=batch["key"], Body=other, ChecksumAlgorithm="CRC32")
+    proxy.accept()
+    wait_until("the batch to be parked", lambda: daemon.store()["parked_batches"] == 1)
+    assert bucket.objects() == {batch["key"]: other}
+
+
+@pytest.fixture
+def deaf(bucket, proxy):
+    """The store as one that ignores If-None-Match and overwrites."""
+
+    def overwrite(request, answer):
+        if not answer.start.startswith(b"HTTP/1.1 412 "):
+            return answer
+        key = request.start.split(b" ")[1].decode().partition(f"/{bucket.name}/")[2].replace("%3D", "=")
+        bucket.put(key, request.body)
+        headers = [("ETag", '"overwritten"'), ("Content-Length", "0")]
+        return faults.Message(b"HTTP/1.1 200 OK", headers)
+
+    proxy.arm(faults.change("deaf", answer=overwrite), when=lambda r: r.start.startswith(b"PUT "))
+    return proxy
+
+
+def test_a_store_that_ignores_if_none_match_is_asked_first(daemon, server, bucket, deaf):
+    server.route(PATH, Answer(b"[1]"))
+    daemon.configure({"feed": {"url": server.url(PATH)}}, stores={"lake": bucket.settings(deaf)})
+    for body in (b"[1]", b"[2]"):
+        daemon.start()
+        server.route(PATH, Answer(body))
+        daemon.poll_new("feed", server, PATH)
+        assert daemon.cli("flush", "--wait").returncode == 0
+        assert daemon.stop() == 0
+    uploads = [(r.method, r.path) for r in deaf.requests() if ".ndjson.gz" in r.path]
+    assert [m for m, _ in uploads] == ["HEAD", "PUT"] * 2
+    assert uploads[0][1] == uploads[1][1]
+    assert len(daemon.events("store.unconditional")) == 2, "once each time it was started"
+    assert bucket.read().data("feed") == [b"1", b"2"]
+
+
+def test_nor_is_a_conflict_overwritten_there(sealed, bucket, deaf):
+    daemon, batch = sealed
+    bucket.put(batch["key"], b"somebody else's")
+    deaf.accept()
+    parked(daemon, batch["key"])
+    assert bucket.objects() == {batch["key"]: b"somebody else's"}
+
+
+def test_nor_is_it_uploaded_twice_where_the_answer_is_lost(sealed, bucket, deaf):
+    daemon, _ = sealed
+    deaf.arm(faults.lose_answer(), 1, is_upload, first=True)
+    deaf.accept()
+    wait_until("the batch to be delivered", lambda: daemon.store()["delivered_batches"] == 1)
+    assert [r.fault for r in deaf.requests("PUT") if is_upload_path(r)] == ["answer lost"]
+    assert bucket.read().data("feed") == [b"1", b"2", b"3"]
+
+
+def is_upload_path(request):
+    return ".ndjson.gz" in request.path
