@@ -87,7 +87,7 @@ static ssize_t on_probe_read(void *arg, void *buffer, size_t size)
 	size_t left = strlen(S3_PROBE_BODY) - call->sent;
 	size_t n = left < size ? left : size;
 
-	memcpy(buffer, S3_PROBE_BODY + call->sent, n);
+	memcpy(buffer, &S3_PROBE_BODY[call->sent], n);
 	call->sent += n;
 	return (ssize_t)n;
 }
