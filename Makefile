@@ -129,7 +129,7 @@ $(VERSITYGW_STAMP): GO_WHAT = $(VERSITYGW)
 
 MAKE_AGAIN = +@$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 
-.PHONY: demo test test-stores unit system lint format install clean
+.PHONY: demo bench test test-stores unit system lint format install clean
 STORE ?= file
 DEMO_NEEDS := $(if $(filter minio,$(STORE)),test-deps $(MINIO_STAMP),deps)
 demo: $(DEMO_NEEDS) ## see it work: a simulated feed, the daemon and a reader that counts (STORE=minio: into MinIO)
@@ -153,6 +153,10 @@ system: all
 	@MILLRACE_BIN=$(O)/millrace MILLRACE_SIM_BIN=$(O)/sim/millrace \
 	  $(VENV)/bin/python -m pytest -c tests/pytest.ini -o cache_dir=$(abspath $(O))/pytest \
 	  $(or $(ONLY),tests/system) $(K)
+
+bench: test-deps $(MINIO_STAMP) ## figures beside those of peers in the same run (also as $(O)/bench/bench.json)
+	$(MAKE_AGAIN) all
+	@$(VENV)/bin/python tests/bench.py $(O)/millrace $(O)/bench
 
 lint: lint-deps $(VENV)/stamp ## includes, formatting, cppcheck, clang-tidy, shellcheck, ruff
 	@$(VENV)/bin/python tests/lint/run.py
