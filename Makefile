@@ -79,7 +79,7 @@ $(O)/unit/%: tests/unit/%.c $(LIB_OBJECTS)
 
 DEPS := build-essential pkg-config libuv1-dev libcurl4-openssl-dev libsqlite3-dev zlib1g-dev libconfig-dev \
 	libjansson-dev libmicrohttpd-dev libmbedtls-dev ca-certificates python3
-TEST_DEPS := $(DEPS) libcmocka-dev python3-venv
+TEST_DEPS := $(DEPS) curl libcmocka-dev python3-venv
 LINT_DEPS := $(TEST_DEPS) clang clang-format clang-tidy cppcheck shellcheck
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
