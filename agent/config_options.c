@@ -19,17 +19,6 @@ static int check_device(const char *value, struct err *err)
 	                value, UNITS_NAME_MAX - 1);
 }
 
-static int check_path(const char *value, struct err *err)
-{
-	if (!*value)
-		return err_fail(err, -EINVAL, "the path is empty");
-	if (*value == '~')
-		return err_fail(err, -EINVAL,
-		                "\"%.80s\": ~ stands for nothing here; write the whole path, as in \"/home/pi/...\"",
-		                value);
-	return 0;
-}
-
 static const char *const log_formats[] = { [LOG_TEXT] = "text", [LOG_JSON] = "json", NULL };
 
 const struct option config_top_options[] = {
@@ -38,7 +27,7 @@ const struct option config_top_options[] = {
 	  .type = OPTION_TEXT,
 	  .offset = offsetof(struct config, socket),
 	  .path = true,
-	  .check = check_path },
+	  .check = option_check_path },
 	{ .name = "log",
 	  .type = OPTION_CHOICE,
 	  .offset = offsetof(struct config, log),
@@ -53,7 +42,7 @@ const struct option config_buffer_options[] = {
 	  .offset = offsetof(struct config, buffer_path),
 	  .fallback = "/var/lib/millrace/buffer.db",
 	  .path = true,
-	  .check = check_path },
+	  .check = option_check_path },
 	{ .name = "keep_delivered",
 	  .type = OPTION_DURATION,
 	  .offset = offsetof(struct config, keep_delivered_ms),

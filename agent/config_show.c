@@ -9,6 +9,7 @@
 #include "base/http.h"
 #include "base/secret.h"
 #include "base/units.h"
+#include "base/url.h"
 
 static const void *field_of(const struct option *option, const void *target)
 {
@@ -22,7 +23,7 @@ static void print_source(const struct config *config, const struct config_source
 	const struct option *every = option_find(source->kind->options, "every");
 	fprintf(out, "  source %s: %s", source->name, source->kind->kind);
 	if (url) {
-		char *shown = http_show_url(*(char *const *)field_of(url, source->settings));
+		char *shown = url_show(*(char *const *)field_of(url, source->settings));
 		fprintf(out, " %s", shown ? shown : "");
 		free(shown);
 	}

@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "base/container.h"
 #include "base/units.h"
+#include "base/url.h"
 
 #define REDIRECTS_MAX   5
 #define HEADERS_MAX     (64 * 1024) /* bytes of all headers of a transfer */
@@ -95,106 +96,6 @@ struct http_transfer {
 	struct http_transfer *next_cancelled;
 	char detail[CURL_ERROR_SIZE];
 };
-
-/* URLs */
-
-static void cleanup_url(CURLU **url)
-{
-	curl_url_cleanup(*url);
-}
-
-static void cleanup_text(char **text)
-{
-	curl_free(*text);
-}
-
-#define auto_url  __attribute__((cleanup(cleanup_url))) CURLU *
-#define auto_text __attribute__((cleanup(cleanup_text))) char *
-
-/* NULL where the URL does not have it. */
-static char *url_part(const CURLU *url, CURLUPart part, unsigned flags)
-{
-	char *text = NULL;
-	return curl_url_get((CURLU *)url, part, &text, flags) == CURLUE_OK ? text : NULL;
-}
-
-int http_check_url(const char *text, struct err *err)
-{
-	auto_url url = curl_url();
-	if (!url)
-		return err_fail(err, -ENOMEM, "out of memory");
-	CURLUcode code = curl_url_set(url, CURLUPART_URL, text, CURLU_NON_SUPPORT_SCHEME);
-	if (code == CURLUE_OUT_OF_MEMORY)
-		return err_fail(err, -ENOMEM, "out of memory");
-	if (code)
-		return err_fail(err, -EINVAL, "not a URL (%s); write it like \"https://host/path\"",
-		                curl_url_strerror(code));
-	auto_text user = url_part(url, CURLUPART_USER, 0);
-	auto_text password = url_part(url, CURLUPART_PASSWORD, 0);
-	if (user || password)
-		return err_fail(err, -EINVAL,
-		                "a user or password does not belong into a URL, where logs would show it; "
-		                "sources with a login are not supported yet");
-	auto_text scheme = url_part(url, CURLUPART_SCHEME, 0);
-	auto_text shown = url_part(url, CURLUPART_URL, 0);
-	if (shown)
-		shown[strcspn(shown, "?#")] = '\0';
-	if (!scheme || (strcmp(scheme, "http") != 0 && strcmp(scheme, "https") != 0))
-		return err_fail(err, -EINVAL, "\"%.200s\": scheme \"%s\" is not http or https", shown ? shown : "",
-		                scheme ? scheme : "");
-	return 0;
-}
-
-char *http_show_url(const char *text)
-{
-	auto_url url = curl_url();
-	if (!url || curl_url_set(url, CURLUPART_URL, text, CURLU_NON_SUPPORT_SCHEME | CURLU_PATH_AS_IS))
-		return NULL;
-	static const CURLUPart hidden[] = { CURLUPART_USER, CURLUPART_PASSWORD, CURLUPART_OPTIONS, CURLUPART_QUERY,
-		                            CURLUPART_FRAGMENT };
-	for (size_t i = 0; i < sizeof hidden / sizeof *hidden; i++)
-		curl_url_set(url, hidden[i], NULL, 0);
-	auto_text shown = url_part(url, CURLUPART_URL, 0);
-	return shown ? strdup(shown) : NULL;
-}
-
-int http_check_redirect(const char *from, const char *to, struct err *err)
-{
-	int r = http_check_url(to, err);
-	if (r)
-		return r == -EINVAL ? -EPROTO : r;
-	if (strncasecmp(from, "https:", 6) == 0 && strncasecmp(to, "https:", 6) != 0)
-		return err_fail(err, -EPROTO, "from https to http, which anybody on the way could read and change");
-	return 0;
-}
-
-/* Where `location` leads, seen from `from`; the caller frees it; NULL where it is no URL. */
-static char *resolve(const char *from, const char *location)
-{
-	auto_url url = curl_url();
-	if (!url || curl_url_set(url, CURLUPART_URL, from, 0) ||
-	    curl_url_set(url, CURLUPART_URL, location, CURLU_URLENCODE | CURLU_NON_SUPPORT_SCHEME))
-		return NULL;
-	auto_text text = url_part(url, CURLUPART_URL, 0);
-	return text ? strdup(text) : NULL;
-}
-
-static bool same_part(const CURLU *a, const CURLU *b, CURLUPart part)
-{
-	auto_text in_a = url_part(a, part, CURLU_DEFAULT_PORT);
-	auto_text in_b = url_part(b, part, CURLU_DEFAULT_PORT);
-	return in_a && in_b && strcasecmp(in_a, in_b) == 0;
-}
-
-/* RFC 6454 §5; no memory counts as another origin. */
-static bool same_origin(const char *a, const char *b)
-{
-	auto_url in_a = curl_url();
-	auto_url in_b = curl_url();
-	return in_a && in_b && !curl_url_set(in_a, CURLUPART_URL, a, 0) && !curl_url_set(in_b, CURLUPART_URL, b, 0) &&
-	       same_part(in_a, in_b, CURLUPART_SCHEME) && same_part(in_a, in_b, CURLUPART_HOST) &&
-	       same_part(in_a, in_b, CURLUPART_PORT);
-}
 
 /* Answers */
 
@@ -427,7 +328,7 @@ static void describe(const struct http_transfer *t, struct failure failure, stru
 static void name_the_request(const struct http_transfer *t, struct err *err)
 {
 	if (t->redirects > 0) {
-		char *shown = http_show_url(t->url);
+		char *shown = url_show(t->url);
 		err_prefix(err, "%s %.160s, redirected to %.160s", methods[t->method], t->first_shown,
 		           shown ? shown : "");
 		free(shown);
@@ -501,16 +402,16 @@ static int follow(struct http_transfer *t, const char *location, struct err *err
 {
 	if (t->redirects == REDIRECTS_MAX)
 		return err_fail(err, -EPROTO, "more than %d redirects", REDIRECTS_MAX);
-	char *to = resolve(t->url, location);
+	char *to = url_resolve(t->url, location);
 	if (!to)
 		return err_fail(err, -EPROTO, "redirected to something that is no URL");
-	int r = http_check_redirect(t->url, to, err);
+	int r = url_check_redirect(t->url, to, err);
 	if (r) {
 		free(to);
 		err_prefix(err, "redirect refused");
 		return r;
 	}
-	if (!same_origin(t->url, to)) {
+	if (!url_same_origin(t->url, to)) {
 		curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, NULL);
 		curl_slist_free_all(t->headers);
 		t->headers = NULL;
@@ -976,7 +877,7 @@ static struct http_transfer *transfer_new(struct http *http, const struct http_r
 	t->arg = request->arg;
 	t->easy = curl_easy_init();
 	t->url = strdup(request->url);
-	t->first_shown = http_show_url(request->url);
+	t->first_shown = url_show(request->url);
 	t->ca_file = request->ca_file ? strdup(request->ca_file) : NULL;
 	if (!t->easy || !t->url || !t->first_shown || (request->ca_file && !t->ca_file) ||
 	    copy_headers(t, request->headers) || setup(t) || hop(t)) {
@@ -990,7 +891,7 @@ int http_start(struct http *http, const struct http_request *request, struct htt
                struct err *err)
 {
 	assert(!http->in_curl && !http->on_closed);
-	int r = http_check_url(request->url, err);
+	int r = url_check(request->url, err);
 	if (r)
 		return r;
 	struct http_transfer *t = transfer_new(http, request);

@@ -75,7 +75,7 @@ struct http_request {
 /* 0 or -errno. user_agent is copied. */
 int http_new(uv_loop_t *loop, const char *user_agent, struct http **ret_http);
 
-/* 0 or -ENOMEM, -EINVAL (http_check_url; err says why). */
+/* 0 or -ENOMEM, -EINVAL (url_check; err says why). */
 int http_start(struct http *http, const struct http_request *request, struct http_transfer **ret_transfer,
                struct err *err);
 
@@ -91,20 +91,6 @@ void http_cancel(struct http_transfer *transfer);
 
 /* How many transfers are under way. */
 size_t http_active(const struct http *http);
-
-/*
- * 0, -ENOMEM, or -EINVAL with what is wrong: not a URL, no http or https, a user or password inside (they would show in
- * logs and lists of processes).
- */
-int http_check_url(const char *url, struct err *err);
-
-/* The URL without query, fragment, user and password, where secrets may stand: for people. The caller frees it; NULL
- * where it is no URL, or for want of memory. */
-char *http_show_url(const char *url);
-
-/* Whether an answer of `from` may lead to `to`: 0, -ENOMEM, or -EPROTO with what is wrong (http_check_url, or from
- * https to http, RFC 9110 §15.4). */
-int http_check_redirect(const char *from, const char *to, struct err *err);
 
 /* All transfers must be gone. on_closed comes when every handle is closed; the client is freed then. */
 void http_close(struct http *http, void (*on_closed)(void *arg), void *arg);

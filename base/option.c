@@ -265,3 +265,14 @@ const struct option *option_find(const struct option *table, const char *name)
 	}
 	return NULL;
 }
+
+int option_check_path(const char *value, struct err *err)
+{
+	if (!*value)
+		return err_fail(err, -EINVAL, "the path is empty");
+	if (*value == '~')
+		return err_fail(err, -EINVAL,
+		                "\"%.80s\": ~ stands for nothing here; write the whole path, as in \"/home/pi/...\"",
+		                value);
+	return 0;
+}

@@ -57,6 +57,9 @@ int option_set(const struct option *option, void *target, const char *value, str
 /* Frees the texts and lists that the table owns in target. */
 void option_done(const struct option *table, void *target);
 
+/* A check for OPTION_TEXT that is a path: not empty, and no ~, which a shell would have replaced. */
+int option_check_path(const char *value, struct err *err);
+
 const struct option *option_find(const struct option *table, const char *name);
 
 #endif

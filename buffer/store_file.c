@@ -519,24 +519,13 @@ struct store *store_file_new(const char *path, bool make)
 
 /* --- Its settings --- */
 
-static int check_path(const char *value, struct err *err)
-{
-	if (!*value)
-		return err_fail(err, -EINVAL, "the path is empty");
-	if (*value == '~')
-		return err_fail(err, -EINVAL,
-		                "\"%.80s\": ~ stands for nothing here; write the whole path, as in \"/home/pi/...\"",
-		                value);
-	return 0;
-}
-
 static const struct option options[] = {
 	{ .name = "path",
 	  .type = OPTION_TEXT,
 	  .offset = offsetof(struct store_file_settings, path),
 	  .required = true,
 	  .path = true,
-	  .check = check_path },
+	  .check = option_check_path },
 	OPTION_END,
 };
 

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/container.h"
 #include "base/sha256.h"
+#include "base/url.h"
 #include "collectors/schedule.h"
 #include "collectors/split.h"
 
@@ -47,7 +48,7 @@ struct rest {
 
 static int check_url(const char *value, struct err *err)
 {
-	return http_check_url(value, err);
+	return url_check(value, err);
 }
 
 static int check_records(const char *value, struct err *err)
@@ -313,7 +314,7 @@ static int rest_new(const struct collector_env *env, const void *settings, struc
 	r->collector.ops = &rest_ops;
 	r->env = env;
 	r->settings = settings;
-	r->origin = http_show_url(r->settings->url);
+	r->origin = url_show(r->settings->url);
 	if (!r->origin) {
 		free(r);
 		return -ENOMEM;

@@ -17,6 +17,7 @@
 
 #include "base/bytes.h"
 #include "base/http.h"
+#include "base/url.h"
 #include "tests/unit/loopback.h"
 
 #define OK          "HTTP/1.1 200 OK\r\n"
@@ -389,13 +390,13 @@ static void test_redirect_judgement(void **state)
 {
 	(void)state;
 	struct err err;
-	assert_int_equal(http_check_redirect("https://a.example/", "https://b.example/", &err), 0);
-	assert_int_equal(http_check_redirect("http://a.example/", "https://a.example/", &err), 0);
-	assert_int_equal(http_check_redirect("http://a.example/", "http://b.example/", &err), 0);
-	assert_int_equal(http_check_redirect("https://a.example/", "http://a.example/", &err), -EPROTO);
+	assert_int_equal(url_check_redirect("https://a.example/", "https://b.example/", &err), 0);
+	assert_int_equal(url_check_redirect("http://a.example/", "https://a.example/", &err), 0);
+	assert_int_equal(url_check_redirect("http://a.example/", "http://b.example/", &err), 0);
+	assert_int_equal(url_check_redirect("https://a.example/", "http://a.example/", &err), -EPROTO);
 	assert_non_null(strstr(err.text, "from https to http"));
-	assert_int_equal(http_check_redirect("HTTPS://a.example/", "HTTP://a.example/", &err), -EPROTO);
-	assert_int_equal(http_check_redirect("http://a.example/", "ftp://a.example/", &err), -EPROTO);
+	assert_int_equal(url_check_redirect("HTTPS://a.example/", "HTTP://a.example/", &err), -EPROTO);
+	assert_int_equal(url_check_redirect("http://a.example/", "ftp://a.example/", &err), -EPROTO);
 }
 
 /* TLS: a server of Python's, with a certificate for 127.0.0.1 that nobody but this file trusts (valid until 2126). */
@@ -1216,7 +1217,7 @@ static void test_path_is_sent_as_it_is(void **state)
 		get(paths[i]);
 		assert_memory_equal(server.last_head, line, strlen(line));
 	}
-	char *shown = http_show_url("http://h/b/../x?key=1");
+	char *shown = url_show("http://h/b/../x?key=1");
 	assert_string_equal(shown, "http://h/b/../x");
 	free(shown);
 }
@@ -1225,20 +1226,20 @@ static void test_urls_are_judged(void **state)
 {
 	(void)state;
 	struct err err;
-	assert_int_equal(http_check_url("https://data.example/parking.json?key=1", &err), 0);
-	assert_int_equal(http_check_url("HTTP://data.example", &err), 0);
-	assert_int_equal(http_check_url("http://[::1]:8080/", &err), 0);
-	assert_int_equal(http_check_url("ftp://data.example/x?key=secret", &err), -EINVAL);
+	assert_int_equal(url_check("https://data.example/parking.json?key=1", &err), 0);
+	assert_int_equal(url_check("HTTP://data.example", &err), 0);
+	assert_int_equal(url_check("http://[::1]:8080/", &err), 0);
+	assert_int_equal(url_check("ftp://data.example/x?key=secret", &err), -EINVAL);
 	assert_string_equal(err.text, "\"ftp://data.example/x\": scheme \"ftp\" is not http or https");
 	static const char *const wrong[] = { "data.example/x", "", "http://", "http://a b/", "https://a:99999/" };
 	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-		assert_int_equal(http_check_url(wrong[i], &err), -EINVAL);
+		assert_int_equal(url_check(wrong[i], &err), -EINVAL);
 		assert_non_null(strstr(err.text, "not a URL"));
 	}
-	assert_int_equal(http_check_url("https://me:secret@data.example/", &err), -EINVAL);
+	assert_int_equal(url_check("https://me:secret@data.example/", &err), -EINVAL);
 	assert_non_null(strstr(err.text, "password"));
 	assert_null(strstr(err.text, "secret"));
-	assert_int_equal(http_check_url("https://me@data.example/", &err), -EINVAL);
+	assert_int_equal(url_check("https://me@data.example/", &err), -EINVAL);
 	struct http_request request = request_for("file:///etc/passwd", &result);
 	assert_int_equal(http_start(http, &request, &result.transfer, &err), -EINVAL);
 	assert_non_null(strstr(err.text, "file"));
@@ -1247,10 +1248,10 @@ static void test_urls_are_judged(void **state)
 static void test_shown_urls_hold_no_secret(void **state)
 {
 	(void)state;
-	char *shown = http_show_url("https://me:secret@data.example:8443/a/b.json?key=secret#secret");
+	char *shown = url_show("https://me:secret@data.example:8443/a/b.json?key=secret#secret");
 	assert_string_equal(shown, "https://data.example:8443/a/b.json");
 	free(shown);
-	assert_null(http_show_url("not a url"));
+	assert_null(url_show("not a url"));
 }
 
 int main(void)
