@@ -115,8 +115,9 @@ static void backend_poll(void *agent, const char *name, struct api_call *call)
 		api_answer_problem(call, 409, "source \"%s\" is disabled; set enabled = true and restart", name);
 		return;
 	}
-	if (intake_error(a->intake)[0]) {
-		api_answer_problem(call, 503, "the buffer takes nothing now: %s", intake_error(a->intake));
+	if (intake_holds(a->intake, name)) {
+		api_answer_problem(call, 503, "its last answer waits in memory, the buffer does not take it: %s",
+		                   intake_error(a->intake));
 		return;
 	}
 	wait = calloc(1, sizeof *wait);

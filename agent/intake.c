@@ -385,6 +385,11 @@ const char *intake_error(const struct intake *intake)
 	return intake->error;
 }
 
+bool intake_holds(const struct intake *intake, const char *source)
+{
+	return has_source(intake->stuck.first, source);
+}
+
 bool intake_settled(const struct intake *intake)
 {
 	return !intake->busy && !intake->pending.first;

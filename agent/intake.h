@@ -51,6 +51,9 @@ const struct intake_counts *intake_counts(const struct intake *intake, const cha
 /* "" while commits hold, else why the last one did not. */
 const char *intake_error(const struct intake *intake);
 
+/* Whether an answer of this source waits in memory because it could not be committed. */
+bool intake_holds(const struct intake *intake, const char *source);
+
 /* No commit is under way, and none will be: all that was published is durable, or the buffer is failing. */
 bool intake_settled(const struct intake *intake);
 
