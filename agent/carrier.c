@@ -13,11 +13,12 @@
 #include "base/random.h"
 #include "buffer/pack.h"
 
-#define RETRY_FIRST_MS 1000
-#define RETRY_MAX_MS   60000
-#define DENIED_MS      (5 * 60 * 1000)
-#define PARKED_MS      (60 * 60 * 1000)
-#define PARKED_MAX     1024
+#define RETRY_FIRST_MS     1000
+#define RETRY_MAX_MS       60000
+#define RETRY_AFTER_MAX_MS (60 * 60 * 1000) /* what a store may ask for */
+#define DENIED_MS          (5 * 60 * 1000)
+#define PARKED_MS          (60 * 60 * 1000)
+#define PARKED_MAX         1024
 
 enum state { STATE_UNKNOWN, STATE_READY, STATE_AWAY, STATE_DENIED };
 static const char *const state_names[] = {
@@ -149,6 +150,8 @@ static void note_away(struct carrier *c, const char *text, int64_t retry_after_m
 	int64_t wait_ms = 100 + random_below(c->retry_ms);
 
 	c->retry_ms = c->retry_ms * 2 < RETRY_MAX_MS ? c->retry_ms * 2 : RETRY_MAX_MS;
+	if (retry_after_ms > RETRY_AFTER_MAX_MS)
+		retry_after_ms = RETRY_AFTER_MAX_MS;
 	hold_back(c, STATE_AWAY, text, wait_ms > retry_after_ms ? wait_ms : retry_after_ms);
 }
 
