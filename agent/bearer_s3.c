@@ -182,7 +182,11 @@ static void on_head_judged(struct s3_call *call, enum s3_verdict verdict, const 
 		compare(lane, s3_same(answer, &lane->load->batch, &call->err));
 	else if (verdict == S3_ABSENT && !lane->owner->conditional)
 		send_put(lane);
-	else if (verdict == S3_SKEWED)
+	else if (verdict == S3_ABSENT) {
+		err_fail(&call->err, 0, "the store contradicts itself: \"%s\" is there already (412), and is not (404)",
+		         lane->load->batch.key);
+		end_lane(lane, LOAD_AWAY, -1);
+	} else if (verdict == S3_SKEWED)
 		send_head(lane);
 	else
 		end_badly(lane, verdict, answer);
@@ -212,7 +216,10 @@ static void on_put_judged(struct s3_call *call, enum s3_verdict verdict, const s
 {
 	struct lane *lane = lane_of(call);
 
-	if (verdict == S3_DONE)
+	if (verdict == S3_DONE && !answer->header(answer->arg, "ETag")) {
+		err_fail(&call->err, 0, "what answers there is no S3: it takes an object and gives it no ETag");
+		end_lane(lane, LOAD_DENIED, -1);
+	} else if (verdict == S3_DONE)
 		end_lane(lane, LOAD_DELIVERED, -1);
 	else if (verdict == S3_EXISTS)
 		send_head(lane);

@@ -19,6 +19,7 @@
 #define DENIED_MS          (5 * 60 * 1000)
 #define PARKED_MS          (60 * 60 * 1000)
 #define PARKED_MAX         1024
+#define TRIES_MAX          8 /* of one batch at a store that answers probes */
 
 enum state { STATE_UNKNOWN, STATE_READY, STATE_AWAY, STATE_DENIED };
 static const char *const state_names[] = {
@@ -37,6 +38,7 @@ struct carrier {
 	struct alarm alarm; /* the next try: of a store that is away or denied, of what is parked, or a look after it */
 
 	enum state state;
+	bool seen; /* the store has answered a probe since it was held back last */
 	bool probing;
 	int64_t probe_at_ms; /* when a store that is ready is looked after again */
 	bool again;          /* nudged while it looked */
@@ -61,8 +63,14 @@ struct carrier {
 	size_t n_parked;
 	int64_t parked_until_ms;
 
+	struct failing {
+		int64_t batch;
+		unsigned tries;
+	} failing[LOADS_MAX]; /* batches that the store did not take, though it answers probes */
+
 	int64_t retry_ms;
 	int64_t last_delivered_ms;
+	char told[ERR_MAX];         /* what the log was told last, until the store takes objects again */
 	char error[ERR_MAX];        /* why the store is away or denied; "" while it is ready */
 	char parked_error[ERR_MAX]; /* of the last one; "" while none is */
 
@@ -122,10 +130,12 @@ static void set_alarm(struct carrier *c)
 	alarm_set(c->env.alarms, &c->alarm, parked_first ? c->parked_until_ms : c->probe_at_ms);
 }
 
+/* The store has taken an object, or nothing waits for it: that it answers a probe alone tells too little. */
 static void note_ready(struct carrier *c)
 {
-	if (c->state == STATE_AWAY || c->state == STATE_DENIED)
+	if (c->told[0])
 		log_notice("store.recovered", "store \"%s\": ready again", c->config->name);
+	c->told[0] = '\0';
 	c->state = STATE_READY;
 	c->retry_ms = RETRY_FIRST_MS;
 	c->probe_at_ms = clock_mono_ms() + c->bearer->ops->probe_every_ms;
@@ -136,11 +146,13 @@ static void note_ready(struct carrier *c)
 /* Once per change of what is wrong, not once per try. */
 static void hold_back(struct carrier *c, enum state state, const char *text, int64_t wait_ms)
 {
-	if (c->state != state || strcmp(c->error, text) != 0)
+	if (strcmp(c->told, text) != 0)
 		log_warning(state == STATE_DENIED ? "store.denied" : "store.away", "store \"%s\": %s", c->config->name,
 		            text);
 	set_error(c, text);
+	memcpy(c->told, c->error, sizeof c->told);
 	c->state = state;
+	c->seen = false;
 	alarm_set(c->env.alarms, &c->alarm, clock_mono_ms() + wait_ms);
 }
 
@@ -158,6 +170,28 @@ static void note_away(struct carrier *c, const char *text, int64_t retry_after_m
 static void note_denied(struct carrier *c, const char *text)
 {
 	hold_back(c, STATE_DENIED, text, DENIED_MS + random_below(DENIED_MS / 10));
+}
+
+/* How often by now a store that answers probes has not taken this batch. */
+static unsigned count_failure(struct carrier *c, int64_t batch)
+{
+	struct failing *least = c->failing;
+
+	for (size_t i = 0; i < LOADS_MAX; i++) {
+		if (c->failing[i].batch == batch)
+			return ++c->failing[i].tries;
+		if (c->failing[i].tries < least->tries)
+			least = &c->failing[i];
+	}
+	*least = (struct failing){ .batch = batch, .tries = 1 };
+	return 1;
+}
+
+/* It is the store itself: what was held against single batches is forgotten. */
+static void forgive(struct carrier *c)
+{
+	memset(c->failing, 0, sizeof c->failing);
+	c->n_parked = 0;
 }
 
 static void note_parked(struct carrier *c, const struct load *load)
@@ -208,6 +242,13 @@ static void book_work(struct job *job)
 	load->fresh = queue_view(c->env.queue);
 }
 
+static void forget_failures(struct carrier *c, int64_t batch)
+{
+	for (size_t i = 0; i < LOADS_MAX; i++)
+		if (c->failing[i].batch == batch)
+			c->failing[i] = (struct failing){ 0 };
+}
+
 static void on_booked(struct job *job)
 {
 	struct load *load = container_of(job, struct load, job);
@@ -225,6 +266,7 @@ static void on_booked(struct job *job)
 		note_away(c, load->err.text, -1);
 	} else {
 		note_ready(c);
+		forget_failures(c, load->batch.id);
 		c->last_delivered_ms = clock_wall_ms();
 		log_info("batch.delivered", "store \"%s\": has %s", c->config->name, load->batch.key);
 		look(c);
@@ -242,12 +284,17 @@ static void conclude(struct load *load)
 		submit(c, &load->job);
 		return;
 	}
-	if (load->verdict == LOAD_PARKED)
+	if (load->verdict == LOAD_PARKED) {
 		note_parked(c, load);
-	else if (load->verdict == LOAD_DENIED)
-		note_denied(c, load->err.text);
-	else
+	} else if (load->verdict == LOAD_DENIED) {
+		/* This object, or all of them? The probe tells; where the store takes that, the others go on. */
+		note_parked(c, load);
+		c->probe_at_ms = 0;
+	} else if (count_failure(c, load->batch.id) >= TRIES_MAX) {
+		note_parked(c, load);
+	} else {
 		note_away(c, load->err.text, load->retry_after_ms);
+	}
 	end_load(load);
 	look(c);
 	tell(c, NULL);
@@ -355,7 +402,7 @@ static void look_work(struct job *job)
 
 static void after_look(struct carrier *c)
 {
-	if (c->state != STATE_READY || clock_mono_ms() >= c->probe_at_ms) {
+	if (!c->seen || clock_mono_ms() >= c->probe_at_ms) {
 		c->probing = true;
 		c->bearer->ops->probe(c->bearer, c->known);
 	} else if (c->have) {
@@ -363,7 +410,9 @@ static void after_look(struct carrier *c)
 		look(c);
 	} else {
 		c->empty = under_way(c) == 0 && c->n_parked == 0 && !c->again;
-		if (!c->alarm.set)
+		if (under_way(c) == 0 && c->state != STATE_READY)
+			note_ready(c);
+		else if (c->state == STATE_READY && !c->alarm.set)
 			set_alarm(c);
 		if (c->again)
 			look(c);
@@ -417,6 +466,17 @@ static void place_work(struct job *job)
 	c->status = queue_set_store_place(c->env.queue, c->config->name, c->config->place, &c->err);
 }
 
+/* It answers. What it was held back for is over once it takes an object. */
+static void note_seen(struct carrier *c)
+{
+	c->seen = true;
+	c->probe_at_ms = clock_mono_ms() + c->bearer->ops->probe_every_ms;
+	if (c->state == STATE_UNKNOWN)
+		note_ready(c);
+	else if (c->state == STATE_READY)
+		set_alarm(c);
+}
+
 static void on_placed(struct job *job)
 {
 	struct carrier *c = container_of(job, struct carrier, place);
@@ -427,7 +487,7 @@ static void on_placed(struct job *job)
 	if (c->status < 0)
 		note_away(c, c->err.text, -1);
 	else
-		note_ready(c);
+		note_seen(c);
 	look(c);
 	tell(c, NULL);
 }
@@ -435,12 +495,14 @@ static void on_placed(struct job *job)
 void carrier_probed(struct carrier *c, int status, const struct err *err)
 {
 	c->probing = false;
+	if (status < 0)
+		forgive(c);
 	if (status == -EACCES || status == -EPROTO)
 		note_denied(c, err->text);
 	else if (status < 0)
 		note_away(c, err->text, -1);
 	else if (c->known)
-		note_ready(c);
+		note_seen(c);
 	if (status < 0 || c->known) {
 		look(c);
 		tell(c, NULL);

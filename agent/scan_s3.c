@@ -15,10 +15,11 @@
 #include "base/container.h"
 #include "base/random.h"
 
-#define LANES    8
-#define TRIES    5
-#define RETRY_MS 500   /* doubled with each try, full jitter */
-#define WAIT_MAX 30000 /* more than a store's Retry-After may ask for here */
+#define LANES     8
+#define PAGES_MAX 100000 /* of 1,000 keys, ours and others */
+#define TRIES     5
+#define RETRY_MS  500   /* doubled with each try, full jitter */
+#define WAIT_MAX  30000 /* more than a store's Retry-After may ask for here */
 
 enum ask { ASK_LIST, ASK_HEAD, ASK_GET };
 
@@ -39,8 +40,9 @@ struct scan {
 	struct lane lanes[LANES];
 	size_t source; /* whose keys are listed */
 	char *token;   /* of the next page */
-	size_t found;  /* objects to look at */
-	size_t next;   /* the first that nobody looks at yet */
+	unsigned pages;
+	size_t found; /* objects to look at */
+	size_t next;  /* the first that nobody looks at yet */
 	uint64_t requests;
 	bool ending;
 	unsigned open; /* handles that are not closed yet */
@@ -175,6 +177,12 @@ static void after_list(struct lane *lane, const struct s3_answer *answer)
 	if (r < 0) {
 		free(token);
 		end(s, r, &lane->call.err);
+		return;
+	}
+	if (++s->pages > PAGES_MAX || (token && s->token && strcmp(token, s->token) == 0)) {
+		err_fail(&lane->call.err, 0, "the store's list does not end: %u pages so far", s->pages);
+		free(token);
+		end(s, -EPROTO, &lane->call.err);
 		return;
 	}
 	free(s->token);

@@ -51,11 +51,18 @@ static void hide(char *text, const char *secret)
  */
 static void quote(const struct s3 *s3, const char *text, size_t len, char ret[QUOTE_MAX])
 {
-	char clean[MESSAGE_MAX] = "";
+	char raw[MESSAGE_MAX] = "", clean[MESSAGE_MAX] = "";
 	size_t n = 0;
 
+	if (len > sizeof raw - 1)
+		len = sizeof raw - 1;
+	memcpy(raw, text, len);
+	for (size_t i = 0; i < len; i++)
+		raw[i] = raw[i] ? raw[i] : ' ';
+	hide(raw, s3->secret_key);
+	hide(raw, s3->access_key);
 	for (size_t i = 0; i < len && n + 1 < sizeof clean; i++) {
-		unsigned char c = (unsigned char)text[i];
+		unsigned char c = (unsigned char)raw[i];
 
 		if (c > ' ' && c < 0x7f)
 			clean[n++] = c == '"' ? '\'' : (char)c;
@@ -65,8 +72,6 @@ static void quote(const struct s3 *s3, const char *text, size_t len, char ret[QU
 			clean[n++] = ' ';
 	}
 	clean[n] = '\0';
-	hide(clean, s3->secret_key);
-	hide(clean, s3->access_key);
 	clean[QUOTE_MAX - 1] = '\0';
 	memcpy(ret, clean, QUOTE_MAX);
 }

@@ -91,7 +91,7 @@ def test_a_web_page_is_no_delivery(daemon, server, bucket, proxy, etag):
     page = b"<!DOCTYPE html><html><title>Router login</title></html>\n"
     proxy.arm(faults.answer(200, page, {"Content-Type": "text/html"} | etag), when=is_upload)
     daemon.cli("flush")
-    wait_until("the page to be seen", lambda: daemon.store()["state"] == "denied")
+    wait_until("the page to be seen", lambda: daemon.store()["parked_batches"] == 1)
     assert daemon.store()["delivered_batches"] == 0
     assert "no S3" in daemon.store()["last_error"]
     proxy.lift()
