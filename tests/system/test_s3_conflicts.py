@@ -150,3 +150,25 @@ def test_nor_is_it_uploaded_twice_where_the_answer_is_lost(sealed, bucket, deaf)
 
 def is_upload_path(request):
     return ".ndjson.gz" in request.path
+
+
+def test_an_object_that_is_refused_holds_back_no_other(daemon, server, bucket, proxy):
+    """A policy that leaves out one source, a proxy that takes no large bodies: the probe is answered, one object not."""
+    refused = faults.answer(403, b"<Error><Code>AccessDenied</Code></Error>", {"Content-Type": "application/xml"})
+    proxy.arm(refused, when=lambda r: r.start.startswith(b"PUT ") and b"source%3Dbad/" in r.start)
+    for source in ("bad", "good"):
+        server.route(f"/{source}.json", Answer(b"[1,2,3]"))
+    daemon.configure(
+        {source: {"url": server.url(f"/{source}.json")} for source in ("bad", "good")},
+        stores={"lake": bucket.settings(proxy, parallel=1)},
+    )
+    daemon.start()
+    daemon.poll("bad")
+    daemon.poll("good")
+    daemon.cli("flush")
+    wait_until("the good one to be delivered", lambda: daemon.store()["delivered_batches"] == 1)
+    assert daemon.store()["parked_batches"] == 1
+    assert "AccessDenied" in daemon.store()["last_error"]
+    proxy.lift()
+    assert daemon.cli("flush", "--wait").returncode == 0
+    assert set(bucket.read().data("bad")) == {b"1", b"2", b"3"}
