@@ -19,7 +19,8 @@
 #define DENIED_MS          (5 * 60 * 1000)
 #define PARKED_MS          (60 * 60 * 1000)
 #define PARKED_MAX         1024
-#define TRIES_MAX          8 /* of one batch at a store that answers probes */
+#define PARKED_TOLD        16 /* in the log; status counts them all */
+#define TRIES_MAX          8  /* of one batch at a store that answers probes */
 
 enum state { STATE_UNKNOWN, STATE_READY, STATE_AWAY, STATE_DENIED };
 static const char *const state_names[] = {
@@ -199,7 +200,8 @@ static void note_parked(struct carrier *c, const struct load *load)
 	struct err err = load->err;
 
 	err_prefix(&err, "batch %lld is parked", (long long)load->batch.id);
-	log_error("batch.parked", "store \"%s\": %s", c->config->name, err.text);
+	if (c->n_parked < PARKED_TOLD)
+		log_error("batch.parked", "store \"%s\": %s", c->config->name, err.text);
 	if (c->n_parked == PARKED_MAX) {
 		note_denied(c, err.text);
 		return;
