@@ -286,17 +286,13 @@ static void conclude(struct load *load)
 		submit(c, &load->job);
 		return;
 	}
-	if (load->verdict == LOAD_PARKED) {
-		note_parked(c, load);
-	} else if (load->verdict == LOAD_DENIED) {
-		/* This object, or all of them? The probe tells; where the store takes that, the others go on. */
-		note_parked(c, load);
+	/* A denial of this object, or of all? The probe tells; where the store takes that, the others go on. */
+	if (load->verdict == LOAD_DENIED)
 		c->probe_at_ms = 0;
-	} else if (count_failure(c, load->batch.id) >= TRIES_MAX) {
+	if (load->verdict != LOAD_AWAY || count_failure(c, load->batch.id) >= TRIES_MAX)
 		note_parked(c, load);
-	} else {
+	else
 		note_away(c, load->err.text, load->retry_after_ms);
-	}
 	end_load(load);
 	look(c);
 	tell(c, NULL);

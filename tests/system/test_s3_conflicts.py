@@ -153,7 +153,7 @@ def is_upload_path(request):
 
 
 def test_an_object_that_is_refused_holds_back_no_other(daemon, server, bucket, proxy):
-    """A policy that leaves out one source, a proxy that takes no large bodies: the probe is answered, one object not."""
+    """A policy that leaves out one source, a proxy that takes no large bodies: one object is not taken."""
     refused = faults.answer(403, b"<Error><Code>AccessDenied</Code></Error>", {"Content-Type": "application/xml"})
     proxy.arm(refused, when=lambda r: r.start.startswith(b"PUT ") and b"source%3Dbad/" in r.start)
     for source in ("bad", "good"):
