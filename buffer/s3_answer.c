@@ -56,7 +56,8 @@ static void quote(const struct s3 *s3, const char *text, size_t len, char ret[QU
 
 	if (len > sizeof raw - 1)
 		len = sizeof raw - 1;
-	memcpy(raw, text, len);
+	if (len > 0) /* text may be NULL then */
+		memcpy(raw, text, len);
 	for (size_t i = 0; i < len; i++)
 		raw[i] = raw[i] ? raw[i] : ' ';
 	hide(raw, s3->secret_key);
