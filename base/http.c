@@ -21,22 +21,22 @@
 #include "base/url.h"
 
 #define REDIRECTS_MAX   5
-#define HEADERS_MAX     (64 * 1024) /* bytes of all headers of a transfer */
 #define BUFFER_SIZE     (16L * 1024)
 #define CONNECTIONS_MAX 8L /* kept open for the next request */
 #define CA_FOLDER       "/etc/ssl/certs"
-#define RATE_STEPS      8 /* a second: in how many pieces a limited upload goes, so that it never looks stalled */
+#define PROXY_PORT      80L /* of an http:// proxy that names none, where curl would take 1080 */
+#define RATE_STEPS      8   /* a second: in how many pieces a limited upload goes, so that it never looks stalled */
 
 struct http {
 	CURLM *multi;
 	uv_loop_t *loop;
 	uv_timer_t timer; /* curl's */
-	uv_timer_t watch; /* for stalls */
+	uv_timer_t watch; /* for stalls, and for what goes on after a pause */
 	char *user_agent;
 	const char *ca_file; /* NULL: the system's folder */
 	size_t active;
 	size_t handles;                  /* uv_polls, and watch, that are not closed yet */
-	bool in_curl;                    /* within curl_multi_socket_action, which may not be entered again */
+	bool in_curl;                    /* within curl, which may not be entered again */
 	struct http_transfer *transfers; /* all of them */
 	struct http_transfer *cancelled; /* while in_curl; freed when it returns */
 	void (*on_closed)(void *arg);    /* set: closing */
@@ -57,6 +57,7 @@ enum stop {
 	STOP_BY_READER, /* on_read */
 	STOP_TOO_LARGE,
 	STOP_HEADERS,
+	STOP_SWITCHED, /* by the peer, to another protocol */
 	STOP_STALLED,
 	STOP_REPEATED, /* curl wants more than the body: it began anew on another connection without what it had taken
 	                */
@@ -74,6 +75,7 @@ struct http_transfer {
 	char *ca_file;     /* NULL: the client's */
 	char *url;         /* of this hop */
 	char *first_shown; /* the first URL, for people */
+	char *proxy;       /* for people; NULL: none */
 	unsigned redirects;
 	uint64_t end_ms;   /* uv_hrtime, in milliseconds */
 	uint64_t moved_ms; /* when the last byte went either way, or the connection stood, or we went on */
@@ -83,13 +85,16 @@ struct http_transfer {
 	uint64_t max_body, send_bytes;
 	uint64_t read_bytes; /* that on_read has given */
 	bool connected;      /* of this hop; the request is under way */
-	bool paused;         /* by on_read */
-	size_t header_bytes;
-	uint64_t body_bytes; /* of this hop */
+	bool paused_read;    /* by on_read */
+	bool paused_body;    /* by on_body */
+	bool going_on;       /* resumed, but curl does not know yet */
+	size_t taken;        /* bytes that on_body took of what curl gives again after a pause */
+	size_t header_bytes; /* of this hop; before it is connected those of CONNECT */
+	uint64_t body_bytes; /* of this hop; without what on_body has left for later */
 	bool head_complete;  /* of this hop */
 	enum stop stop;
 	ssize_t (*on_read)(void *arg, void *buffer, size_t size);
-	int (*on_body)(void *arg, long status, const void *data, size_t len);
+	ssize_t (*on_body)(void *arg, long status, const void *data, size_t len);
 	void (*on_done)(void *arg, const struct http_answer *answer);
 	void *arg;
 	struct http_transfer *next, **link; /* in http->transfers; link: what points here */
@@ -115,6 +120,22 @@ static long answer_status(const struct http_transfer *t)
 	long status = 0;
 	curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
 	return status;
+}
+
+/*
+ * The status with which the proxy has refused, or 0: of CONNECT, or of the request itself where the proxy gets that in
+ * the clear; there 407 is the proxy's alone (RFC 9110 §15.5.8).
+ */
+static long proxy_refusal(const struct http_transfer *t)
+{
+	long status = 0;
+	if (!t->proxy)
+		return 0;
+	curl_easy_getinfo(t->easy, CURLINFO_HTTP_CONNECTCODE, &status);
+	if (status)
+		return status / 100 == 2 ? 0 : status;
+	bool in_the_clear = strncasecmp(t->url, "http:", 5) == 0 && strncmp(t->proxy, "http:", 5) == 0;
+	return in_the_clear && answer_status(t) == 407 ? 407 : 0;
 }
 
 /* The Location that an answer wants us to follow, or NULL. */
@@ -168,12 +189,15 @@ struct failure {
 
 static const struct failure failures[] = {
 	{ CURLE_COULDNT_RESOLVE_HOST, -EHOSTUNREACH, "dns" },
+	{ CURLE_COULDNT_RESOLVE_PROXY, -EHOSTUNREACH, "dns" },
+	{ CURLE_PROXY, -EIO, "proxy" },
 	{ CURLE_OPERATION_TIMEDOUT, -ETIMEDOUT, "timeout" },
 	{ CURLE_FILESIZE_EXCEEDED, -EMSGSIZE, "too-large" },
 	{ CURLE_PARTIAL_FILE, -EPIPE, "truncated" },
 	{ CURLE_UNSUPPORTED_PROTOCOL, -EPROTO, "protocol" }, /* HTTP/0.9: not HTTP at all */
 	{ CURLE_WEIRD_SERVER_REPLY, -EPROTO, "protocol" },
 	{ CURLE_BAD_CONTENT_ENCODING, -EPROTO, "protocol" },
+	{ CURLE_BAD_FUNCTION_ARGUMENT, -EPROTO, "protocol" }, /* a line of the headers that is none */
 	{ CURLE_SSL_CONNECT_ERROR, -EBADE, "tls" },
 	{ CURLE_PEER_FAILED_VERIFICATION, -EBADE, "tls" },
 	{ CURLE_SSL_CIPHER, -EBADE, "tls" },
@@ -188,7 +212,8 @@ static const struct failure stops[] = {
 	[STOP_BY_CALLER] = { CURLE_WRITE_ERROR, -ECANCELED, "canceled" },
 	[STOP_BY_READER] = { CURLE_ABORTED_BY_CALLBACK, -ECANCELED, "canceled" },
 	[STOP_TOO_LARGE] = { CURLE_WRITE_ERROR, -EMSGSIZE, "too-large" },
-	[STOP_HEADERS] = { CURLE_WRITE_ERROR, -EPROTO, "protocol" },
+	[STOP_HEADERS] = { CURLE_WRITE_ERROR, -EMSGSIZE, "too-large" },
+	[STOP_SWITCHED] = { CURLE_WRITE_ERROR, -EPROTO, "protocol" },
 	[STOP_STALLED] = { CURLE_OPERATION_TIMEDOUT, -ETIMEDOUT, "timeout" },
 	[STOP_REPEATED] = { CURLE_SEND_FAIL_REWIND, -EIO, "network" },
 };
@@ -200,14 +225,23 @@ static int os_errno(const struct http_transfer *t)
 	return (int)number;
 }
 
+/* Curl's own bounds, which it calls want of memory: 100 KB for a line of the headers, 4 KB for one of the trailers. */
+static bool is_line_too_long(const struct http_transfer *t, CURLcode code)
+{
+	return (code == CURLE_OUT_OF_MEMORY && !t->head_complete) ||
+	       (code == CURLE_RECV_ERROR && strstr(t->detail, "Out of memory in chunked-encoding"));
+}
+
 static struct failure classify(const struct http_transfer *t, CURLcode code)
 {
 	if (t->stop != STOP_NONE)
 		return stops[t->stop];
+	if (proxy_refusal(t))
+		return (struct failure){ code, -EIO, "proxy" };
 	if (code == CURLE_COULDNT_CONNECT && os_errno(t) == ECONNREFUSED)
 		return (struct failure){ code, -ECONNREFUSED, "refused" };
-	if (code == CURLE_OUT_OF_MEMORY && !t->head_complete)
-		return (struct failure){ code, -EPROTO, "protocol" };
+	if (is_line_too_long(t, code))
+		return (struct failure){ code, -EMSGSIZE, "too-large" };
 	/* curl 7.88 has no other code for a broken chunk than the one for a connection that broke. */
 	if (code == CURLE_RECV_ERROR && strstr(t->detail, "chunked-encoding"))
 		return (struct failure){ code, -EPROTO, "protocol" };
@@ -243,14 +277,22 @@ static void describe_timeout(const struct http_transfer *t, struct err *err)
 		err_fail(err, 0, "no answer within %s", limit);
 	else
 		err_fail(err, 0, "the answer %s %s: %llu bytes came",
-		         stalled ? "stood still for" : "did not end within", limit, (unsigned long long)t->body_bytes);
+		         stalled          ? "stood still for"
+		         : t->paused_body ? "could not be taken within"
+		                          : "did not end within",
+		         limit, (unsigned long long)t->body_bytes);
 }
 
-static void describe_size(const struct http_transfer *t, struct err *err)
+static void describe_size(const struct http_transfer *t, CURLcode code, struct err *err)
 {
 	unsigned long long most = t->max_body;
 	const char *length = answer_header(t, "Content-Length");
-	if (t->stop != STOP_TOO_LARGE && length)
+	if (t->stop == STOP_HEADERS)
+		err_fail(err, 0, "more than %d bytes of headers", HTTP_HEADERS_MAX);
+	else if (is_line_too_long(t, code))
+		err_fail(err, 0, "more than %d bytes of headers, or a line of them that is too long (or out of memory)",
+		         HTTP_HEADERS_MAX);
+	else if (t->stop != STOP_TOO_LARGE && length)
 		err_fail(err, 0, "the answer has %.20s bytes; more than %llu are not taken", length, most);
 	else
 		err_fail(err, 0, "the answer goes on after %llu bytes; more than %llu are not taken",
@@ -280,20 +322,55 @@ static void describe_canceled(const struct http_transfer *t, struct err *err)
 		err_fail(err, 0, "not wanted after %llu bytes", (unsigned long long)t->body_bytes);
 }
 
+/* A SOCKS5 proxy tells no more than a number (RFC 1928 §6). */
+static const char *socks_refusal(const struct http_transfer *t)
+{
+	long why = CURLPX_OK;
+	curl_easy_getinfo(t->easy, CURLINFO_PROXY_ERROR, &why);
+	switch (why) {
+	case CURLPX_REPLY_NOT_ALLOWED:
+		return "the proxy does not allow this connection";
+	case CURLPX_REPLY_NETWORK_UNREACHABLE:
+	case CURLPX_REPLY_HOST_UNREACHABLE:
+		return "the proxy does not know or cannot reach the host";
+	case CURLPX_REPLY_CONNECTION_REFUSED:
+		return "the host has refused the proxy's connection";
+	case CURLPX_NO_AUTH:
+	case CURLPX_USER_REJECTED:
+		return "the proxy wants a user and a password, or refuses those it was given";
+	default:
+		return *t->detail ? t->detail : "the proxy speaks no SOCKS5";
+	}
+}
+
+static void describe_proxy(const struct http_transfer *t, struct err *err)
+{
+	long status = proxy_refusal(t);
+	if (status == 407)
+		err_fail(err, 0, "the proxy wants a user and a password, or refuses those it was given (407)");
+	else if (status)
+		err_fail(err, 0, "the proxy did not connect, it answered %ld", status);
+	else
+		err_fail(err, 0, "%s", socks_refusal(t));
+}
+
 /* What has no function of its own. */
-static void describe_other(const struct http_transfer *t, CURLcode code, int error, struct err *err)
+static void describe_other(const struct http_transfer *t, CURLcode code, struct err *err)
 {
 	char detail[CURL_ERROR_SIZE + 64];
 	snprintf(detail, sizeof detail, "%s%s", *t->detail ? t->detail : curl_easy_strerror(code),
 	         strstr(t->detail, "wrong version number") ? "; does the server speak https at all?" : "");
-	if (t->stop == STOP_HEADERS)
-		snprintf(detail, sizeof detail, "more than %d bytes of headers", HEADERS_MAX);
+	if (t->stop == STOP_SWITCHED)
+		snprintf(detail, sizeof detail, "101 (Switching Protocols), which was not asked for");
+	else if (code == CURLE_BAD_FUNCTION_ARGUMENT)
+		snprintf(detail, sizeof detail, "a line without a colon among the headers");
 	else if (code == CURLE_SEND_FAIL_REWIND)
 		snprintf(detail, sizeof detail, "the connection was closed");
-	else if (code == CURLE_OUT_OF_MEMORY && error == -EPROTO)
-		snprintf(detail, sizeof detail, "a header line that is too long (or out of memory)"); /* one code */
+	else if (t->proxy && (code == CURLE_COULDNT_RESOLVE_HOST || code == CURLE_COULDNT_RESOLVE_PROXY))
+		snprintf(detail, sizeof detail, "the proxy's name is not known (DNS)");
 	else if (code == CURLE_COULDNT_CONNECT && os_errno(t))
-		snprintf(detail, sizeof detail, "no connection: %s", strerror(os_errno(t)));
+		snprintf(detail, sizeof detail, "no connection%s: %s", t->proxy ? " to the proxy" : "",
+		         strerror(os_errno(t)));
 	if (t->read_bytes > 0 && sent_bytes(t) < t->send_bytes)
 		err_fail(err, 0, "%s, after %llu of %llu bytes were sent", detail, sent_bytes(t),
 		         (unsigned long long)t->send_bytes);
@@ -303,6 +380,10 @@ static void describe_other(const struct http_transfer *t, CURLcode code, int err
 
 static void describe(const struct http_transfer *t, struct failure failure, struct err *err)
 {
+	if (strcmp(failure.cause, "proxy") == 0) {
+		describe_proxy(t, err);
+		return;
+	}
 	switch (failure.error) {
 	case -ECANCELED:
 		describe_canceled(t, err);
@@ -311,29 +392,31 @@ static void describe(const struct http_transfer *t, struct failure failure, stru
 		describe_timeout(t, err);
 		break;
 	case -EMSGSIZE:
-		describe_size(t, err);
+		describe_size(t, failure.code, err);
 		break;
 	case -EPIPE:
 		describe_truncation(t, err);
 		break;
 	case -ECONNREFUSED:
-		err_fail(err, 0, "connection refused");
+		err_fail(err, 0, "connection refused%s", t->proxy ? " by the proxy" : "");
 		break;
 	default:
-		describe_other(t, failure.code, failure.error, err);
+		describe_other(t, failure.code, err);
 		break;
 	}
 }
 
 static void name_the_request(const struct http_transfer *t, struct err *err)
 {
+	if (t->proxy)
+		err_prefix(err, "through the proxy %.80s", t->proxy);
 	if (t->redirects > 0) {
 		char *shown = url_show(t->url);
 		err_prefix(err, "%s %.160s, redirected to %.160s", methods[t->method], t->first_shown,
 		           shown ? shown : "");
 		free(shown);
 	} else {
-		err_prefix(err, "%s %.320s", methods[t->method], t->first_shown);
+		err_prefix(err, "%s %.*s", methods[t->method], t->proxy ? 240 : 320, t->first_shown);
 	}
 }
 
@@ -348,6 +431,7 @@ static void transfer_free(struct http_transfer *t)
 		curl_easy_cleanup(t->easy);
 	curl_slist_free_all(t->headers);
 	free(t->first_shown);
+	free(t->proxy);
 	free(t->url);
 	free(t->ca_file);
 	free(t);
@@ -357,17 +441,16 @@ static void deliver(struct http_transfer *t, struct failure failure, struct err 
 {
 	char *type = NULL;
 	curl_easy_getinfo(t->easy, CURLINFO_CONTENT_TYPE, &type);
-	const char *encoding = answer_header(t, "Content-Encoding");
 	if (failure.error)
 		name_the_request(t, err);
 	const struct http_answer answer = {
 		.error = failure.error,
 		.cause = failure.cause,
 		.text = err->text,
-		.status = answer_status(t),
+		.status = proxy_refusal(t) ? 0 : answer_status(t), /* the proxy's is not the answer's */
 		.retry_after_ms = answer_retry_after(t),
 		.content_type = type ? type : "",
-		.content_encoding = encoding && strcasecmp(encoding, "identity") != 0 ? encoding : "",
+		.content_encoding = http_content_encoding(t),
 		.body_bytes = t->body_bytes,
 		.transfer = t,
 	};
@@ -386,6 +469,7 @@ static int hop(struct http_transfer *t)
 {
 	uint64_t now = now_ms();
 	int failed = 0;
+	t->header_bytes = 0;
 	t->body_bytes = 0;
 	t->head_complete = false;
 	t->connected = false;
@@ -432,12 +516,13 @@ static void finish(struct http_transfer *t, CURLcode code)
 	if (code == CURLE_OK && !t->head_complete)
 		code = CURLE_PARTIAL_FILE; /* curl 7.88 takes headers without an end for an answer */
 	const char *location = code == CURLE_OK ? answer_redirect(t) : NULL;
+	bool refused = code == CURLE_OK && proxy_refusal(t);
 	if (location) {
 		failure.error = follow(t, location, &err);
 		if (failure.error == 0)
 			return;
 		failure.cause = "redirect";
-	} else if (code != CURLE_OK) {
+	} else if (code != CURLE_OK || refused) {
 		failure = classify(t, code);
 		describe(t, failure, &err);
 	}
@@ -455,15 +540,18 @@ static void moved(struct http_transfer *t)
  * has a timeout of its own, does not count. */
 static uint64_t stall_due(const struct http_transfer *t, uint64_t now)
 {
-	return (t->connected && !t->paused ? t->moved_ms : now) + (uint64_t)t->stall_ms;
+	bool counts = t->connected && !t->paused_read && !t->paused_body;
+	return (counts ? t->moved_ms : now) + (uint64_t)t->stall_ms;
 }
 
-/* One that has stalled, or NULL and how long it takes until one may have; -1: none can. */
-static struct http_transfer *find_stalled(const struct http *http, int64_t *ret_wait_ms)
+/* One that is to go on or has stalled, or NULL and how long it takes until one may have; -1: none can. */
+static struct http_transfer *find_due(const struct http *http, int64_t *ret_wait_ms)
 {
 	uint64_t now = now_ms();
 	int64_t wait_ms = -1;
 	for (struct http_transfer *t = http->transfers; t; t = t->next) {
+		if (t->going_on)
+			return t;
 		if (t->stall_ms == 0)
 			continue;
 		uint64_t due = stall_due(t, now);
@@ -486,20 +574,6 @@ static void end_stalled(struct http_transfer *t)
 	deliver(t, failure, &err);
 }
 
-/* One at a time: on_done may change all the others. */
-static void on_watch(uv_timer_t *watch)
-{
-	struct http *http = container_of(watch, struct http, watch);
-	int64_t wait_ms = 0;
-	struct http_transfer *t = find_stalled(http, &wait_ms);
-	if (t)
-		end_stalled(t);
-	if (wait_ms >= 0)
-		uv_timer_start(watch, on_watch, (uint64_t)wait_ms, 0);
-}
-
-/* Curl on libuv */
-
 static void sweep_cancelled(struct http *http)
 {
 	while (http->cancelled) {
@@ -509,6 +583,36 @@ static void sweep_cancelled(struct http *http)
 		transfer_free(t);
 	}
 }
+
+/* Curl gives on_body here what it has kept, and tells nobody else when that ends the transfer. */
+static void go_on(struct http_transfer *t)
+{
+	struct http *http = t->http;
+	t->going_on = false;
+	http->in_curl = true;
+	CURLcode code = curl_easy_pause(t->easy, CURLPAUSE_CONT); /* also makes curl's timer due at once */
+	http->in_curl = false;
+	bool failed = code != CURLE_OK && t->stop != STOP_CANCELLED;
+	sweep_cancelled(http);
+	if (failed)
+		finish(t, code);
+}
+
+/* One at a time: callbacks may change all the others. */
+static void on_watch(uv_timer_t *watch)
+{
+	struct http *http = container_of(watch, struct http, watch);
+	int64_t wait_ms = 0;
+	struct http_transfer *t = find_due(http, &wait_ms);
+	if (t && t->going_on)
+		go_on(t);
+	else if (t)
+		end_stalled(t);
+	if (wait_ms >= 0)
+		uv_timer_start(watch, on_watch, (uint64_t)wait_ms, 0);
+}
+
+/* Curl on libuv */
 
 static void reap(struct http *http)
 {
@@ -628,6 +732,14 @@ static bool is_blank(const char *line, size_t len)
 	return len > 0 && line[len - 1] == '\n' && (len == 1 || (len == 2 && line[0] == '\r'));
 }
 
+/* The blank line of the answer that is not a 1xx, nor the proxy's to CONNECT. */
+static void on_head_complete(struct http_transfer *t)
+{
+	t->head_complete = true;
+	if (t->paused_read) /* an answer in the middle of the body: curl would wait for the rest of that, and not end */
+		curl_easy_pause(t->easy, CURLPAUSE_CONT);
+}
+
 /* Returning another number than size * n makes curl stop. */
 static size_t on_curl_header(char *data, size_t size, size_t n, void *arg)
 {
@@ -635,37 +747,58 @@ static size_t on_curl_header(char *data, size_t size, size_t n, void *arg)
 	size_t len = size * n;
 	if (t->stop != STOP_NONE)
 		return 0;
-	if (len > HEADERS_MAX - t->header_bytes) {
+	if (len > HTTP_HEADERS_MAX - t->header_bytes)
 		t->stop = STOP_HEADERS;
+	else if (answer_status(t) == 101)
+		t->stop = STOP_SWITCHED;
+	if (t->stop != STOP_NONE)
 		return 0;
-	}
 	t->header_bytes += len;
 	moved(t);
-	if (!is_blank(data, len) || answer_status(t) < 200)
-		return len;
-	t->head_complete = true;
-	if (t->paused) /* an answer in the middle of the body: curl would wait for the rest of that, and not end */
-		curl_easy_pause(t->easy, CURLPAUSE_CONT);
+	if (!t->head_complete && is_blank(data, len) && answer_status(t) >= 200)
+		on_head_complete(t);
 	return len;
 }
 
+/* Bytes that come for the first time. What on_body took of them; -1: curl is to stop. */
+static ssize_t give_body(struct http_transfer *t, const void *data, size_t len)
+{
+	if (len > t->max_body - t->body_bytes) {
+		t->stop = STOP_TOO_LARGE;
+		return -1;
+	}
+	t->body_bytes += len;
+	if (answer_redirect(t) || proxy_refusal(t))
+		return (ssize_t)len;
+	ssize_t taken = t->on_body(t->arg, answer_status(t), data, len);
+	if (t->stop == STOP_NONE && taken == HTTP_BODY_ABORT)
+		t->stop = STOP_BY_CALLER;
+	if (t->stop != STOP_NONE)
+		return -1;
+	assert(taken >= 0 && (size_t)taken <= len);
+	t->body_bytes -= len - (size_t)taken;
+	return taken;
+}
+
+/* Curl keeps all of a piece that was not taken to its end, and gives it again in pieces of its own choice. */
 static size_t on_curl_body(char *data, size_t size, size_t n, void *arg)
 {
 	struct http_transfer *t = arg;
 	size_t len = size * n;
+	size_t known = len < t->taken ? len : t->taken;
 	if (t->stop != STOP_NONE)
 		return 0;
-	if (len > t->max_body - t->body_bytes) {
-		t->stop = STOP_TOO_LARGE;
-		return 0;
-	}
-	t->body_bytes += len;
-	if (answer_redirect(t))
+	t->taken -= known;
+	if (known == len)
 		return len;
-	int refused = t->on_body(t->arg, answer_status(t), data, len);
-	if (t->stop == STOP_NONE && refused)
-		t->stop = STOP_BY_CALLER;
-	return t->stop == STOP_NONE ? len : 0;
+	ssize_t taken = give_body(t, data + known, len - known);
+	if (taken < 0)
+		return 0;
+	if (known + (size_t)taken == len)
+		return len;
+	t->taken = known + (size_t)taken;
+	t->paused_body = true;
+	return CURL_WRITEFUNC_PAUSE;
 }
 
 static size_t read_size(const struct http_transfer *t, size_t size)
@@ -682,7 +815,7 @@ static size_t on_curl_read(char *buffer, size_t size, size_t n, void *arg)
 	size_t most = read_size(t, size * n);
 	if (t->stop != STOP_NONE)
 		return CURL_READFUNC_ABORT;
-	if (t->paused)
+	if (t->paused_read)
 		return CURL_READFUNC_PAUSE;
 	if (most == 0) {
 		t->stop = STOP_REPEATED;
@@ -692,7 +825,7 @@ static size_t on_curl_read(char *buffer, size_t size, size_t n, void *arg)
 	if (t->stop != STOP_NONE)
 		return CURL_READFUNC_ABORT;
 	if (len == HTTP_READ_PAUSE) {
-		t->paused = true;
+		t->paused_read = true;
 		return CURL_READFUNC_PAUSE;
 	}
 	if (len == HTTP_READ_ABORT) {
@@ -713,10 +846,15 @@ static int on_curl_connected(void *arg, char *to, char *from, int to_port, int f
 	(void)to_port;
 	(void)from_port;
 	t->connected = true;
+	t->header_bytes = 0; /* those of CONNECT are not the answer's */
 	moved(t);
 	return CURL_PREREQFUNC_OK;
 }
 
+/*
+ * Anything but 0 makes curl stop. A proxy that has refused has nothing more to say: curl would read the page of a 407
+ * byte by byte, and not come back to the loop as long as there are more.
+ */
 static int on_curl_progress(void *arg, curl_off_t to_get, curl_off_t got, curl_off_t to_send, curl_off_t sent)
 {
 	struct http_transfer *t = arg;
@@ -726,7 +864,7 @@ static int on_curl_progress(void *arg, curl_off_t to_get, curl_off_t got, curl_o
 	if (bytes != t->moved)
 		moved(t);
 	t->moved = bytes;
-	return 0;
+	return !t->connected && proxy_refusal(t);
 }
 
 /* Public functions */
@@ -754,7 +892,26 @@ static int setup_method(struct http_transfer *t)
 	return failed;
 }
 
-static int setup(struct http_transfer *t)
+/* The environment's no_proxy would send requests past our proxy; Kerberos would tell it who we are. */
+static int setup_proxy(struct http_transfer *t, const char *proxy)
+{
+	int failed = 0;
+	SET(PROXY, proxy);
+	SET(NOPROXY, "");
+	if (strncasecmp(proxy, "http:", 5) == 0)
+		SET(PROXYPORT, PROXY_PORT);
+	SET(SOCKS5_AUTH, (long)CURLAUTH_BASIC);
+	SET(HEADEROPT, (long)CURLHEADER_SEPARATE);
+	if (!*proxy)
+		return failed;
+	t->proxy = url_show(proxy);
+	if (!t->proxy)
+		return -ENOMEM;
+	t->proxy[strlen(t->proxy) - 1] = '\0'; /* the path, "/" */
+	return failed;
+}
+
+static int setup(struct http_transfer *t, const char *proxy)
 {
 	const char *ca_file = t->ca_file ? t->ca_file : t->http->ca_file;
 	int failed = 0;
@@ -766,7 +923,6 @@ static int setup(struct http_transfer *t)
 	SET(PROTOCOLS_STR, "http,https");
 	SET(FOLLOWLOCATION, 0L);
 	SET(PATH_AS_IS, 1L);
-	SET(PROXY, "");
 	SET(NETRC, (long)CURL_NETRC_IGNORED);
 	SET(CAINFO, ca_file); /* a bundle costs 0.8 MB, a folder is read as needed */
 	SET(CAPATH, ca_file ? NULL : CA_FOLDER);
@@ -781,10 +937,11 @@ static int setup(struct http_transfer *t)
 	SET(WRITEDATA, t);
 	SET(PREREQFUNCTION, on_curl_connected);
 	SET(PREREQDATA, t);
-	SET(NOPROGRESS, t->stall_ms > 0 ? 0L : 1L);
+	SET(NOPROGRESS, t->stall_ms > 0 || *proxy ? 0L : 1L);
 	SET(XFERINFOFUNCTION, on_curl_progress);
 	SET(XFERINFODATA, t);
 	failed |= setup_method(t);
+	failed |= setup_proxy(t, proxy);
 #undef SET
 	/* Else a CA file that was changed would be read a day later. A curl without OpenSSL does not know it. */
 	curl_easy_setopt(t->easy, CURLOPT_CA_CACHE_TIMEOUT, 0L);
@@ -841,6 +998,50 @@ int http_new(uv_loop_t *loop, const char *user_agent, struct http **ret_http)
 	return 0;
 }
 
+/* Whether that part of a URL, where it has it, is text; a proxy's that is not would make curl connect without one. */
+static bool part_decodes(CURLU *url, CURLUPart part)
+{
+	char *text = NULL;
+	CURLUcode code = curl_url_get(url, part, &text, CURLU_URLDECODE);
+	curl_free(text);
+	return code == CURLUE_OK || code == CURLUE_NO_USER || code == CURLUE_NO_PASSWORD;
+}
+
+static bool is_proxy_url(CURLU *url, const char *value)
+{
+	char *path = NULL;
+	if (curl_url_set(url, CURLUPART_URL, value, CURLU_NON_SUPPORT_SCHEME))
+		return false;
+	curl_url_get(url, CURLUPART_PATH, &path, 0);
+	bool bare = !strpbrk(value, "?#") && (!path || strcmp(path, "/") == 0);
+	curl_free(path);
+	return bare && part_decodes(url, CURLUPART_HOST) && part_decodes(url, CURLUPART_USER) &&
+	       part_decodes(url, CURLUPART_PASSWORD);
+}
+
+/* The value itself is not shown: it may hold a password, at a place where no parser finds it. */
+int http_check_proxy(const char *value, struct err *err)
+{
+	bool http = strncasecmp(value, "http://", 7) == 0;
+	if (!*value)
+		return 0;
+	if (!http && strncasecmp(value, "socks5h://", 10) != 0)
+		return err_fail(err, -EINVAL,
+		                "a proxy is \"http://host:port\" or \"socks5h://host:port\"; no other kind is spoken");
+	CURLU *url = curl_url();
+	if (!url)
+		return err_fail(err, -ENOMEM, "out of memory");
+	bool good = is_proxy_url(url, value);
+	curl_url_cleanup(url);
+	if (!good)
+		return err_fail(
+		        err, -EINVAL,
+		        "not a proxy; write it like \"%s://user:password@host:port\", without a path, and what is "
+		        "special in user and password like %%40 for @",
+		        http ? "http" : "socks5h");
+	return 0;
+}
+
 static enum method find_method(const char *name)
 {
 	enum method method = METHOD_GET;
@@ -880,7 +1081,7 @@ static struct http_transfer *transfer_new(struct http *http, const struct http_r
 	t->first_shown = url_show(request->url);
 	t->ca_file = request->ca_file ? strdup(request->ca_file) : NULL;
 	if (!t->easy || !t->url || !t->first_shown || (request->ca_file && !t->ca_file) ||
-	    copy_headers(t, request->headers) || setup(t) || hop(t)) {
+	    copy_headers(t, request->headers) || setup(t, request->proxy ? request->proxy : "") || hop(t)) {
 		transfer_free(t);
 		return NULL;
 	}
@@ -892,6 +1093,8 @@ int http_start(struct http *http, const struct http_request *request, struct htt
 {
 	assert(!http->in_curl && !http->on_closed);
 	int r = url_check(request->url, err);
+	if (r == 0 && request->proxy)
+		r = http_check_proxy(request->proxy, err);
 	if (r)
 		return r;
 	struct http_transfer *t = transfer_new(http, request);
@@ -905,13 +1108,21 @@ int http_start(struct http *http, const struct http_request *request, struct htt
 	return 0;
 }
 
+/* Not here and now: the caller may be in the callback of another transfer, and curl in the middle of its work. */
 void http_resume(struct http_transfer *transfer)
 {
-	if (!transfer->paused)
+	if (!transfer->paused_read && !transfer->paused_body)
 		return;
-	transfer->paused = false;
+	transfer->paused_read = transfer->paused_body = false;
+	transfer->going_on = true;
 	moved(transfer);
-	curl_easy_pause(transfer->easy, CURLPAUSE_CONT); /* also makes curl's timer due at once */
+	uv_timer_start(&transfer->http->watch, on_watch, 0, 0);
+}
+
+const char *http_content_encoding(const struct http_transfer *transfer)
+{
+	const char *encoding = answer_header(transfer, "Content-Encoding");
+	return encoding && strcasecmp(encoding, "identity") != 0 ? encoding : "";
 }
 
 const char *http_header(const struct http_answer *answer, const char *name)

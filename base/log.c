@@ -18,6 +18,10 @@
 #include "base/units.h"
 
 #define LINE_MAX_BYTES 1024 /* with the line break */
+#define ID_MAX         40
+#define BUCKETS        64                    /* ids; those beyond share the last one */
+#define HOUR_MS        INT64_C(3600000)      /* a full bucket */
+#define LINE_MS        (HOUR_MS / LOG_BURST) /* what a line takes out of it */
 
 static const char *const level_names[] = {
 	[LOG_LEVEL_ERROR] = "error",
@@ -27,6 +31,14 @@ static const char *const level_names[] = {
 };
 
 static enum { OUTPUT_UNKNOWN, OUTPUT_TEXT, OUTPUT_JOURNAL, OUTPUT_JSON } output;
+
+struct bucket {
+	char id[ID_MAX]; /* "": free */
+	int64_t filled_ms, at_ms;
+	uint64_t left_out; /* since the last line */
+};
+
+static struct bucket buckets[BUCKETS];
 
 struct line {
 	char data[LINE_MAX_BYTES];
@@ -126,6 +138,34 @@ static void put_head(struct line *line, enum log_level level, const char *id)
 	line->len = (size_t)len;
 }
 
+static struct bucket *bucket_of(const char *id, int64_t now_ms)
+{
+	struct bucket *bucket = buckets;
+	assert(strlen(id) < ID_MAX);
+	while (bucket->id[0] && strcmp(bucket->id, id) != 0 && bucket < &buckets[BUCKETS - 1])
+		bucket++;
+	if (!bucket->id[0]) {
+		snprintf(bucket->id, sizeof bucket->id, "%s", id);
+		bucket->filled_ms = HOUR_MS;
+		bucket->at_ms = now_ms;
+	}
+	return bucket;
+}
+
+/* Whether one more line may be written. */
+static bool bucket_take(struct bucket *bucket, int64_t now_ms)
+{
+	int64_t since_ms = now_ms - bucket->at_ms;
+	bucket->filled_ms = since_ms < HOUR_MS - bucket->filled_ms ? bucket->filled_ms + since_ms : HOUR_MS;
+	bucket->at_ms = now_ms;
+	if (bucket->filled_ms < LINE_MS) {
+		bucket->left_out++;
+		return false;
+	}
+	bucket->filled_ms -= LINE_MS;
+	return true;
+}
+
 /* One write(2) a line, so that lines of other processes on the same pipe stay apart. Nobody can be told of a failure.
  */
 static void write_line(const struct line *line)
@@ -140,9 +180,24 @@ static void write_line(const struct line *line)
 	while (n < 0 && errno == EINTR);
 }
 
+/* What ends the line: the news of those that were left out, and what its form wants. */
+static void format_end(struct bucket *bucket, char *ret_end, size_t size)
+{
+	char news[80] = "";
+	if (bucket->left_out)
+		snprintf(news, sizeof news, " (%" PRIu64 " more like it %s left out)", bucket->left_out,
+		         bucket->left_out == 1 ? "was" : "were");
+	bucket->left_out = 0;
+	snprintf(ret_end, size, "%s%s\n", news, output == OUTPUT_JSON ? "\"}" : "");
+}
+
 void log_event(enum log_level level, const char *id, const char *format, ...)
 {
 	char text[3 * LINE_MAX_BYTES]; /* three bytes (U+2028) may become one, so no cut here shows in the line */
+	int64_t now_ms = clock_mono_ms();
+	struct bucket *bucket = bucket_of(id, now_ms);
+	if (!bucket_take(bucket, now_ms))
+		return;
 	va_list args;
 	va_start(args, format);
 	vsnprintf(text, sizeof text, format, args);
@@ -151,11 +206,12 @@ void log_event(enum log_level level, const char *id, const char *format, ...)
 	if (output == OUTPUT_UNKNOWN)
 		log_init(LOG_TEXT);
 	struct line line;
+	char end[96];
 	put_head(&line, level, id);
-	const char *tail = output == OUTPUT_JSON ? "\"}\n" : "\n";
-	line.room = sizeof line.data - line.len - strlen(tail);
+	format_end(bucket, end, sizeof end);
+	line.room = sizeof line.data - line.len - strlen(end);
 	put_text(&line, text);
-	line.room = strlen(tail);
-	put(&line, tail, strlen(tail));
+	line.room = strlen(end);
+	put(&line, end, strlen(end));
 	write_line(&line);
 }

@@ -17,7 +17,13 @@ void log_init(enum log_format format);
 /*
  * One event. id is a dotted word that never changes from one release to the next ("source.failed"); the text may.
  * Line breaks and control characters in the text come out as spaces; a line has at most 1,024 bytes.
+ *
+ * An event that comes too often is counted and not written: of one id at most LOG_BURST lines at once and LOG_BURST an
+ * hour after that (a token bucket by base/clock's monotonic time); the next line of that id that is written says how
+ * many were left out: "(12 more like it were left out)". Errors of other ids are not held up by it.
  */
+#define LOG_BURST 120
+
 void log_event(enum log_level level, const char *id, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 #define log_error(...)   log_event(LOG_LEVEL_ERROR, __VA_ARGS__)

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/bytes.h"
 #include "base/secret.h"
@@ -208,10 +209,71 @@ static int set_names(struct option_names *field, const char *value, struct err *
 	return 0;
 }
 
+static void free_pair(struct option_pair *pair)
+{
+	free(pair->name);
+	secret_free(pair->reference);
+	secret_free(pair->value);
+}
+
+static void free_pairs(struct option_pairs *list)
+{
+	for (size_t i = 0; i < list->n; i++)
+		free_pair(&list->pairs[i]);
+	free(list->pairs);
+	*list = (struct option_pairs){ 0 };
+}
+
+static int check_pair_name(const struct option *option, const struct option_pairs *list, const char *name,
+                           struct err *err)
+{
+	if (list->n == OPTION_PAIRS_MAX)
+		return err_fail(err, -EINVAL, "it is one too many; up to %d are taken", OPTION_PAIRS_MAX);
+	for (size_t i = 0; i < list->n; i++)
+		if (strcasecmp(list->pairs[i].name, name) == 0)
+			return err_fail(err, -EINVAL, "the name stands there twice; capitals make no difference");
+	return option->check_name ? option->check_name(name, err) : 0;
+}
+
+static int add_pair(const struct option *option, struct option_pairs *list, const char *value, struct err *err)
+{
+	const char *colon = strstr(value, ": ");
+	assert(colon);
+	struct option_pair *grown = realloc(list->pairs, (list->n + 1) * sizeof *grown);
+	if (!grown)
+		return err_fail(err, -ENOMEM, "out of memory");
+	list->pairs = grown;
+	struct option_pair *pair = &grown[list->n];
+	*pair = (struct option_pair){ .name = strndup(value, (size_t)(colon - value)), .reference = strdup(colon + 2) };
+	int rc = pair->name && pair->reference ? check_pair_name(option, list, pair->name, err)
+	                                       : err_fail(err, -ENOMEM, "out of memory");
+	if (rc < 0)
+		free_pair(pair);
+	else
+		list->n++;
+	return rc;
+}
+
+int option_read_pair(const struct option *option, struct option_pair *pair, const char *folder, struct err *err)
+{
+	char *value = NULL;
+	int rc = secret_read(pair->reference, folder, &value, err);
+	if (rc == 0 && option->check && (rc = option->check(value, NULL)) < 0) /* its words may repeat the value */
+		err_fail(err, rc, "%s: its value is not taken there; it is not shown", secret_show(pair->reference));
+	if (rc < 0) {
+		secret_free(value);
+		return rc;
+	}
+	secret_free(pair->value);
+	pair->value = value;
+	return 0;
+}
+
 int option_set(const struct option *option, void *target, const char *value, struct err *err)
 {
 	void *field = (char *)target + option->offset;
-	assert(!option->secret || option->type == OPTION_TEXT); /* the others repeat what they refuse */
+	/* the others repeat what they refuse */
+	assert(!option->secret || option->type == OPTION_TEXT || option->type == OPTION_PAIRS);
 	switch (option->type) {
 	case OPTION_TEXT:
 		return set_text(option, field, value, err);
@@ -225,6 +287,8 @@ int option_set(const struct option *option, void *target, const char *value, str
 		return set_choice(option, field, value, err);
 	case OPTION_NAMES:
 		return set_names(field, value, err);
+	case OPTION_PAIRS:
+		return add_pair(option, field, value, err);
 	}
 	abort(); /* a type that the enum does not have */
 }
@@ -253,8 +317,62 @@ void option_done(const struct option *table, void *target)
 			*(char **)field = NULL;
 		} else if (table->type == OPTION_NAMES) {
 			free_names(field);
+		} else if (table->type == OPTION_PAIRS) {
+			free_pairs(field);
 		}
 	}
+}
+
+static bool same_text(const char *a, const char *b)
+{
+	return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
+static bool same_names(const struct option_names *a, const struct option_names *b)
+{
+	bool same = !a->names == !b->names && a->n == b->n;
+	for (size_t i = 0; same && i < a->n; i++)
+		same = strcmp(a->names[i], b->names[i]) == 0;
+	return same;
+}
+
+static bool same_pairs(const struct option_pairs *a, const struct option_pairs *b)
+{
+	bool same = a->n == b->n;
+	for (size_t i = 0; same && i < a->n; i++)
+		same = strcmp(a->pairs[i].name, b->pairs[i].name) == 0 &&
+		       strcmp(a->pairs[i].reference, b->pairs[i].reference) == 0 &&
+		       same_text(a->pairs[i].value, b->pairs[i].value);
+	return same;
+}
+
+static bool same_field(enum option_type type, const void *a, const void *b)
+{
+	switch (type) {
+	case OPTION_TEXT:
+		return same_text(*(char *const *)a, *(char *const *)b);
+	case OPTION_DURATION:
+	case OPTION_SIZE:
+	case OPTION_NUMBER:
+		return *(const int64_t *)a == *(const int64_t *)b;
+	case OPTION_BOOL:
+		return *(const bool *)a == *(const bool *)b;
+	case OPTION_CHOICE:
+		return *(const int *)a == *(const int *)b;
+	case OPTION_NAMES:
+		return same_names(a, b);
+	case OPTION_PAIRS:
+		return same_pairs(a, b);
+	}
+	abort(); /* a type that the enum does not have */
+}
+
+bool option_equal(const struct option *table, const void *a, const void *b)
+{
+	for (; table->name; table++)
+		if (!same_field(table->type, (const char *)a + table->offset, (const char *)b + table->offset))
+			return false;
+	return true;
 }
 
 const struct option *option_find(const struct option *table, const char *name)

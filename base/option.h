@@ -21,10 +21,25 @@ enum option_type {
 	OPTION_BOOL,     /* bool */
 	OPTION_CHOICE,   /* int, the index in `choices` */
 	OPTION_NAMES,    /* struct option_names: an array of names; as text with commas between, "" is the empty list */
+	OPTION_PAIRS,    /* struct option_pairs: a group of words with texts, each a reference to a secret; as text
+	                    "Name: reference", one call of option_set each. Names differ in more than capitals */
 };
+
+#define OPTION_PAIRS_MAX 32
 
 struct option_names {
 	char **names; /* NULL where it was left out, which is not the same as an empty list */
+	size_t n;
+};
+
+struct option_pair {
+	char *name;
+	char *reference; /* as it stands in the file (base/secret.h) */
+	char *value;     /* what the reference refers to; NULL: not read. Freed by secret_free */
+};
+
+struct option_pairs {
+	struct option_pair *pairs;
 	size_t n;
 };
 
@@ -38,8 +53,9 @@ struct option {
 	const char *const *choices; /* of OPTION_CHOICE, ended by NULL */
 	bool path;                  /* of OPTION_TEXT: of a file or a folder, meant from the configuration's folder */
 	bool secret; /* of OPTION_TEXT: a reference to a secret (base/secret.h), whose value no message shows */
-	int (*check)(const char *value,
-	             struct err *err); /* of OPTION_TEXT: 0, or says what is wrong with the value; NULL: any */
+	/* Of OPTION_TEXT, or of a pair's value, once it is read: 0, or says what is wrong with it; NULL: any. */
+	int (*check)(const char *value, struct err *err);
+	int (*check_name)(const char *name, struct err *err); /* of a pair; NULL: any */
 };
 
 #define OPTION_END                                                                                                     \
@@ -59,6 +75,15 @@ void option_done(const struct option *table, void *target);
 
 /* A check for OPTION_TEXT that is a path: not empty, and no ~, which a shell would have replaced. */
 int option_check_path(const char *value, struct err *err);
+
+/*
+ * Reads what a pair refers to, relative paths seen from `folder`, and has it checked; before that its value is NULL.
+ * 0, -ENOMEM, or what secret_read and the check say; no message shows the value.
+ */
+int option_read_pair(const struct option *option, struct option_pair *pair, const char *folder, struct err *err);
+
+/* Whether a and b have the same values throughout, secrets included. */
+bool option_equal(const struct option *table, const void *a, const void *b);
 
 const struct option *option_find(const struct option *table, const char *name);
 

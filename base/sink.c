@@ -28,7 +28,8 @@ void sink_unchanged(struct sink *sink)
 	sink->ops->unchanged(sink);
 }
 
-void sink_drop(struct sink *sink, enum sink_outcome outcome, const char *cause, const char *text)
+void sink_drop(struct sink *sink, enum sink_outcome outcome, const char *cause, const char *text,
+               const struct sink_excerpt *excerpt)
 {
-	sink->ops->drop(sink, outcome, cause, text);
+	sink->ops->drop(sink, outcome, cause, text, excerpt);
 }

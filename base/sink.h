@@ -8,10 +8,12 @@
 #ifndef BASE_SINK_H
 #define BASE_SINK_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#define SINK_STATE_MAX 1024 /* bytes */
+#define SINK_STATE_MAX 1024        /* bytes */
+#define SINK_OVERSHOOT (64 * 1024) /* bytes of records, or one record where that is larger */
 
 /* How a fetch ended, in the words that status, log and `millrace poll` use. */
 enum sink_outcome {
@@ -25,12 +27,24 @@ extern const char *const sink_outcome_names[]; /* by enum: "committed", "unchang
 
 struct sink;
 
+#define SINK_EXCERPT_MAX 4096 /* bytes */
+
+/* The part of a refused answer that tells most, for a person to look at (`show rejected`). Borrowed. */
+struct sink_excerpt {
+	uint64_t bytes; /* of the body as it was decoded, as far as it came */
+	int64_t offset; /* in it, of what is wrong; -1: of the whole */
+	uint64_t start; /* in it, of data's first byte */
+	const void *data;
+	size_t len; /* up to SINK_EXCERPT_MAX */
+};
+
 struct sink_ops {
 	void (*begin)(struct sink *sink);
 	int (*record)(struct sink *sink, const void *data, size_t len);
 	void (*publish)(struct sink *sink, int64_t wall_ms, int64_t mono_ms);
 	void (*unchanged)(struct sink *sink);
-	void (*drop)(struct sink *sink, enum sink_outcome outcome, const char *cause, const char *text);
+	void (*drop)(struct sink *sink, enum sink_outcome outcome, const char *cause, const char *text,
+	             const struct sink_excerpt *excerpt);
 };
 
 struct sink {
@@ -43,8 +57,19 @@ struct sink {
 	uint8_t state[SINK_STATE_MAX];
 	size_t state_len;
 
-	/* Set by the collector: a published fetch is durable, and the next one may begin. Not called after a close. */
+	/*
+	 * Set by the owner: there is no room, either for more of the fetch under way, which waits for the card, or for
+	 * any new one, because the buffer is full. While it is set the collector begins nothing and pushes no more than
+	 * SINK_OVERSHOOT bytes; on_room says that it is over.
+	 */
+	bool full;
+
+	/*
+	 * Set by the collector. on_settled: a published fetch is durable, and the next one may begin. on_room: full is
+	 * over. Never from within a function of this header; not called after a close.
+	 */
 	void (*on_settled)(void *collector);
+	void (*on_room)(void *collector);
 	void *collector;
 };
 
@@ -53,7 +78,8 @@ void sink_begin(struct sink *sink);
 
 /*
  * One more record: a JSON text (or, later, whatever the source's format says) without line breaks and without white
- * space around it. Copied. 0 or -ENOMEM; after an error the collector drops the fetch.
+ * space around it. Copied. 0, -ENOMEM, or -EFBIG: the fetch takes more of the buffer than one may; after an error the
+ * collector drops the fetch.
  */
 int sink_record(struct sink *sink, const void *data, size_t len);
 
@@ -66,8 +92,9 @@ void sink_unchanged(struct sink *sink);
 /*
  * The fetch is worth nothing: outcome is SINK_REFUSED or SINK_FAILED. `cause` is a short word that stays the same while
  * the same thing is wrong ("http-503", "truncated"), so that a log can tell a change from a repetition; text says
- * everything, with offsets and numbers. Both are copied.
+ * everything, with offsets and numbers. excerpt: NULL where nothing came that is worth a look. All is copied.
  */
-void sink_drop(struct sink *sink, enum sink_outcome outcome, const char *cause, const char *text);
+void sink_drop(struct sink *sink, enum sink_outcome outcome, const char *cause, const char *text,
+               const struct sink_excerpt *excerpt);
 
 #endif

@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/units.h"
+#include "leap.h"
 
 static int saved_stderr, reader;
 static char line[8192];
@@ -174,6 +175,70 @@ static void test_long_quotes(void **state)
 	json_decref(root);
 }
 
+/* How many lines come of n events, the last of which is left in `line`. */
+static int count_lines(const char *id, int n)
+{
+	int lines = 0;
+	for (int i = 0; i < n; i++) {
+		log_info(id, "%d", i);
+		ssize_t got = recv(reader, line, sizeof line - 1, MSG_DONTWAIT);
+		if (got <= 0)
+			continue;
+		lines++;
+		line[got - 1] = '\0';
+	}
+	return lines;
+}
+
+static void test_bursts_are_cut(void **state)
+{
+	(void)state;
+	set_journal(0);
+	assert_int_equal(count_lines("burst", LOG_BURST + 13), LOG_BURST);
+	assert_string_equal(line, "<6>burst: 119");
+	assert_int_equal(count_lines("other", 1), 1);
+	leapt_s += 3600 / LOG_BURST;
+	assert_int_equal(count_lines("burst", 2), 1);
+	assert_string_equal(line, "<6>burst: 0 (13 more like it were left out)");
+	leapt_s += 3600 / LOG_BURST;
+	assert_int_equal(count_lines("burst", 1), 1);
+	assert_string_equal(line, "<6>burst: 0 (1 more like it was left out)");
+	leapt_s += 7 * 24 * 3600;
+	assert_int_equal(count_lines("burst", 3 * LOG_BURST), LOG_BURST);
+}
+
+/* The news of those that were left out is not cut off. */
+static void test_long_line_after_a_burst(void **state)
+{
+	(void)state;
+	char text[3000];
+	memset(text, 'a', sizeof text);
+	text[sizeof text - 1] = '\0';
+	count_lines("long", LOG_BURST + 2);
+	leapt_s += 3600;
+	log_init(LOG_JSON);
+	log_info("long", "%s", text);
+	json_t *root = json_loads(written(), 0, NULL);
+	assert_non_null(root);
+	assert_non_null(
+	        strstr(json_string_value(json_object_get(root, "message")), "aaa (2 more like it were left out)"));
+	json_decref(root);
+}
+
+/* However many ids there are, each has at least what all others beyond the table share. */
+static void test_more_ids_than_are_told_apart(void **state)
+{
+	(void)state;
+	char id[32];
+	int lines = 0;
+	set_journal(0);
+	for (int i = 0; i < 100; i++) {
+		snprintf(id, sizeof id, "many.%d", i);
+		lines += count_lines(id, 100);
+	}
+	assert_in_range(lines, 30 * 100 + LOG_BURST, 64 * 100 + LOG_BURST);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -184,6 +249,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_json, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_long_lines, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_long_quotes, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_bursts_are_cut, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_long_line_after_a_burst, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_more_ids_than_are_told_apart, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,6 +22,7 @@ struct settings {
 	bool enabled;
 	int format;
 	struct option_names stores;
+	struct option_pairs headers;
 };
 
 static int check_url(const char *value, struct err *err)
@@ -31,6 +33,11 @@ static int check_url(const char *value, struct err *err)
 static int check_key(const char *value, struct err *err)
 {
 	return strchr(value, ' ') ? err_fail(err, -EINVAL, "\"%s\" has a space", value) : 0;
+}
+
+static int check_header(const char *name, struct err *err)
+{
+	return strchr(name, '_') ? err_fail(err, -EINVAL, "\"%s\" has a _", name) : 0;
 }
 
 static const char *const formats[] = { "json", "ndjson", "text", NULL };
@@ -50,6 +57,12 @@ static const struct option table[] = {
 	{ .name = "enabled", .type = OPTION_BOOL, FIELD(enabled), .fallback = "true" },
 	{ .name = "format", .type = OPTION_CHOICE, FIELD(format), .fallback = "ndjson", .choices = formats },
 	{ .name = "stores", .type = OPTION_NAMES, FIELD(stores) },
+	{ .name = "headers",
+	  .type = OPTION_PAIRS,
+	  FIELD(headers),
+	  .secret = true,
+	  .check = check_key,
+	  .check_name = check_header },
 	OPTION_END,
 };
 
@@ -102,6 +115,7 @@ static void test_defaults(void **state)
 	assert_true(settings.enabled);
 	assert_int_equal(settings.format, 1);
 	assert_null(settings.stores.names);
+	assert_int_equal(settings.headers.n, 0);
 }
 
 static void test_find(void **state)
@@ -223,6 +237,144 @@ static void test_secret_is_not_repeated(void **state)
 	assert_string_equal(settings.key, "file:/run/key");
 }
 
+static void test_pairs(void **state)
+{
+	(void)state;
+	takes("headers", "X-Api-Key: file:/run/key");
+	takes("headers", "Accept: a: b");
+	takes("headers", "Empty: ");
+	assert_int_equal(settings.headers.n, 3);
+	assert_string_equal(settings.headers.pairs[0].name, "X-Api-Key");
+	assert_string_equal(settings.headers.pairs[0].reference, "file:/run/key");
+	assert_null(settings.headers.pairs[0].value);
+	assert_string_equal(settings.headers.pairs[1].name, "Accept");
+	assert_string_equal(settings.headers.pairs[1].reference, "a: b");
+	assert_string_equal(settings.headers.pairs[2].reference, "");
+	refuses("headers", "x-api-KEY: 1", "the name stands there twice; capitals make no difference");
+	refuses("headers", "X_Key: 1", "\"X_Key\" has a _");
+	assert_int_equal(settings.headers.n, 3);
+	option_done(table, &settings);
+	assert_int_equal(settings.headers.n, 0);
+	assert_null(settings.headers.pairs);
+}
+
+static void test_pairs_have_a_ceiling(void **state)
+{
+	(void)state;
+	char pair[32];
+	for (int i = 0; i < OPTION_PAIRS_MAX; i++) {
+		snprintf(pair, sizeof pair, "Name-%d: text", i);
+		takes("headers", pair);
+	}
+	refuses("headers", "Other: text", "it is one too many; up to 32 are taken");
+	assert_int_equal(settings.headers.n, 32);
+}
+
+static int read_pair(size_t i, struct err *err)
+{
+	return option_read_pair(option_find(table, "headers"), &settings.headers.pairs[i], "/none", err);
+}
+
+static void test_pairs_are_read(void **state)
+{
+	(void)state;
+	struct err err = { "" };
+	takes("headers", "A: env:MILLRACE_TEST_PAIR");
+	takes("headers", "B: literal");
+	takes("headers", "C: has space");
+	takes("headers", "D: file:key");
+	setenv("MILLRACE_TEST_PAIR", "one", 1);
+	assert_int_equal(read_pair(0, &err), 0);
+	assert_string_equal(settings.headers.pairs[0].value, "one");
+	setenv("MILLRACE_TEST_PAIR", "two", 1);
+	assert_int_equal(read_pair(0, &err), 0);
+	assert_string_equal(settings.headers.pairs[0].value, "two");
+	assert_int_equal(read_pair(1, &err), 0);
+	assert_string_equal(settings.headers.pairs[1].value, "literal");
+
+	assert_int_equal(read_pair(2, &err), -EINVAL);
+	assert_string_equal(err.text, "(hidden): its value is not taken there; it is not shown");
+	assert_null(settings.headers.pairs[2].value);
+	setenv("MILLRACE_TEST_PAIR", "has space", 1);
+	assert_int_equal(read_pair(0, &err), -EINVAL);
+	assert_string_equal(err.text, "env:MILLRACE_TEST_PAIR: its value is not taken there; it is not shown");
+	assert_string_equal(settings.headers.pairs[0].value, "two");
+	assert_int_equal(read_pair(3, &err), -ENOENT);
+	assert_string_equal(err.text, "file:key: /none/key: No such file or directory");
+}
+
+/* Writes a value into a copy of the settings and tells whether it is then another one. */
+static bool differs_with(const char *name, const char *value)
+{
+	struct settings other = { 0 };
+	struct err err;
+	assert_int_equal(option_defaults(table, &other), 0);
+	assert_true(option_equal(table, &settings, &other));
+	assert_int_equal(option_set(option_find(table, name), &other, value, &err), 0);
+	bool equal = option_equal(table, &settings, &other);
+	assert_int_equal(option_equal(table, &other, &settings), equal);
+	option_done(table, &other);
+	return !equal;
+}
+
+static void test_equal(void **state)
+{
+	(void)state;
+	static const char *const others[][2] = {
+		{ "url", "http://one" }, { "prefix", "x" },        { "key", "x" },       { "every", "1s" },
+		{ "timeout", "31s" },    { "max_body", "15M" },    { "any_size", "1" },  { "parallel", "3" },
+		{ "offset", "-1" },      { "enabled", "false" },   { "format", "json" }, { "stores", "" },
+		{ "stores", "lake" },    { "headers", "A: text" },
+	};
+	static const char *const same[][2] = {
+		{ "prefix", "" }, { "timeout", "30000ms" }, { "max_body", "16777216" }, { "enabled", "true" }
+	};
+	for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+		if (!differs_with(others[i][0], others[i][1]))
+			fail_msg("%s = %s makes no difference", others[i][0], others[i][1]);
+	for (size_t i = 0; i < sizeof same / sizeof *same; i++)
+		assert_false(differs_with(same[i][0], same[i][1]));
+}
+
+static void test_equal_lists(void **state)
+{
+	(void)state;
+	struct settings other = { 0 };
+	struct err err;
+	const struct option *stores = option_find(table, "stores"), *headers = option_find(table, "headers");
+	assert_int_equal(option_defaults(table, &other), 0);
+	takes("stores", "lake,disk");
+	assert_int_equal(option_set(stores, &other, "lake,disc", &err), 0);
+	assert_false(option_equal(table, &settings, &other));
+	assert_int_equal(option_set(stores, &other, "lake , disk", &err), 0);
+	assert_true(option_equal(table, &settings, &other));
+
+	takes("headers", "A: env:MILLRACE_TEST_PAIR");
+	assert_int_equal(option_set(headers, &other, "A: env:MILLRACE_TEST_PAIR", &err), 0);
+	assert_true(option_equal(table, &settings, &other));
+	setenv("MILLRACE_TEST_PAIR", "one", 1);
+	assert_int_equal(read_pair(0, &err), 0);
+	assert_false(option_equal(table, &settings, &other)); /* one was read */
+	assert_int_equal(option_read_pair(headers, &other.headers.pairs[0], "/", &err), 0);
+	assert_true(option_equal(table, &settings, &other));
+	setenv("MILLRACE_TEST_PAIR", "two", 1);
+	assert_int_equal(option_read_pair(headers, &other.headers.pairs[0], "/", &err), 0);
+	assert_false(option_equal(table, &settings, &other)); /* the same reference to another secret */
+	option_done(table, &other);
+	option_done(table, &settings);
+
+	takes("headers", "A: one");
+	assert_int_equal(option_set(headers, &other, "A: one", &err), 0);
+	assert_true(option_equal(table, &settings, &other));
+	option_done(table, &other);
+	assert_int_equal(option_set(headers, &other, "A: two", &err), 0);
+	assert_false(option_equal(table, &settings, &other));
+	option_done(table, &other);
+	assert_int_equal(option_set(headers, &other, "B: one", &err), 0);
+	assert_false(option_equal(table, &settings, &other));
+	option_done(table, &other);
+}
+
 /* The advice must still be read behind a value of any length, and no half character stand before it. */
 static void test_long_value_is_cut(void **state)
 {
@@ -250,6 +402,11 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_choice, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_names, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_secret_is_not_repeated, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_pairs, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_pairs_have_a_ceiling, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_pairs_are_read, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_equal, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_equal_lists, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_long_value_is_cut, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
