@@ -29,17 +29,26 @@ struct collector_ops {
 	/* What no single setting can tell is wrong. 0, or -EINVAL with what would be right. May be NULL. */
 	int (*check)(const void *settings, struct err *err);
 
+	/* Bytes of the longest record that one with these settings pushes: the buffer must be able to hold it. */
+	int64_t (*max_record)(const void *settings);
+
 	/*
 	 * Makes one, at rest. settings and sink are borrowed for its whole life. 0 or -ENOMEM. Does not block.
 	 */
 	int (*new)(const struct collector_env *env, const void *settings, struct sink *sink,
 	           struct collector **ret_collector);
 
-	/* Goes to work; the first poll comes after delay_ms. Does not block. */
+	/* Goes to work, for the first time or after a stop; the first poll comes after delay_ms. Does not block. */
 	void (*start)(struct collector *collector, int64_t delay_ms);
 
-	/* A person asks for an answer now; where a fetch is under way this does nothing. Ends in the sink like any
-	 * other. */
+	/* Begins no other poll; one that is under way goes on to its end in the sink. */
+	void (*stop)(struct collector *collector);
+
+	/* Nothing is under way and nothing is unsettled: after a stop, free loses nothing. */
+	bool (*idle)(const struct collector *collector);
+
+	/* A person asks for an answer now; where a fetch is under way this does nothing, where the sink is full it
+	 * begins once there is room. Ends in the sink like any other. Not after a stop. */
 	void (*poll)(struct collector *collector);
 
 	/* When the next poll is due (monotonic), or ALARM_NEVER while one is under way. */

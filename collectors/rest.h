@@ -9,14 +9,16 @@
 
 #include "collectors/collector.h"
 
-enum rest_format { REST_JSON };
+enum rest_format { REST_JSON, REST_NDJSON };
 enum rest_dedupe { REST_DEDUPE_BODY, REST_DEDUPE_NONE };
 
 struct rest_settings {
 	char *url;
+	struct option_pairs headers; /* of the request, behind our own */
+	char *proxy;                 /* NULL or "": none */
 	int64_t every_ms;
 	int format;    /* enum rest_format */
-	char *records; /* a splitter's path, NULL: the whole body */
+	char *records; /* a splitter's path, NULL: the whole body; with json alone */
 	int dedupe;    /* enum rest_dedupe */
 	int64_t timeout_ms;
 	int64_t connect_timeout_ms;

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One step function per state; each takes the bytes it can and returns where the next begins, or NULL after a failure.
- * Nothing looks ahead, so a text is judged alike however it is cut into pieces. A record that lies within one piece is
- * handed out where it lies; only one that goes over the end of a piece, or has line breaks in it, is copied.
+ * Nothing looks ahead, so a text is judged alike however it is cut into pieces: what a skip_... function takes at one
+ * go lies whole within the piece, and before anything that is wrong it stops, for the steps to judge. A record that
+ * lies within one piece is handed out where it lies; only one that goes over the end of a piece, or has line breaks in
+ * it, is copied. A text of lines is fed line by line, without the LFs, so that no step needs to know of them.
  */
 #include "collectors/split.h"
 
 #include <assert.h>
+#include <endian.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -81,6 +84,8 @@ struct split {
 	bool on_path;     /* the value that comes is on the path */
 	bool found;
 
+	bool lines; /* each line is a text */
+
 	/* records */
 	unsigned record_depth;     /* values at this depth are records; NO_DEPTH: none now */
 	const unsigned char *from; /* where in this piece the record at hand begins or goes on; NULL outside of one */
@@ -95,7 +100,8 @@ struct split {
 	uint64_t piece_offset;
 	struct err *err; /* the caller's, while it waits */
 	enum cause cause;
-	int code; /* of the failure, or 0 */
+	uint64_t wrong_offset; /* what is wrong begins there */
+	int code;              /* of the failure, or 0 */
 
 	struct key keys[];
 };
@@ -117,6 +123,7 @@ __attribute__((format(printf, 4, 5))) static const unsigned char *fail_at(struct
 	vsnprintf(detail, sizeof detail, format, args);
 	va_end(args);
 	s->cause = cause;
+	s->wrong_offset = offset;
 	s->code = causes[cause].code;
 	err_fail(s->err, s->code, "%s at offset %llu: %s", causes[cause].phrase, (unsigned long long)offset, detail);
 	return NULL;
@@ -168,6 +175,12 @@ static void record_begin(struct split *s, const unsigned char *p)
 	s->breaks = false;
 }
 
+static void blank(unsigned char *p, const unsigned char *end, char c)
+{
+	while ((p = memchr(p, c, (size_t)(end - p))))
+		*p++ = ' ';
+}
+
 /* Moves what the record has in this piece, up to p, into its buffer. */
 static const unsigned char *record_keep(struct split *s, const unsigned char *p)
 {
@@ -183,9 +196,10 @@ static const unsigned char *record_keep(struct split *s, const unsigned char *p)
 	}
 	s->from = p;
 	/* within valid JSON these stand between tokens only */
-	for (unsigned char *c = s->record.data + before; s->breaks && c < s->record.data + s->record.len; c++)
-		if (*c == '\n' || *c == '\r')
-			*c = ' ';
+	if (s->breaks) {
+		blank(s->record.data + before, s->record.data + s->record.len, '\n');
+		blank(s->record.data + before, s->record.data + s->record.len, '\r');
+	}
 	s->breaks = false;
 	return p;
 }
@@ -274,10 +288,61 @@ static const unsigned char *value_on_path(struct split *s, const unsigned char *
 	return p;
 }
 
+/* Eight bytes at a time */
+
+#define EACH_BYTE(c) (UINT64_C(0x0101010101010101) * (c))
+
+/* The first byte becomes the lowest on any machine. */
+static inline uint64_t load_eight(const unsigned char *p)
+{
+	uint64_t eight;
+
+	memcpy(&eight, p, 8);
+	return le64toh(eight);
+}
+
+static inline unsigned first_byte(uint64_t high_bits)
+{
+	return (unsigned)__builtin_ctzll(high_bits) / 8;
+}
+
+/* In both masks below a carry or borrow may invent high bits, but only above the first that is right. */
+
+static inline uint64_t other_than_digits(uint64_t eight)
+{
+	eight ^= EACH_BYTE('0');
+	return (eight | (eight + EACH_BYTE(0x76))) & EACH_BYTE(0x80);
+}
+
+static inline uint64_t other_than_plain(uint64_t eight)
+{
+	uint64_t quote = (eight ^ EACH_BYTE('"')) - EACH_BYTE(1);
+	uint64_t backslash = (eight ^ EACH_BYTE('\\')) - EACH_BYTE(1);
+	uint64_t control = eight - EACH_BYTE(0x20);
+
+	return (quote | backslash | control | eight) & EACH_BYTE(0x80);
+}
+
+static inline const unsigned char *skip_digits(const unsigned char *p, const unsigned char *end)
+{
+	for (; end - p >= 8; p += 8) {
+		uint64_t others = other_than_digits(load_eight(p));
+
+		if (others)
+			return p + first_byte(others);
+	}
+	while (p < end && *p >= '0' && *p <= '9')
+		p++;
+	return p;
+}
+
 /* White space, nesting, and the ends of values */
 
 static inline const unsigned char *skip_white(struct split *s, const unsigned char *p, const unsigned char *end)
 {
+	/* the common case, worth a test of its own */
+	if (p == end || *p > ' ')
+		return p;
 	for (; p < end && *p <= ' '; p++) {
 		if (*p == '\n' || *p == '\r')
 			s->breaks = true;
@@ -342,32 +407,72 @@ static const struct {
 	[TAIL_F4] = { 0x80, 0x8f, TAIL_2 },
 };
 
-#define EACH_BYTE(c) (UINT64_C(0x0101010101010101) * (c))
-
-/* Whether one of eight bytes is not plain. A borrow only goes up from a byte that is not, so it invents none. */
-static inline bool any_special(uint64_t eight)
-{
-	uint64_t quote = (eight ^ EACH_BYTE('"')) - EACH_BYTE(1);
-	uint64_t backslash = (eight ^ EACH_BYTE('\\')) - EACH_BYTE(1);
-	uint64_t control = eight - EACH_BYTE(0x20);
-
-	return (quote | backslash | control | eight) & EACH_BYTE(0x80);
-}
+static const char escapes[256] = {
+	['"'] = '"', ['\\'] = '\\', ['/'] = '/', ['b'] = '\b', ['f'] = '\f', ['n'] = '\n', ['r'] = '\r', ['t'] = '\t'
+};
 
 static inline const unsigned char *skip_plain(const unsigned char *p, const unsigned char *end)
 {
-	for (uint64_t eight; end - p >= 8; p += 8) {
-		memcpy(&eight, p, 8);
-		if (any_special(eight))
-			break;
+	for (; end - p >= 8; p += 8) {
+		uint64_t others = other_than_plain(load_eight(p));
+
+		if (others)
+			return p + first_byte(others);
 	}
 	while (p < end && string_bytes[*p] == PLAIN)
 		p++;
 	return p;
 }
 
+static inline bool is_hex(unsigned char c)
+{
+	return (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'f');
+}
+
+static inline const unsigned char *skip_escape(const unsigned char *p, const unsigned char *end)
+{
+	if (end - p >= 2 && escapes[p[1]])
+		return p + 2;
+	if (end - p >= 6 && p[1] == 'u' && is_hex(p[2]) && is_hex(p[3]) && is_hex(p[4]) && is_hex(p[5]))
+		return p + 6;
+	return p;
+}
+
+/* One of several bytes. */
+static inline const unsigned char *skip_character(const unsigned char *p, const unsigned char *end)
+{
+	unsigned tail = string_bytes[*p];
+
+	if (tail < TAIL_1)
+		return p;
+	for (const unsigned char *next = p + 1; next < end; next++) {
+		if (*next < tails[tail].low || *next > tails[tail].high)
+			return p;
+		tail = tails[tail].next;
+		if (tail == PLAIN)
+			return next + 1;
+	}
+	return p;
+}
+
+static inline const unsigned char *skip_characters(const unsigned char *p, const unsigned char *end)
+{
+	for (;;) {
+		const unsigned char *run = skip_plain(p, end);
+
+		if (run == end || *run == '"')
+			return run;
+		p = *run == '\\' ? skip_escape(run, end) : skip_character(run, end);
+		if (p == run)
+			return p;
+	}
+}
+
+/* A colon and a value follow a key so often that they are not left to the next turn of the loop. */
+static const unsigned char *step_colon(struct split *s, const unsigned char *p, const unsigned char *end);
+
 /* p is behind the closing quote. */
-static inline const unsigned char *string_end(struct split *s, const unsigned char *p)
+static inline const unsigned char *string_end(struct split *s, const unsigned char *p, const unsigned char *end)
 {
 	if (!s->is_key)
 		return value_end(s, p);
@@ -375,7 +480,7 @@ static inline const unsigned char *string_end(struct split *s, const unsigned ch
 		s->on_path = !s->high && s->compared == s->keys[s->level - 1].len;
 	s->comparing = false;
 	s->state = STATE_COLON;
-	return p;
+	return step_colon(s, p, end);
 }
 
 static const unsigned char *step_string(struct split *s, const unsigned char *p, const unsigned char *end)
@@ -383,15 +488,15 @@ static const unsigned char *step_string(struct split *s, const unsigned char *p,
 	const unsigned char *run = p;
 	unsigned kind;
 
-	p = skip_plain(p, end);
+	p = s->comparing ? skip_plain(p, end) : skip_characters(p, end);
 	if (s->comparing)
 		compare(s, run, (size_t)(p - run));
 	s->state = STATE_STRING;
 	if (p == end)
 		return p;
+	if (*p == '"')
+		return string_end(s, p + 1, end);
 	kind = string_bytes[*p];
-	if (kind == QUOTE)
-		return string_end(s, p + 1);
 	if (kind == CONTROL)
 		return refuse(s, NOT_JSON, p, "a raw control character in a string");
 	if (kind == STRAY)
@@ -427,9 +532,6 @@ static const unsigned char *step_utf_8(struct split *s, const unsigned char *p, 
 
 static const unsigned char *step_escape(struct split *s, const unsigned char *p, const unsigned char *end)
 {
-	static const char escapes[256] = { ['"'] = '"',  ['\\'] = '\\', ['/'] = '/',  ['b'] = '\b',
-		                           ['f'] = '\f', ['n'] = '\n',  ['r'] = '\r', ['t'] = '\t' };
-
 	(void)end;
 	if (*p == 'u') {
 		s->hex_left = 4;
@@ -524,29 +626,64 @@ static const unsigned char *step_literal(struct split *s, const unsigned char *p
 static const unsigned char *refuse_value(struct split *s, const unsigned char *p)
 {
 	if (!s->depth && *p == '<')
-		return refuse(s, NOT_JSON, p, "the text begins with '<': it looks like HTML or XML");
+		return refuse(s, NOT_JSON, p,
+		              s->lines ? "the line begins with '<': it looks like HTML or XML"
+		                       : "the text begins with '<': it looks like HTML or XML");
 	return refuse_byte(s, p, "a value");
+}
+
+/* Behind a number that ends before end; NULL where it does not or is wrong. */
+static inline const unsigned char *skip_number(const unsigned char *p, const unsigned char *end)
+{
+	const unsigned char *digits = p + (*p == '-');
+
+	p = skip_digits(digits, end);
+	if (p == digits || (*digits == '0' && p - digits > 1))
+		return NULL;
+	if (p < end && *p == '.') {
+		digits = p + 1;
+		p = skip_digits(digits, end);
+		if (p == digits)
+			return NULL;
+	}
+	if (p < end && (*p | 0x20) == 'e') {
+		digits = p + 1;
+		digits += digits < end && (*digits == '+' || *digits == '-');
+		p = skip_digits(digits, end);
+		if (p == digits)
+			return NULL;
+	}
+	return p < end ? p : NULL;
 }
 
 static const unsigned char *begin_number(struct split *s, const unsigned char *p, const unsigned char *end)
 {
+	const unsigned char *behind = skip_number(p, end);
+
+	if (behind)
+		return value_end(s, behind);
 	s->number = number_steps[MINUS][number_bytes[*p]];
 	if (*p == '-')
 		s->number = MINUS;
 	return step_number(s, p + 1, end);
 }
 
-static const unsigned char *begin_literal(struct split *s, const unsigned char *p, const unsigned char *end)
+static inline const unsigned char *begin_literal(struct split *s, const unsigned char *p, const unsigned char *end,
+                                                 const char *literal)
 {
-	s->literal = *p == 't' ? "rue" : *p == 'f' ? "alse" : "ull";
+	size_t len = strlen(literal);
+
+	s->literal = literal + 1;
+	if ((size_t)(end - p) >= len && memcmp(p, literal, len) == 0)
+		return value_end(s, p + len);
 	return step_literal(s, p + 1, end);
 }
 
-enum { NO_VALUE, A_STRING, AN_OBJECT, AN_ARRAY, A_NUMBER, A_LITERAL };
+enum { NO_VALUE, A_STRING, AN_OBJECT, AN_ARRAY, A_NUMBER, A_TRUE, A_FALSE, A_NULL };
 
 static const unsigned char first_bytes[256] = {
-	['"'] = A_STRING,         ['{'] = AN_OBJECT, ['['] = AN_ARRAY,  ['-'] = A_NUMBER,
-	['0' ... '9'] = A_NUMBER, ['t'] = A_LITERAL, ['f'] = A_LITERAL, ['n'] = A_LITERAL,
+	['"'] = A_STRING,         ['{'] = AN_OBJECT, ['['] = AN_ARRAY, ['-'] = A_NUMBER,
+	['0' ... '9'] = A_NUMBER, ['t'] = A_TRUE,    ['f'] = A_FALSE,  ['n'] = A_NULL,
 };
 
 static const unsigned char *step_value(struct split *s, const unsigned char *p, const unsigned char *end)
@@ -563,15 +700,23 @@ static const unsigned char *step_value(struct split *s, const unsigned char *p, 
 		return NULL;
 	if (s->depth == s->record_depth)
 		record_begin(s, p);
-	if (kind == A_STRING) {
+	switch (kind) {
+	case A_STRING:
 		s->is_key = false;
 		return step_string(s, p + 1, end);
-	}
-	if (kind == A_NUMBER)
+	case A_NUMBER:
 		return begin_number(s, p, end);
-	if (kind == A_LITERAL)
-		return begin_literal(s, p, end);
-	return open_at(s, p, kind == AN_OBJECT);
+	case AN_OBJECT:
+		return open_at(s, p, true);
+	case AN_ARRAY:
+		return open_at(s, p, false);
+	case A_TRUE:
+		return begin_literal(s, p, end, "true");
+	case A_FALSE:
+		return begin_literal(s, p, end, "false");
+	default:
+		return begin_literal(s, p, end, "null");
+	}
 }
 
 static const unsigned char *step_first_value(struct split *s, const unsigned char *p, const unsigned char *end)
@@ -628,7 +773,7 @@ static const unsigned char *step_after(struct split *s, const unsigned char *p, 
 		return p;
 	if (*p == ',') {
 		s->state = s->in_object ? STATE_KEY : STATE_VALUE;
-		return p + 1;
+		return s->in_object ? step_key(s, p + 1, end) : step_value(s, p + 1, end);
 	}
 	if (*p == (s->in_object ? '}' : ']'))
 		return close_at(s, p);
@@ -638,7 +783,10 @@ static const unsigned char *step_after(struct split *s, const unsigned char *p, 
 static const unsigned char *step_done(struct split *s, const unsigned char *p, const unsigned char *end)
 {
 	p = skip_white(s, p, end);
-	return p == end ? p : refuse_byte(s, p, "nothing more after the text's value");
+	if (p == end)
+		return p;
+	return refuse_byte(s, p,
+	                   s->lines ? "nothing more after the line's value" : "nothing more after the text's value");
 }
 
 static const unsigned char *step_start(struct split *s, const unsigned char *p, const unsigned char *end)
@@ -709,31 +857,51 @@ static void cut_keys(struct split *s)
 	}
 }
 
-int split_new(const char *path, size_t max_record, split_on_record on_record, void *arg, struct split **ret_split,
-              struct err *err)
+/* One whose whole text is one record; NULL for want of memory. */
+static struct split *new_splitter(size_t key_count, size_t max_record, split_on_record on_record, void *arg)
 {
-	size_t key_count = count_keys(path);
-	int rc = split_check_path(path, err);
-	struct split *s;
+	struct split *s = calloc(1, sizeof *s + key_count * sizeof *s->keys);
 
-	if (rc)
-		return rc;
-	s = calloc(1, sizeof *s + key_count * sizeof *s->keys);
 	if (!s)
-		return err_fail(err, -ENOMEM, "no memory for a splitter");
+		return NULL;
 	bytes_init(&s->record, max_record);
 	s->max_record = max_record;
 	s->on_record = on_record;
 	s->arg = arg;
 	s->key_count = key_count;
-	s->on_path = path != NULL;
-	s->record_depth = path ? NO_DEPTH : 0;
-	s->path = path ? strdup(path) : NULL;
-	if (path && !s->path) {
+	return s;
+}
+
+int split_new(const char *path, size_t max_record, split_on_record on_record, void *arg, struct split **ret_split,
+              struct err *err)
+{
+	int rc = split_check_path(path, err);
+	struct split *s;
+
+	if (rc)
+		return rc;
+	s = new_splitter(count_keys(path), max_record, on_record, arg);
+	if (s && path) {
+		s->on_path = true;
+		s->record_depth = NO_DEPTH;
+		s->path = strdup(path);
+	}
+	if (!s || (path && !s->path)) {
 		split_free(s);
 		return err_fail(err, -ENOMEM, "no memory for a splitter");
 	}
 	cut_keys(s);
+	*ret_split = s;
+	return 0;
+}
+
+int split_new_lines(size_t max_record, split_on_record on_record, void *arg, struct split **ret_split)
+{
+	struct split *s = new_splitter(0, max_record, on_record, arg);
+
+	if (!s)
+		return -ENOMEM;
+	s->lines = true;
 	*ret_split = s;
 	return 0;
 }
@@ -756,6 +924,44 @@ static void take_piece(struct split *s, const unsigned char *piece, struct err *
 		s->from = piece;
 }
 
+static const unsigned char *take_text(struct split *s, const unsigned char *p, const unsigned char *end)
+{
+	while (p && p < end)
+		p = steps[s->state](s, p, end);
+	return p;
+}
+
+/* Only what follows tells that a number has ended. */
+static bool number_at_end(const struct split *s)
+{
+	return s->state == STATE_NUMBER && !s->depth && number_may_end(s->number);
+}
+
+/* The line at hand ends at p, before its LF if it has one. */
+static const unsigned char *end_line(struct split *s, const unsigned char *p, enum cause cause, const char *what)
+{
+	if (number_at_end(s) && !value_end(s, p))
+		return NULL;
+	if (s->state != STATE_DONE && s->state != STATE_START && (s->state != STATE_VALUE || s->depth))
+		return refuse(s, cause, p, what);
+	s->state = STATE_VALUE;
+	return p;
+}
+
+static const unsigned char *take_lines(struct split *s, const unsigned char *p, const unsigned char *end)
+{
+	while (p && p < end) {
+		const unsigned char *feed = memchr(p, '\n', (size_t)(end - p));
+
+		p = take_text(s, p, feed ? feed : end);
+		if (p && feed)
+			p = end_line(s, p, NOT_JSON, "the line ends before its value does; is it format = \"json\"?");
+		if (p && feed)
+			p++;
+	}
+	return p;
+}
+
 int split_feed(struct split *split, const void *data, size_t len, struct err *err)
 {
 	const unsigned char *p = data;
@@ -764,8 +970,7 @@ int split_feed(struct split *split, const void *data, size_t len, struct err *er
 	if (!len)
 		return 0;
 	take_piece(split, p, err);
-	while (p && p < end)
-		p = steps[split->state](split, p, end);
+	p = split->lines ? take_lines(split, p, end) : take_text(split, p, end);
 	if (p && split->from)
 		p = record_keep(split, end);
 	split->piece_offset += len;
@@ -778,8 +983,11 @@ int split_finish(struct split *split, struct err *err)
 	const unsigned char *p = (const unsigned char *)"";
 
 	take_piece(s, p, err);
-	/* only what follows tells that a number has ended */
-	if (s->state == STATE_NUMBER && !s->depth && number_may_end(s->number) && !value_end(s, p))
+	if (s->lines) {
+		end_line(s, p, TRUNCATED, "the text ends before its last line's value does");
+		return s->code;
+	}
+	if (number_at_end(s) && !value_end(s, p))
 		return s->code;
 	if (s->state == STATE_START || (s->state == STATE_VALUE && !s->depth))
 		refuse(s, EMPTY, p, "no JSON text, at most white space");
@@ -788,6 +996,11 @@ int split_finish(struct split *split, struct err *err)
 	else if (s->path && !s->found)
 		fail_at(s, NO_RECORDS, offset_of(s, p), "nothing stands at records = \"%s\"", s->path);
 	return s->code;
+}
+
+uint64_t split_offset(const struct split *split)
+{
+	return split->cause == CAUSE_NONE ? split->piece_offset : split->wrong_offset;
 }
 
 const char *split_cause(const struct split *split)

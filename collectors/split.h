@@ -30,6 +30,12 @@ typedef int (*split_on_record)(void *arg, const void *data, size_t len);
  */
 int split_new(const char *path, size_t max_record, split_on_record on_record, void *arg, struct split **ret_split,
               struct err *err);
+
+/*
+ * The same for a text of lines (NDJSON): each line is a JSON text and a record; lines of white space alone are left
+ * out, a CR before the LF too, and the last line may lack its LF. A text without a line is complete and has no records.
+ */
+int split_new_lines(size_t max_record, split_on_record on_record, void *arg, struct split **ret_split);
 void split_free(struct split *split);
 
 /* 0 or says what is wrong with a path: what the configuration checks with. */
@@ -44,6 +50,9 @@ int split_feed(struct split *split, const void *data, size_t len, struct err *er
 
 /* The text ends here. 0; -EBADMSG where it is empty, is cut short, or has nothing at the path. */
 int split_finish(struct split *split, struct err *err);
+
+/* Where in the text the splitter is, or, after a failure, what is wrong begins: bytes from 0. */
+uint64_t split_offset(const struct split *split);
 
 /* After a failure: one word that stays the same while the same thing is wrong: "not-json", "not-utf-8", "truncated",
  * "too-deep", "record-too-large", "no-records", "empty". NULL where the text is not to blame: -ENOMEM, on_record's. */

@@ -16,9 +16,13 @@
 #include "collectors/rest.h"
 #include "tests/unit/loopback.h"
 
-#define OK          "HTTP/1.1 200 OK\r\n"
-#define EMPTY       "Content-Length: 0\r\n\r\n"
-#define UNAVAILABLE "HTTP/1.1 503 Service Unavailable\r\n"
+#define OK           "HTTP/1.1 200 OK\r\n"
+#define EMPTY        "Content-Length: 0\r\n\r\n"
+#define UNAVAILABLE  "HTTP/1.1 503 Service Unavailable\r\n"
+
+#define LONG_RECORDS 50000
+
+static char long_answer[LONG_RECORDS * 12 + 200]; /* LONG_RECORDS lines of 10 bytes */
 
 static const struct loopback_route routes[] = {
 	{ "/feed", OK "Content-Length: 15\r\n\r\n[ 1, {\"a\":\n2} ]", LOOPBACK_KEEP },
@@ -35,9 +39,18 @@ static const struct loopback_route routes[] = {
 	{ "/not-json", OK "Content-Length: 6\r\n\r\n[1,2,x", LOOPBACK_KEEP },
 	{ "/cut", OK "Content-Length: 99\r\n\r\n[1,2,", LOOPBACK_CLOSE },
 	{ "/cut-unseen", OK "\r\n[1,2,", LOOPBACK_CLOSE },
-	{ "/gzip", OK "Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\n\x1f\x8b\x08", LOOPBACK_KEEP },
+	{ "/deflate", /* the body of /feed; the bits behind its end are 1, for the answer is a C string */
+	  OK "Content-Encoding: deflate\r\nContent-Length: 23\r\n\r\n"
+	     "\x78\xda\x8b\x56\x30\xd4\x51\xa8\x56\x4a\x54\xb2\xe2\x32\xaa\x55\x88\x05\x80\x1b\x71\x03\x89",
+	  LOOPBACK_KEEP },
+	{ "/gzip-cut", OK "Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\n\x1f\x8b\x08", LOOPBACK_KEEP },
+	{ "/no-gzip", OK "Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\n[1]", LOOPBACK_KEEP },
+	{ "/brotli", OK "Content-Encoding: br\r\nContent-Length: 3\r\n\r\n[1]", LOOPBACK_KEEP },
+	{ "/lines", OK "Content-Length: 9\r\n\r\n1\r\n\n[2]\n3", LOOPBACK_KEEP },
+	{ "/nothing", OK EMPTY, LOOPBACK_KEEP },
+	{ "/long", long_answer, LOOPBACK_KEEP },
 	{ "/large", OK "Content-Length: 5000\r\n\r\n[", LOOPBACK_KEEP },
-	{ "/wide", OK "Content-Length: 41\r\n\r\n[\"012345678901234567890123456789012345\",1]", LOOPBACK_KEEP },
+	{ "/wide", OK "Content-Length: 42\r\n\r\n[\"012345678901234567890123456789012345\",1]", LOOPBACK_KEEP },
 	{ "/moved", "HTTP/1.1 302 Found\r\nLocation: /moved\r\n" EMPTY, LOOPBACK_KEEP },
 	{ "/hang", NULL, LOOPBACK_KEEP },
 	{ "/hang-in-body", OK "Content-Length: 99\r\n\r\n[1,", LOOPBACK_KEEP },
@@ -54,6 +67,11 @@ struct fake {
 	int64_t wall_ms, mono_ms;
 	enum sink_outcome outcome;
 	char cause[64], text[ERR_MAX];
+	unsigned records;
+	unsigned full_after; /* records, then full; 0: never */
+	bool excerpted;
+	struct sink_excerpt excerpt; /* its data: */
+	char data[SINK_EXCERPT_MAX];
 };
 
 static uv_loop_t loop;
@@ -94,6 +112,10 @@ static int on_record(struct sink *sink, const void *data, size_t len)
 	assert_true(f->fetching);
 	if (f->record_error)
 		return f->record_error;
+	if (++f->records == f->full_after)
+		sink->full = true;
+	if (f->full_after)
+		return 0;
 	snprintf(call, sizeof call, "%.*s", (int)len, (const char *)data);
 	note(sink, call);
 	return 0;
@@ -114,11 +136,18 @@ static void on_unchanged(struct sink *sink)
 	note(sink, "unchanged");
 }
 
-static void on_drop(struct sink *sink, enum sink_outcome outcome, const char *cause, const char *text)
+static void on_drop(struct sink *sink, enum sink_outcome outcome, const char *cause, const char *text,
+                    const struct sink_excerpt *excerpt)
 {
 	struct fake *f = container_of(sink, struct fake, sink);
 	end(sink);
 	f->outcome = outcome;
+	f->excerpted = excerpt;
+	if (excerpt) {
+		f->excerpt = *excerpt;
+		assert_true(excerpt->len <= sizeof f->data);
+		memcpy(f->data, excerpt->data, excerpt->len);
+	}
 	snprintf(f->cause, sizeof f->cause, "%s", cause);
 	snprintf(f->text, sizeof f->text, "%s", text);
 	note(sink, sink_outcome_names[outcome]);
@@ -221,6 +250,13 @@ static void settle(void)
 	fake.sink.on_settled(fake.sink.collector);
 }
 
+/* As the sink's owner does, whether or not anybody waits for it. */
+static void make_room(void)
+{
+	fake.sink.full = false;
+	fake.sink.on_room(fake.sink.collector);
+}
+
 static void assert_next_within(int64_t least_ms, int64_t most_ms)
 {
 	int64_t wait_ms = rest->ops->next_ms(rest) - clock_mono_ms();
@@ -236,6 +272,7 @@ static void assert_dropped(enum sink_outcome outcome, const char *cause, const c
 		fail_msg("\"%s\" does not say \"%s\"", fake.text, text);
 	assert_memory_equal(fake.text, "GET http://127.0.0.1", 20);
 	assert_null(strstr(fake.text, "secret"));
+	assert_int_equal(fake.excerpted, outcome == SINK_REFUSED);
 	assert_int_equal(fake.sink.state_len, 0);
 	assert_next_within(2500, 5000); /* the first backoff */
 }
@@ -254,13 +291,13 @@ static void test_records_are_published(void **state)
 	assert_non_null(strstr(server.last_head, "GET /feed?key=secret HTTP/1.1\r\n"));
 }
 
-static void test_the_hash_is_sha256_of_the_body(void **state)
+static void test_the_state_is_a_hash_of_the_body(void **state)
 {
 	(void)state;
 	static const uint8_t expected[32] = {
-		/* printf '[3]' | sha256sum */
-		0x06, 0xd0, 0x33, 0xec, 0xe6, 0x64, 0x5d, 0xe5, 0x92, 0xdb, 0x97, 0x36, 0x44, 0xcf, 0x73, 0x57,
-		0x25, 0x5f, 0x24, 0x53, 0x6f, 0xf7, 0xb0, 0x3c, 0x3b, 0x2a, 0xce, 0x10, 0x73, 0x6f, 0x76, 0x36,
+		/* printf 'json\0$\0[3]' | sha256sum */
+		0x4e, 0x6c, 0x18, 0x8b, 0xb8, 0xc5, 0x00, 0xef, 0x9a, 0xba, 0x0e, 0x12, 0x98, 0x24, 0xed, 0xa2,
+		0xeb, 0xe4, 0x47, 0x68, 0xa6, 0x82, 0x03, 0x4d, 0xaf, 0x4f, 0xcd, 0x55, 0x12, 0x95, 0xd4, 0x11,
 	};
 	start("/other");
 	poll_once();
@@ -288,6 +325,9 @@ static void test_equal_bodies_are_unchanged(void **state)
 	poll_once();
 	assert_string_equal(fake.calls, "begin 1 {\"a\": 2} unchanged ");
 	assert_next_within(59000, 60000);
+	move("/deflate"); /* the same body compressed */
+	poll_once();
+	assert_string_equal(fake.calls, "begin 1 {\"a\": 2} unchanged ");
 	move("/other");
 	poll_once();
 	assert_string_equal(fake.calls, "begin 3 publish ");
@@ -377,16 +417,23 @@ static void test_what_was_not_promised_is_refused(void **state)
 {
 	(void)state;
 	static const struct {
-		const char *path, *cause, *text, *calls;
+		const char *path, *cause, *text, *calls, *excerpt;
+		int64_t offset;
 	} cases[] = {
 		{ "/html?key=secret", "not-json", "/html: the answer is a web page (Content-Type: text/html",
-		  "begin refused " },
-		{ "/not-json", "not-json", "/not-json: ", "begin 1 2 refused " },
-		{ "/cut", "truncated", "/cut: the answer ended after 5 of 99 bytes", "begin 1 2 refused " },
-		{ "/cut-unseen", "truncated", "/cut-unseen: ", "begin 1 2 refused " },
-		{ "/gzip", "encoded", "compressed (Content-Encoding: gzip)", "begin refused " },
-		{ "/large", "too-large", "the answer has 5000 bytes; more than 1024 are not taken", "begin refused " },
-		{ "/wide", "record-too-large", "/wide: ", "begin refused " },
+		  "begin refused ", "<html>", 0 },
+		{ "/not-json", "not-json", "/not-json: ", "begin 1 2 refused ", "[1,2,x", 5 },
+		{ "/cut", "truncated", "/cut: the answer ended after 5 of 99 bytes", "begin 1 2 refused ", "[1,2,",
+		  -1 },
+		{ "/cut-unseen", "truncated", "/cut-unseen: ", "begin 1 2 refused ", "[1,2,", 5 },
+		{ "/gzip-cut", "truncated", "/gzip-cut: the gzip stream ends after 3 bytes", "begin refused ", "", -1 },
+		{ "/no-gzip", "bad-encoding", "/no-gzip: the gzip stream is broken", "begin refused ", "", -1 },
+		{ "/brotli", "encoded", "/brotli: Content-Encoding \"br\" is none", "begin refused ", "", -1 },
+		{ "/nothing", "empty", "/nothing: empty answer", "begin refused ", "", 0 },
+		{ "/large", "too-large", "the answer has 5000 bytes; more than 1024 are not taken", "begin refused ",
+		  "", -1 },
+		{ "/wide", "record-too-large", "/wide: ", "begin refused ",
+		  "[\"012345678901234567890123456789012345\",1]", 17 },
 	};
 	set("max_body", "1K");
 	settings.max_record = 16;
@@ -395,6 +442,11 @@ static void test_what_was_not_promised_is_refused(void **state)
 		poll_once();
 		assert_dropped(SINK_REFUSED, cases[i].cause, cases[i].text);
 		assert_string_equal(fake.calls, cases[i].calls);
+		assert_int_equal(fake.excerpt.offset, cases[i].offset);
+		assert_int_equal(fake.excerpt.bytes, strlen(cases[i].excerpt));
+		assert_int_equal(fake.excerpt.start, 0);
+		assert_int_equal(fake.excerpt.len, strlen(cases[i].excerpt));
+		assert_memory_equal(fake.data, cases[i].excerpt, fake.excerpt.len);
 		rest_ops.free(rest);
 		rest = NULL;
 	}
@@ -446,6 +498,273 @@ static void test_failures_that_were_asked_for_leave_the_backoff_alone(void **sta
 	assert_int_equal(server.requests, 6);
 	poll_once();
 	assert_next_within(5000, 10000); /* the second backoff */
+}
+
+static void test_lines(void **state)
+{
+	(void)state;
+	free(settings.records);
+	settings.records = NULL;
+	set("format", "ndjson");
+	start("/lines");
+	poll_once();
+	assert_string_equal(fake.calls, "begin 1 [2] 3 publish ");
+	settle();
+	move("/nothing"); /* an answer without a line is complete */
+	poll_once();
+	assert_string_equal(fake.calls, "begin publish ");
+	settle();
+	move("/not-json");
+	poll_once();
+	assert_string_equal(fake.calls, "begin refused ");
+}
+
+static void test_headers_are_sent(void **state)
+{
+	(void)state;
+	static char names[2][16] = { "X-Api-Key", "User-Agent" }, values[2][16] = { "hunter2", "curious/1" };
+	struct option_pair pairs[] = { { .name = names[0], .value = values[0] },
+		                       { .name = names[1], .value = values[1] } };
+	settings.headers = (struct option_pairs){ pairs, 2 };
+	start("/feed");
+	settings.headers = (struct option_pairs){ 0 };
+	poll_once();
+	assert_non_null(strstr(server.last_head, "\r\nAccept-Encoding: gzip, deflate\r\n"));
+	assert_non_null(strstr(server.last_head, "\r\nX-Api-Key: hunter2\r\n"));
+	assert_non_null(strstr(server.last_head, "\r\nUser-Agent: curious/1\r\n"));
+	assert_null(strstr(server.last_head, "millrace-test"));
+}
+
+static void test_through_a_proxy(void **state)
+{
+	(void)state;
+	static const char line[] = "GET http://data.example/feed HTTP/1.1\r\n";
+	set("proxy", loopback_url(&server, ""));
+	set("url", "http://data.example/feed");
+	assert_int_equal(rest_ops.new(&env, &settings, &fake.sink, &rest), 0);
+	rest->ops->start(rest, 0);
+	poll_once();
+	assert_memory_equal(server.last_head, line, strlen(line));
+}
+
+static void test_nothing_begins_while_the_sink_is_full(void **state)
+{
+	(void)state;
+	start("/feed");
+	fake.sink.full = true;
+	rest->ops->poll(rest); /* does nothing */
+	ring();
+	assert_false(fake.fetching);
+	assert_null(alarms.first);
+	assert_true(rest->ops->idle(rest));
+	assert_next_within(0, 0); /* it is due */
+	rest->ops->poll(rest);
+	assert_false(fake.fetching);
+	make_room();
+	assert_true(fake.fetching);
+	run_to_end();
+	assert_string_equal(fake.calls, "begin 1 {\"a\": 2} publish ");
+	assert_next_within(59000, 60000);
+	make_room(); /* says nothing new */
+	assert_string_equal(fake.calls, "begin 1 {\"a\": 2} publish ");
+
+	/* overdue when it settles, and then held */
+	ring();
+	fake.sink.full = true;
+	settle();
+	assert_false(fake.fetching);
+	make_room();
+	run_to_end();
+	assert_int_equal(server.requests, 2);
+}
+
+static void test_a_full_sink_in_time_skips_no_poll(void **state)
+{
+	(void)state;
+	start("/feed");
+	fake.sink.full = true;
+	make_room();
+	assert_false(fake.fetching);
+	poll_once();
+	assert_int_equal(server.requests, 1);
+}
+
+static void make_long_answer(void)
+{
+	int len = snprintf(long_answer, sizeof long_answer, OK "Content-Length: %d\r\n\r\n", LONG_RECORDS * 10);
+	for (int i = 0; i < LONG_RECORDS; i++)
+		len += snprintf(long_answer + len, sizeof long_answer - (size_t)len, "\"%07d\"\n", i);
+	free(settings.records);
+	settings.records = NULL;
+	set("format", "ndjson");
+}
+
+static void wait_until_full(void)
+{
+	while (!fake.sink.full)
+		loopback_turn(&loop);
+	for (int i = 0; i < 5; i++)
+		loopback_turn(&loop);
+	assert_true(fake.records < fake.full_after + SINK_OVERSHOOT / 10);
+	assert_true(fake.fetching);
+}
+
+static void test_a_transfer_waits_for_room(void **state)
+{
+	(void)state;
+	make_long_answer();
+	start("/long");
+	ring();
+	for (unsigned i = 1; i <= 4; i++) {
+		fake.full_after = i * 10000;
+		wait_until_full();
+		make_room();
+	}
+	run_to_end();
+	assert_int_equal(fake.records, LONG_RECORDS);
+	assert_string_equal(fake.calls, "begin publish ");
+}
+
+static void test_a_transfer_that_waits_too_long_fails(void **state)
+{
+	(void)state;
+	make_long_answer();
+	set("timeout", "200ms");
+	fake.full_after = 10;
+	start("/long");
+	ring();
+	run_to_end();
+	assert_string_equal(fake.calls, "begin failed ");
+	assert_dropped(SINK_FAILED, "timeout", "");
+	make_room(); /* of another fetch, long after */
+	fake.full_after = 0;
+	set("timeout", "30s");
+	move("/lines");
+	poll_once();
+	assert_string_equal(fake.calls, "begin 1 [2] 3 publish ");
+}
+
+static void test_free_while_it_waits_for_room(void **state)
+{
+	(void)state;
+	make_long_answer();
+	fake.full_after = 10;
+	start("/long");
+	ring();
+	wait_until_full();
+	rest_ops.free(rest);
+	rest = NULL;
+	make_room();
+	assert_string_equal(fake.calls, "begin ");
+}
+
+static void test_stop_at_rest(void **state)
+{
+	(void)state;
+	start("/feed");
+	rest->ops->stop(rest);
+	assert_null(alarms.first);
+	assert_true(rest->ops->idle(rest));
+	assert_int_equal(rest->ops->next_ms(rest), ALARM_NEVER);
+	rest->ops->stop(rest);
+	rest->ops->start(rest, 5000);
+	assert_next_within(5000, 5000);
+	fake.sink.full = true;
+	ring();
+	rest->ops->stop(rest); /* while it is held */
+	make_room();
+	assert_string_equal(fake.calls, "");
+	rest->ops->start(rest, 0);
+	poll_once();
+	assert_string_equal(fake.calls, "begin 1 {\"a\": 2} publish ");
+}
+
+static void test_stop_during_a_fetch(void **state)
+{
+	(void)state;
+	start("/feed");
+	ring();
+	rest->ops->stop(rest);
+	assert_false(rest->ops->idle(rest));
+	run_to_end();
+	assert_string_equal(fake.calls, "begin 1 {\"a\": 2} publish ");
+	assert_false(rest->ops->idle(rest)); /* not settled */
+	assert_int_equal(rest->ops->next_ms(rest), ALARM_NEVER);
+	assert_null(alarms.first);
+	settle();
+	assert_true(rest->ops->idle(rest));
+
+	rest->ops->start(rest, 0);
+	ring();
+	rest->ops->stop(rest);
+	run_to_end();
+	assert_non_null(strstr(fake.calls, "unchanged"));
+	assert_true(rest->ops->idle(rest));
+	assert_null(alarms.first);
+
+	move("/error");
+	rest->ops->start(rest, 0);
+	ring();
+	rest->ops->stop(rest);
+	run_to_end();
+	assert_non_null(strstr(fake.calls, "failed"));
+	assert_true(rest->ops->idle(rest));
+	assert_null(alarms.first);
+}
+
+static void test_stop_while_unsettled(void **state)
+{
+	(void)state;
+	for (int overdue = 0; overdue < 2; overdue++) {
+		start("/feed");
+		fake.sink.state_len = 0;
+		poll_once();
+		if (overdue)
+			ring();
+		rest->ops->stop(rest);
+		assert_null(alarms.first);
+		assert_false(rest->ops->idle(rest));
+		settle();
+		assert_true(rest->ops->idle(rest));
+		assert_false(fake.fetching);
+		rest_ops.free(rest);
+	}
+	rest = NULL;
+}
+
+static void test_a_stopped_transfer_still_waits_for_room(void **state)
+{
+	(void)state;
+	make_long_answer();
+	fake.full_after = 10;
+	start("/long");
+	ring();
+	wait_until_full();
+	rest->ops->stop(rest);
+	make_room();
+	run_to_end();
+	assert_int_equal(fake.records, LONG_RECORDS);
+	assert_string_equal(fake.calls, "begin publish ");
+}
+
+static void test_start_again_before_the_end(void **state)
+{
+	(void)state;
+	start("/feed");
+	ring();
+	rest->ops->stop(rest);
+	rest->ops->start(rest, 100000); /* during the fetch: it decides when the next comes */
+	run_to_end();
+	assert_next_within(100000, 100000);
+	rest->ops->stop(rest);
+	rest->ops->start(rest, 3000); /* unsettled */
+	assert_next_within(3000, 3000);
+	ring();
+	assert_false(fake.fetching);
+	settle();
+	assert_true(fake.fetching);
+	run_to_end();
+	assert_int_equal(server.requests, 2);
 }
 
 static void test_polls_do_not_overlap(void **state)
@@ -590,6 +909,53 @@ static void test_settings(void **state)
 	assert_int_equal(option_set(option("records"), &settings, "a..b", &err), -EINVAL);
 	assert_int_equal(option_set(option("every"), &settings, "999ms", &err), -EINVAL);
 	assert_int_equal(option_set(option("max_body"), &settings, "2G", &err), -EINVAL);
+	assert_int_equal(rest_ops.max_record(&settings), 1 << 20);
+}
+
+static void assert_refused(int rc, const struct err *err, const char *says)
+{
+	assert_int_equal(rc, -EINVAL);
+	if (!strstr(err->text, says))
+		fail_msg("\"%s\" does not say \"%s\"", err->text, says);
+}
+
+static void test_settings_of_headers(void **state)
+{
+	(void)state;
+	static const char *const good[] = {
+		"X-Api-Key", "Authorization", "User-Agent", "accept", "Cookie", "T", "TEa"
+	};
+	static const char *const ours[] = { "Host",       "content-length",  "Transfer-Encoding",
+		                            "CONNECTION", "Accept-Encoding", "te",
+		                            "Upgrade",    "Keep-Alive",      "Trailer" };
+	static const char *const none[] = { "", " ", "X Api", "X-Api-Key:", "X\nY", "Bl\xc3\xa5", "(a)" };
+	const struct option *headers = option("headers");
+	struct err err;
+	for (size_t i = 0; i < sizeof good / sizeof *good; i++)
+		assert_int_equal(headers->check_name(good[i], &err), 0);
+	for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
+		assert_refused(headers->check_name(ours[i], &err), &err, "Millrace sets this header itself");
+	for (size_t i = 0; i < sizeof none / sizeof *none; i++)
+		assert_refused(headers->check_name(none[i], &err), &err, "no name of a header");
+	assert_refused(headers->check_name("proxy-Authorization", &err), &err, "\"proxy\"");
+	assert_int_equal(headers->check("Bearer a:b, c=\"\xc3\xa5\"", &err), 0);
+	assert_refused(headers->check(" ", &err), &err, "empty");
+	assert_refused(headers->check("a\r\nHost: b", &err), &err, "control character");
+	assert_refused(headers->check("a\x7f", &err), &err, "control character");
+}
+
+static void test_settings_together(void **state)
+{
+	(void)state;
+	struct err err;
+	assert_int_equal(rest_ops.check(&settings, &err), 0);
+	set("format", "ndjson");
+	assert_refused(rest_ops.check(&settings, &err), &err, "\"records\" means nothing with format = \"ndjson\"");
+	free(settings.records);
+	settings.records = NULL;
+	assert_int_equal(rest_ops.check(&settings, &err), 0);
+	assert_string_equal(settings.proxy, "");
+	assert_int_equal(option_set(option("proxy"), &settings, "ftp://proxy.lan", &err), -EINVAL);
 }
 
 int main(void)
@@ -599,7 +965,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(test_records_are_published),
-		TEST(test_the_hash_is_sha256_of_the_body),
+		TEST(test_the_state_is_a_hash_of_the_body),
 		TEST(test_without_records_the_body_is_one),
 		TEST(test_equal_bodies_are_unchanged),
 		TEST(test_the_state_lasts_over_a_restart),
@@ -611,6 +977,19 @@ int main(void)
 		TEST(test_a_sink_without_memory),
 		TEST(test_failures_back_off_and_end),
 		TEST(test_failures_that_were_asked_for_leave_the_backoff_alone),
+		TEST(test_lines),
+		TEST(test_headers_are_sent),
+		TEST(test_through_a_proxy),
+		TEST(test_nothing_begins_while_the_sink_is_full),
+		TEST(test_a_full_sink_in_time_skips_no_poll),
+		TEST(test_a_transfer_waits_for_room),
+		TEST(test_a_transfer_that_waits_too_long_fails),
+		TEST(test_free_while_it_waits_for_room),
+		TEST(test_stop_at_rest),
+		TEST(test_stop_during_a_fetch),
+		TEST(test_stop_while_unsettled),
+		TEST(test_a_stopped_transfer_still_waits_for_room),
+		TEST(test_start_again_before_the_end),
 		TEST(test_polls_do_not_overlap),
 		TEST(test_the_next_poll_waits_until_settled),
 		TEST(test_settled_in_time_waits_for_the_alarm),
@@ -621,6 +1000,8 @@ int main(void)
 		TEST(test_free_of_nothing_and_at_rest),
 		TEST(test_origin_and_patience),
 		TEST(test_settings),
+		TEST(test_settings_of_headers),
+		TEST(test_settings_together),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

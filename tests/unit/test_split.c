@@ -21,9 +21,12 @@
 #define MAX_RECORD     4096
 #define BYTES(literal) literal, sizeof(literal) - 1
 
+static const char LINES[] = "a text of lines"; /* in the place of a path */
+
 struct outcome {
 	int rc;
 	const char *cause;
+	uint64_t offset;
 	struct err err;
 	struct bytes records; /* a line each */
 };
@@ -53,18 +56,30 @@ static int feed_copy(struct split *split, const char *data, size_t len, struct e
 	return rc;
 }
 
+static struct split *make(const char *path, size_t max_record, split_on_record take, void *arg)
+{
+	struct split *split = NULL;
+
+	if (path == LINES)
+		assert_int_equal(split_new_lines(max_record, take, arg, &split), 0);
+	else
+		assert_int_equal(split_new(path, max_record, take, arg, &split, NULL), 0);
+	assert_int_equal(split_offset(split), 0);
+	return split;
+}
+
 static struct outcome run(const char *path, size_t max_record, const char *text, size_t len, size_t piece)
 {
 	struct outcome outcome = { .rc = 0 };
-	struct split *split;
+	struct split *split = make(path, max_record, on_record, &outcome);
 
 	bytes_init(&outcome.records, (size_t)64 << 20);
-	assert_int_equal(split_new(path, max_record, on_record, &outcome, &split, &outcome.err), 0);
 	for (size_t i = 0; i < len && !outcome.rc; i += piece)
 		outcome.rc = feed_copy(split, text + i, len - i < piece ? len - i : piece, &outcome.err);
 	if (!outcome.rc)
 		outcome.rc = split_finish(split, &outcome.err);
 	outcome.cause = outcome.rc ? split_cause(split) : NULL;
+	outcome.offset = split_offset(split);
 	split_free(split);
 	assert_int_equal(bytes_add(&outcome.records, "", 1), 0);
 	return outcome;
@@ -81,6 +96,7 @@ static struct outcome run_all(const char *path, size_t max_record, const char *t
 		assert_int_equal(cut.rc, whole.rc);
 		assert_string_equal(cut.err.text, whole.err.text);
 		assert_true(cut.cause == whole.cause);
+		assert_int_equal(cut.offset, whole.offset);
 		assert_int_equal(cut.records.len, whole.records.len);
 		assert_memory_equal(cut.records.data, whole.records.data, whole.records.len);
 		bytes_done(&cut.records);
@@ -94,6 +110,7 @@ static void accept(const char *path, const char *text, size_t len, const char *r
 
 	if (outcome.rc)
 		fail_msg("%.*s: %s", (int)len, text, outcome.err.text);
+	assert_int_equal(outcome.offset, len);
 	if (outcome.records.len != records_len + 1 || memcmp(outcome.records.data, records, records_len) != 0)
 		fail_msg("%.*s: gave %s", (int)len, text, (const char *)outcome.records.data);
 	bytes_done(&outcome.records);
@@ -110,6 +127,7 @@ static void refuse(const char *path, size_t max_record, const char *text, size_t
 	assert_int_equal(outcome.rc, strcmp(cause, "record-too-large") == 0 ? -EMSGSIZE : -EBADMSG);
 	if (!outcome.cause || strcmp(outcome.cause, cause) != 0 || !strstr(outcome.err.text, where))
 		fail_msg("%.*s: is %s, %s; not %s%s", (int)len, text, outcome.cause, outcome.err.text, cause, where);
+	assert_int_equal(outcome.offset, offset);
 	bytes_done(&outcome.records);
 }
 
@@ -164,6 +182,11 @@ static void test_kept(void **state)
 		len = snprintf(text, sizeof text, "{\"x\":[{}],\"a\":\r{\"b\":[\n%.*s\r] }}", (int)kept[i].len,
 		               kept[i].text);
 		accept("a.b", text, (size_t)len, record, (size_t)record_len);
+		len = snprintf(text, sizeof text, "\xef\xbb\xbf\n%.*s\r\n \t\n%.*s", (int)kept[i].len, kept[i].text,
+		               (int)kept[i].len, kept[i].text);
+		record_len += snprintf(record + record_len, sizeof record - (size_t)record_len, "%.*s\n",
+		                       (int)kept[i].len, kept[i].text);
+		accept(LINES, text, (size_t)len, record, (size_t)record_len);
 	}
 }
 
@@ -207,6 +230,18 @@ static const struct {
 	  BYTES("{\"\\ud83d\\ud83d\\ude00\":[1],\"\\ud83d\xf0\x9f\x98\x80\":[2],\"\xf0\x9f\x98\x80\":[3]}"),
 	  BYTES("3\n") },
 	{ "a.$", BYTES("{\"a\":{\"$\":[1]}}"), BYTES("1\n") },
+	{ LINES, BYTES(""), BYTES("") },
+	{ LINES, BYTES("\xef\xbb\xbf"), BYTES("") },
+	{ LINES, BYTES("\n\r\n \t\r\n "), BYTES("") },
+	{ LINES, BYTES("1"), BYTES("1\n") },
+	{ LINES, BYTES("1\n22\n"), BYTES("1\n22\n") },
+	{ LINES, BYTES("1\r\n\r\n\n2 \r\n"), BYTES("1\n2\n") },
+	{ LINES, BYTES("\xef\xbb\xbf{\"a\":[1, 2]}\n[{}]\n\ttrue\t\n\"\\n\"\nnull"),
+	  BYTES("{\"a\":[1, 2]}\n[{}]\ntrue\n\"\\n\"\nnull\n") },
+	/* a CR ends no line: within one it is white space */
+	{ LINES, BYTES("[1,\r2]\r\r\n3\r"), BYTES("[1, 2]\n3\n") },
+	/* no keys mean anything here */
+	{ LINES, BYTES("{\"\":[1]}\n{\"$\":[2],\"$\":[3]}\n"), BYTES("{\"\":[1]}\n{\"$\":[2],\"$\":[3]}\n") },
 };
 
 static void test_cut(void **state)
@@ -404,6 +439,40 @@ static const struct {
 	{ "a", BYTES("{\"a\":[1],\"b\":2,\"a\":[3]}"), "no-records", 19 },
 	{ "a", BYTES("{\"a\":[],\"\\u0061\":1}"), "no-records", 17 },
 	{ "a.b", BYTES("{\"a\":{\"b\":[1]},\"a\":{\"b\":[2]}}"), "no-records", 24 },
+	/* lines */
+	{ LINES, BYTES("1 2\n"), "not-json", 2 },
+	{ LINES, BYTES("{}{}\n"), "not-json", 2 },
+	{ LINES, BYTES("1\n2,\n"), "not-json", 3 },
+	{ LINES, BYTES("1\r2\n"), "not-json", 2 },
+	{ LINES, BYTES("[\n1\n]\n"), "not-json", 1 },
+	{ LINES, BYTES("1\n{\"a\":\r\n1}\n"), "not-json", 8 },
+	{ LINES, BYTES("\"a\nb\"\n"), "not-json", 2 },
+	{ LINES, BYTES("\"\\\nb\"\n"), "not-json", 2 },
+	{ LINES, BYTES("\"\xc3\n\""), "not-json", 2 },
+	{ LINES, BYTES("tr\nue\n"), "not-json", 2 },
+	{ LINES, BYTES("-\n1\n"), "not-json", 1 },
+	{ LINES, BYTES("1.\n"), "not-json", 2 },
+	{ LINES, BYTES("1\nx\n"), "not-json", 2 },
+	{ LINES, BYTES("1\n]\n"), "not-json", 2 },
+	{ LINES, BYTES("1\n<html>"), "not-json", 2 },
+	{ LINES, BYTES("1\n\0\n2\n"), "not-json", 2 },
+	{ LINES, BYTES("1\0\n"), "not-json", 1 },
+	{ LINES, BYTES("\"\0\"\n"), "not-json", 1 },
+	{ LINES, BYTES("1\n\"\xff\"\n"), "not-utf-8", 3 },
+	{ LINES,
+	  BYTES("1\n\xef\xbb\xbf"
+	        "2\n"),
+	  "not-json", 2 },
+	{ LINES,
+	  BYTES("\n\xef\xbb\xbf"
+	        "1"),
+	  "not-json", 1 },
+	{ LINES, BYTES("\xef\n"), "not-json", 1 },
+	{ LINES, BYTES("\xef\xbb"), "truncated", 2 },
+	{ LINES, BYTES("1\n{\"a\":"), "truncated", 7 },
+	{ LINES, BYTES("1\n\"a"), "truncated", 4 },
+	{ LINES, BYTES("1\n2\n3."), "truncated", 6 },
+	{ LINES, BYTES("nul"), "truncated", 3 },
 };
 
 static void test_refused(void **state)
@@ -432,12 +501,18 @@ static void test_says_why(void **state)
 	assert_says(NULL, " ", "empty answer at offset 1: ");
 	assert_says(NULL, "[1,]", "expected a value, found ']'");
 	assert_says(NULL, "[1\x01]", "expected ',' or ']', found byte 0x01");
+	assert_says(LINES, "1\n<p>", "the line begins with '<': it looks like HTML or XML");
+	assert_says(LINES, "[\n]", "the line ends before its value does; is it format = \"json\"?");
+	assert_says(LINES, "1 2", "expected nothing more after the line's value, found '2'");
+	assert_says(LINES, "1\n[", "truncated at offset 3: the text ends before its last line's value does");
 }
 
 #define SAMPLE                                                                                                         \
 	"{\"n\":-12.50e+3,\r\n\"s\":\"\\u00e5\\n\xf0\x9f\x9a\x97\xc3\xa6\",\"t\":true,\"data\" : "                     \
 	"{\"d\\u0061ta\":[{\"a\":[[],null]},"                                                                          \
 	" false,1]}}"
+
+#define LINE "1\n{\"a\":[-1.5e+3,\"\\u00e5\xc3\xa6\",true,{}]}"
 
 static void test_every_truncation(void **state)
 {
@@ -448,6 +523,9 @@ static void test_every_truncation(void **state)
 		for (size_t len = 1; len < sizeof SAMPLE - 1; len++)
 			refuse(paths[i], MAX_RECORD, SAMPLE, len, "truncated", len);
 	accept("data.data", BYTES(SAMPLE), BYTES("{\"a\":[[],null]}\nfalse\n1\n"));
+	for (size_t len = 3; len < sizeof LINE - 1; len++)
+		refuse(LINES, MAX_RECORD, LINE, len, "truncated", len);
+	accept(LINES, BYTES(LINE), BYTES("1\n{\"a\":[-1.5e+3,\"\\u00e5\xc3\xa6\",true,{}]}\n"));
 }
 
 /* What RFC 3629 says of the bytes from p on, by decoding them: the length of the character, or 0. */
@@ -497,6 +575,116 @@ static void test_utf_8(void **state)
 	}
 }
 
+static bool is_stray(unsigned c)
+{
+	return (c >= 0x80 && c < 0xc2) || c > 0xf4;
+}
+
+/* Each byte in a string, behind a run of plain ones and before more of them, or before NULs. */
+static void byte_in_string(size_t run, unsigned char c, char after)
+{
+	char text[40], record[41];
+	size_t at = run + 1, len = at + 12;
+
+	memset(text, 'n', sizeof text);
+	text[0] = text[len - 1] = '"';
+	text[at] = (char)c;
+	memset(text + at + 1, after, 10);
+	snprintf(record, sizeof record, "%.*s\n", (int)len, text);
+	if (c >= 0x80)
+		refuse(NULL, MAX_RECORD, text, len, "not-utf-8", is_stray(c) ? at : at + 1);
+	else if (c < 0x20)
+		refuse(NULL, MAX_RECORD, text, len, "not-json", at);
+	else if (c == '"' || !after)
+		refuse(NULL, MAX_RECORD, text, len, "not-json", at + 1);
+	else
+		accept(NULL, text, len, record, len + 1);
+}
+
+static void test_runs_in_strings(void **state)
+{
+	(void)state;
+	for (size_t run = 0; run <= 17; run++)
+		for (unsigned c = 0; c < 256; c++) {
+			byte_in_string(run, (unsigned char)c, 'n');
+			byte_in_string(run, (unsigned char)c, '\0');
+		}
+}
+
+/* Each byte behind a run of digits: as a whole number, behind its point, and in its exponent. */
+static void byte_after_digits(const char *start, size_t run, unsigned char c)
+{
+	char text[40], record[41];
+	size_t at = 1 + strlen(start) + run, len = at + 2;
+
+	snprintf(text, sizeof text, "[%s%.*s%c]", start, (int)run, "12345678901234567", c);
+	snprintf(record, sizeof record, "%.*s\n", (int)(at - 1) + (c >= '0' && c <= '9'), text + 1);
+	if ((c >= '0' && c <= '9') || (c && strchr(" \t\r\n", c)))
+		accept("$", text, len, record, strlen(record));
+	else if (c == ',' || c == ']' || (!strchr(start, 'e') && (c | 0x20) == 'e') || (!*start && c == '.'))
+		refuse("$", MAX_RECORD, text, len, "not-json", at + 1);
+	else
+		refuse("$", MAX_RECORD, text, len, is_stray(c) ? "not-utf-8" : "not-json", at);
+}
+
+static void test_runs_of_digits(void **state)
+{
+	static const char *const starts[] = { "", "-0.", "7e+" };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof starts / sizeof *starts; i++)
+		for (size_t run = 1; run <= 17; run++)
+			for (unsigned c = 0; c < 256; c++)
+				byte_after_digits(starts[i], run, (unsigned char)c);
+}
+
+#define DENSE                                                                                                          \
+	"[{\"12345678\":\"1234567\\u00eA\\n12345678\xc3\xa6\xe2\x82\xac\xf0\x9f\x98\x80 123456789\\\\\\\"\",\r\n  "    \
+	"\"n\" : "                                                                                                     \
+	"[-12345678.12345678e+123456789,1234567,123456789,0.5E-1,true,false,null]}]"
+
+/* Both in two pieces, cut at i. */
+static void cut_at(const char *text, size_t len, size_t i)
+{
+	struct outcome whole = run("$", MAX_RECORD, text, len, len), two = { .rc = 0 };
+	struct split *split = make("$", MAX_RECORD, on_record, &two);
+
+	bytes_init(&two.records, (size_t)64 << 20);
+	two.rc = feed_copy(split, text, i, &two.err);
+	if (!two.rc)
+		two.rc = feed_copy(split, text + i, len - i, &two.err);
+	if (!two.rc)
+		two.rc = split_finish(split, &two.err);
+	assert_int_equal(two.rc, whole.rc);
+	assert_string_equal(two.err.text, whole.err.text);
+	assert_int_equal(split_offset(split), whole.offset);
+	assert_int_equal(bytes_add(&two.records, "", 1), 0);
+	assert_string_equal(two.records.data, whole.records.data);
+	split_free(split);
+	bytes_done(&two.records);
+	bytes_done(&whole.records);
+}
+
+/* Wherever it is cut in two, and whatever byte of it is broken how. */
+static void test_every_cut(void **state)
+{
+	static const unsigned char breaks[] = { 0, 0x1f, ' ', '"', '\\', '0', 'u', 0x7f, 0x80, 0xc3, 0xe2, 0xf0, 0xff };
+	char text[] = DENSE;
+	size_t len = sizeof text - 1;
+
+	(void)state;
+	for (size_t i = 1; i < len; i++)
+		cut_at(text, len, i);
+	for (size_t k = 0; k < len; k++) {
+		for (size_t b = 0; b < sizeof breaks; b++) {
+			text[k] = (char)breaks[b];
+			for (size_t i = k > 8 ? k - 8 : 1; i < len && i < k + 8; i++)
+				cut_at(text, len, i);
+		}
+		text[k] = DENSE[k];
+	}
+}
+
 static void nest(struct bytes *text, unsigned depth)
 {
 	static const char *const opens[] = { "[", "{\"a\":", "[", "[", "{\"a\":" };
@@ -520,16 +708,20 @@ static void test_depth(void **state)
 	assert_int_equal(bytes_add_text(&text, ","), 0);
 	nest(&text, SPLIT_MAX_DEPTH - 1);
 	assert_int_equal(bytes_add_text(&text, "]"), 0);
-	for (int i = 0; i < 2; i++) {
-		struct outcome outcome = run_all(i ? "$" : NULL, MAX_RECORD, (const char *)text.data, text.len);
+	static const char *const paths[] = { NULL, "$", LINES };
+
+	for (int i = 0; i < 3; i++) {
+		struct outcome outcome = run_all(paths[i], MAX_RECORD, (const char *)text.data, text.len);
 
 		assert_int_equal(outcome.rc, 0);
 		bytes_done(&outcome.records);
 	}
 	bytes_clear(&text);
 	nest(&text, SPLIT_MAX_DEPTH + 1);
-	refuse(NULL, MAX_RECORD, (const char *)text.data, text.len, "too-deep",
-	       (size_t)((unsigned char *)memchr(text.data, '0', text.len) - text.data) - 1);
+	size_t deepest = (size_t)((unsigned char *)memchr(text.data, '0', text.len) - text.data) - 1;
+
+	refuse(NULL, MAX_RECORD, (const char *)text.data, text.len, "too-deep", deepest);
+	refuse(LINES, MAX_RECORD, (const char *)text.data, text.len, "too-deep", deepest);
 	bytes_done(&text);
 }
 
@@ -554,6 +746,21 @@ static void test_max_record(void **state)
 	refuse("$", 4, BYTES("[\"abc"), "truncated", 5);
 }
 
+static void test_max_record_of_lines(void **state)
+{
+	(void)state;
+	struct outcome outcome = run_all(LINES, 3, BYTES(" 123 \r\n\n  \"4\"  \n     \n567"));
+
+	assert_int_equal(outcome.rc, 0);
+	bytes_done(&outcome.records);
+	refuse(LINES, 2, BYTES("12\n 345\n6\n"), "record-too-large", 6);
+	refuse(LINES, 2, BYTES("12\n345"), "record-too-large", 5);
+	refuse(LINES, 4, BYTES("1\n[1,\r2]\n"), "record-too-large", 6);
+	refuse(LINES, 3, BYTES("[123\n"), "record-too-large", 3);
+	refuse(LINES, 4, BYTES("[123\n"), "not-json", 4);
+	refuse(LINES, 4, BYTES("[123"), "truncated", 4);
+}
+
 struct stop {
 	int calls;
 	int at;
@@ -575,6 +782,13 @@ static void test_callback_stops(void **state)
 	struct split *split;
 
 	(void)state;
+	split = make(LINES, MAX_RECORD, on_record_stop, &stop);
+	assert_int_equal(split_feed(split, BYTES("1\n2\nx"), &err), -ENOSPC);
+	assert_int_equal(stop.calls, 2);
+	assert_null(split_cause(split));
+	split_free(split);
+
+	stop = (struct stop){ .at = 2 };
 	assert_int_equal(split_new("$", MAX_RECORD, on_record_stop, &stop, &split, &err), 0);
 	assert_int_equal(split_feed(split, BYTES("[1,2,3,x"), &err), -ENOSPC);
 	assert_int_equal(stop.calls, 2);
@@ -620,27 +834,54 @@ static void test_paths(void **state)
 }
 
 /* 8 MB of records of 40 bytes leave nothing behind but the room for one. */
-static void test_memory(void **state)
+static void assert_small(const char *path, const char *record, const char *before, const char *after)
 {
 	static char piece[1000 * 41];
 	struct stop stop = { 0 };
 	struct split *split;
-	size_t before;
+	size_t in_use;
 
-	(void)state;
+	assert_int_equal(strlen(record), 41);
 	for (size_t i = 0; i < sizeof piece; i += 41)
-		memcpy(piece + i, "{\"a\":\"a value\",\n\"b\":[ 1234567890, true]},", 41);
-	before = mallinfo2().uordblks;
-	assert_int_equal(split_new("$", (size_t)1 << 20, on_record_stop, &stop, &split, NULL), 0);
-	assert_int_equal(split_feed(split, "[", 1, NULL), 0);
+		memcpy(piece + i, record, 41);
+	in_use = mallinfo2().uordblks;
+	split = make(path, (size_t)1 << 20, on_record_stop, &stop);
+	assert_int_equal(split_feed(split, before, strlen(before), NULL), 0);
 	for (int i = 0; i < 200; i++) {
 		assert_int_equal(split_feed(split, piece, sizeof piece - 20, NULL), 0);
 		assert_int_equal(split_feed(split, piece + sizeof piece - 20, 20, NULL), 0);
 	}
-	assert_true(mallinfo2().uordblks - before < 2048);
-	assert_int_equal(split_feed(split, "1]", 2, NULL), 0);
+	assert_true(mallinfo2().uordblks - in_use < 2048);
+	assert_int_equal(split_feed(split, after, strlen(after), NULL), 0);
 	assert_int_equal(split_finish(split, NULL), 0);
 	assert_int_equal(stop.calls, 200001);
+	split_free(split);
+}
+
+static void test_memory(void **state)
+{
+	(void)state;
+	assert_small("$", "{\"a\":\"a value\",\n\"b\":[ 1234567890, true]},", "[", "1]");
+	assert_small(LINES, "{\"a\":\"a value\",\r\"b\":[ 1234567890, true]}\n", "\n", "1");
+}
+
+/* A line without an end costs max_record, not what comes; so does white space without an end. */
+static void test_endless_line(void **state)
+{
+	static char piece[4096];
+	struct split *split = make(LINES, 10000, on_record_stop, &(struct stop){ 0 });
+	size_t in_use = mallinfo2().uordblks;
+
+	(void)state;
+	memset(piece, ' ', sizeof piece);
+	for (int i = 0; i < 1000; i++)
+		assert_int_equal(split_feed(split, piece, sizeof piece, NULL), 0);
+	memset(piece, '7', sizeof piece);
+	assert_int_equal(split_feed(split, piece, sizeof piece, NULL), 0);
+	assert_int_equal(split_feed(split, piece, sizeof piece, NULL), 0);
+	assert_int_equal(split_feed(split, piece, sizeof piece, NULL), -EMSGSIZE);
+	assert_int_equal(split_offset(split), 1000 * sizeof piece + 10000);
+	assert_true(mallinfo2().uordblks - in_use < 10000 + 256);
 	split_free(split);
 }
 
@@ -676,11 +917,16 @@ int main(void)
 		cmocka_unit_test(test_says_why),
 		cmocka_unit_test(test_every_truncation),
 		cmocka_unit_test(test_utf_8),
+		cmocka_unit_test(test_runs_in_strings),
+		cmocka_unit_test(test_runs_of_digits),
+		cmocka_unit_test(test_every_cut),
 		cmocka_unit_test(test_depth),
 		cmocka_unit_test(test_max_record),
+		cmocka_unit_test(test_max_record_of_lines),
 		cmocka_unit_test(test_callback_stops),
 		cmocka_unit_test(test_paths),
 		cmocka_unit_test(test_memory),
+		cmocka_unit_test(test_endless_line),
 		cmocka_unit_test(test_large),
 	};
 
