@@ -4,7 +4,6 @@
 #include <endian.h>
 #include <errno.h>
 #include <string.h>
-#include <zlib.h>
 
 #define VERSION       1
 #define SPAN_SIZE     (8 + 8 + 8 + 1 + 1 + 4)
@@ -13,6 +12,7 @@
 #define DEFLATE_WINDOW (-13)
 #define DEFLATE_MEMORY 7
 #define INFLATE_WINDOW (-15)
+#define OUTPUT         (16 * 1024) /* bytes that a step of deflating has room for */
 
 const char *const chunk_clock_names[] = {
 	[CHUNK_SYNCED] = "synced",
@@ -48,14 +48,6 @@ static uint64_t get_u64(const unsigned char *from)
 	return le64toh(value);
 }
 
-int chunk_begin(struct bytes *plain)
-{
-	const unsigned char version = VERSION;
-
-	bytes_clear(plain);
-	return bytes_add(plain, &version, 1);
-}
-
 int chunk_add_record(struct bytes *records, const void *data, size_t len)
 {
 	int r;
@@ -72,49 +64,83 @@ int chunk_add_record(struct bytes *records, const void *data, size_t len)
 	return 0;
 }
 
-int chunk_add_span(struct bytes *plain, const struct span *span, const struct bytes *records)
-{
-	size_t len = records ? records->len : 0;
-	unsigned char *to;
-	int r = bytes_reserve(plain, SPAN_SIZE + len);
+/* --- Writing --- */
 
-	if (r < 0)
-		return r;
-	to = plain->data + plain->len;
-	put_u64(to, span->fetch);
-	put_u64(to + 8, (uint64_t)span->wall_ms);
-	put_u64(to + 16, (uint64_t)span->mono_ms);
-	to[24] = span->clock;
-	to[25] = span->last;
-	put_u32(to + 26, span->records);
-	if (len > 0)
-		memcpy(to + SPAN_SIZE, records->data, len);
-	plain->len += SPAN_SIZE + len;
+void chunk_writer_init(struct chunk_writer *w)
+{
+	memset(w, 0, sizeof *w);
+	bytes_init(&w->stored, CHUNK_PLAIN_MAX + CHUNK_PLAIN_MAX / 8); /* noise grows a little when deflated */
+}
+
+/* Deflates what it is given, and with Z_FINISH what zlib still holds. */
+static int deflate_bytes(struct chunk_writer *w, const void *data, size_t len, int flush)
+{
+	z_stream *z = &w->z;
+
+	/* zlib reads only, but its next_in is not const unless built with ZLIB_CONST. */
+	z->next_in = (Bytef *)(uintptr_t)data;
+	z->avail_in = (uInt)len;
+	do {
+		int r = bytes_reserve(&w->stored, OUTPUT);
+
+		if (r < 0)
+			return r;
+		z->next_out = w->stored.data + w->stored.len;
+		z->avail_out = OUTPUT;
+		deflate(z, flush);
+		w->stored.len += OUTPUT - z->avail_out;
+	} while (z->avail_out == 0);
+	w->plain += len;
 	return 0;
 }
 
-int chunk_deflate(const struct bytes *plain, struct bytes *ret_stored)
+int chunk_writer_begin(struct chunk_writer *w)
 {
-	z_stream z = { .next_in = plain->data, .avail_in = (uInt)plain->len };
+	const unsigned char version = VERSION;
+
+	bytes_clear(&w->stored);
+	w->plain = 0;
+	if (w->begun)
+		deflateReset(&w->z);
+	else if (deflateInit2(&w->z, DEFLATE_LEVEL, Z_DEFLATED, DEFLATE_WINDOW, DEFLATE_MEMORY, Z_DEFAULT_STRATEGY) !=
+	         Z_OK)
+		return -ENOMEM;
+	w->begun = true;
+	return deflate_bytes(w, &version, 1, Z_NO_FLUSH);
+}
+
+int chunk_writer_add(struct chunk_writer *w, const struct span *span, const struct bytes *records)
+{
+	unsigned char head[SPAN_SIZE];
+	size_t len = records ? records->len : 0;
 	int r;
 
-	if (plain->len > UINT32_MAX)
+	if (len > CHUNK_PLAIN_MAX || w->plain + SPAN_SIZE + len > CHUNK_PLAIN_MAX)
 		return -ENOBUFS;
-	if (deflateInit2(&z, DEFLATE_LEVEL, Z_DEFLATED, DEFLATE_WINDOW, DEFLATE_MEMORY, Z_DEFAULT_STRATEGY) != Z_OK)
-		return -ENOMEM;
-	bytes_clear(ret_stored);
-	r = bytes_reserve(ret_stored, deflateBound(&z, plain->len));
-	if (r == 0) {
-		z.next_out = ret_stored->data;
-		z.avail_out = (uInt)deflateBound(&z, plain->len);
-		if (deflate(&z, Z_FINISH) == Z_STREAM_END)
-			ret_stored->len = z.total_out;
-		else
-			r = -ENOBUFS;
-	}
-	deflateEnd(&z);
-	return r;
+	put_u64(head, span->fetch);
+	put_u64(head + 8, (uint64_t)span->wall_ms);
+	put_u64(head + 16, (uint64_t)span->mono_ms);
+	head[24] = span->clock;
+	head[25] = span->last;
+	put_u32(head + 26, span->records);
+	r = deflate_bytes(w, head, sizeof head, Z_NO_FLUSH);
+	return r == 0 && len > 0 ? deflate_bytes(w, records->data, len, Z_NO_FLUSH) : r;
 }
+
+int chunk_writer_finish(struct chunk_writer *w)
+{
+	return deflate_bytes(w, NULL, 0, Z_FINISH);
+}
+
+void chunk_writer_done(struct chunk_writer *w)
+{
+	if (w->begun)
+		deflateEnd(&w->z);
+	w->begun = false;
+	bytes_done(&w->stored);
+}
+
+/* --- Reading --- */
 
 int chunk_inflate(const void *stored, size_t len, size_t plain_len, struct bytes *ret_plain)
 {
@@ -122,7 +148,7 @@ int chunk_inflate(const void *stored, size_t len, size_t plain_len, struct bytes
 	z_stream z = { .next_in = (Bytef *)(uintptr_t)stored, .avail_in = (uInt)len };
 	int r;
 
-	if (len > UINT32_MAX || plain_len == 0 || plain_len > UINT32_MAX)
+	if (len > UINT32_MAX || plain_len == 0 || plain_len > CHUNK_PLAIN_MAX)
 		return -EBADMSG;
 	bytes_clear(ret_plain);
 	r = bytes_reserve(ret_plain, plain_len);

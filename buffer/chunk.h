@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <zlib.h>
 
 #include "base/bytes.h"
 
@@ -23,6 +24,9 @@
 
 /* What a chunk's records never exceed, encoded: room for the largest object, 64 MB, as a single record. */
 #define CHUNK_CEILING (66 * 1024 * 1024)
+
+/* Nor does the plain text of a chunk exceed this. */
+#define CHUNK_PLAIN_MAX (2 * (size_t)CHUNK_CEILING)
 
 /* What is known of a fetch's time. Names as in an object's "clock". */
 enum chunk_clock { CHUNK_SYNCED, CHUNK_CORRECTED, CHUNK_UNSYNCED };
@@ -37,14 +41,28 @@ struct span {
 	uint32_t records;
 };
 
-/* Builds plain text. 0, -ENOMEM, -ENOBUFS. `records` of chunk_add_span is the encoded run that chunk_add_record made.
- */
-int chunk_begin(struct bytes *plain);
+/* The encoded run of a span's records, one more. 0, -ENOMEM, -ENOBUFS. */
 int chunk_add_record(struct bytes *records, const void *data, size_t len);
-int chunk_add_span(struct bytes *plain, const struct span *span, const struct bytes *records);
 
-/* Plain text to what is stored (raw deflate, level 1) and back. -EBADMSG where it is not what we wrote, -ENOMEM. */
-int chunk_deflate(const struct bytes *plain, struct bytes *ret_stored);
+/*
+ * Writes what is stored (raw deflate, level 1) span by span, without a copy of the plain text in between: begin, add
+ * spans, finish; then `stored` holds it and `plain` says how long the plain text was. done frees both, whenever. 0,
+ * -ENOMEM, -ENOBUFS.
+ */
+struct chunk_writer {
+	z_stream z;
+	bool begun;
+	struct bytes stored;
+	uint64_t plain; /* bytes so far */
+};
+
+void chunk_writer_init(struct chunk_writer *w);
+int chunk_writer_begin(struct chunk_writer *w);
+int chunk_writer_add(struct chunk_writer *w, const struct span *span, const struct bytes *records);
+int chunk_writer_finish(struct chunk_writer *w);
+void chunk_writer_done(struct chunk_writer *w);
+
+/* And back. -EBADMSG where it is not what we wrote, -ENOMEM. */
 int chunk_inflate(const void *stored, size_t len, size_t plain_len, struct bytes *ret_plain);
 
 /* Reads plain text: start with chunk_reader_init, then for each span its records. */

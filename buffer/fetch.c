@@ -30,10 +30,35 @@ void fetch_free(struct fetch *fetch)
 		return;
 	for (piece = fetch->first; piece; piece = next) {
 		next = piece->next;
-		bytes_done(&piece->records);
-		free(piece);
+		fetch_piece_free(piece);
 	}
 	free(fetch);
+}
+
+void fetch_piece_free(struct fetch_piece *piece)
+{
+	if (!piece)
+		return;
+	bytes_done(&piece->records);
+	free(piece);
+}
+
+bool fetch_is_large(const struct fetch *fetch)
+{
+	const struct fetch_piece *second = fetch->first ? fetch->first->next : NULL;
+
+	return second && (fetch->staged > 0 || second->next);
+}
+
+struct fetch_piece *fetch_take_piece(struct fetch *fetch)
+{
+	struct fetch_piece *piece = fetch->first;
+
+	if (!fetch_is_large(fetch))
+		return NULL;
+	fetch->first = piece->next;
+	piece->next = NULL;
+	return piece;
 }
 
 static struct fetch_piece *piece_new(void)

@@ -6,6 +6,7 @@
 #ifndef BUFFER_FETCH_H
 #define BUFFER_FETCH_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -27,8 +28,9 @@ struct fetch {
 	uint8_t state[SINK_STATE_MAX]; /* the collector's, committed with the records */
 	size_t state_len;
 	struct fetch_piece *first, *last; /* none: a fetch without records, which still moves the state */
-	uint64_t records;
-	uint64_t bytes; /* of the records' data */
+	uint64_t records;                 /* all of it */
+	uint64_t staged;                  /* of these, the first ones, which queue_stage has written */
+	uint64_t bytes;                   /* of the data of all records */
 
 	/* Written by queue_commit. */
 	uint64_t number;    /* counts the source's committed fetches, from 1 */
@@ -46,5 +48,16 @@ void fetch_free(struct fetch *fetch);
  * max_bytes where that is less); a single record may be larger. 0, -ENOMEM, -ENOBUFS: no object could hold it.
  */
 int fetch_add(struct fetch *fetch, const void *data, size_t len, size_t full);
+
+/* Takes the first piece off, if there is one to spare, never the last: it is to be staged. NULL: there is none. */
+struct fetch_piece *fetch_take_piece(struct fetch *fetch);
+
+/*
+ * Whether there is a piece to spare: two are full to begin with, since each that is staged is a transaction more, and
+ * then one.
+ */
+bool fetch_is_large(const struct fetch *fetch);
+
+void fetch_piece_free(struct fetch_piece *piece);
 
 #endif

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "buffer/queue_private.h"
 
@@ -15,6 +14,7 @@ void queue_close(struct queue *q)
 {
 	if (!q)
 		return;
+	queue_seal_free(q);
 	for (int i = 0; i < SQL_STATEMENTS; i++)
 		sqlite3_finalize(q->statements[i]);
 	sqlite3_close(q->db);
@@ -284,6 +284,7 @@ int queue_configure(struct queue *q, const char *const *stores, size_t n_stores,
 	if (r == 0) {
 		take_judgement(q, &setup, routes, n_routes);
 		queue_end_done(q, &ignored); /* a later delivery tries again */
+		queue_sum_waiting(q);
 	}
 	drop_setup(&setup);
 	return r;
@@ -291,13 +292,26 @@ int queue_configure(struct queue *q, const char *const *stores, size_t n_stores,
 
 /* --- Waiting batches --- */
 
+size_t queue_waiting_from(const struct queue *q, int64_t id)
+{
+	size_t low = 0, high = q->n_waiting;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (q->waiting[middle].id < id)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
 struct waiting *queue_find_waiting(const struct queue *q, int64_t batch)
 {
-	for (size_t i = 0; i < q->n_waiting; i++) {
-		if (q->waiting[i].id == batch)
-			return &q->waiting[i];
-	}
-	return NULL;
+	size_t i = queue_waiting_from(q, batch);
+
+	return i < q->n_waiting && q->waiting[i].id == batch ? &q->waiting[i] : NULL;
 }
 
 int queue_grow_waiting(struct queue *q, struct err *err)
@@ -317,10 +331,43 @@ int queue_grow_waiting(struct queue *q, struct err *err)
 	return 0;
 }
 
+static void add_to_backlog(struct backlog *backlog, const struct waiting *w)
+{
+	backlog->batches++;
+	backlog->records += w->records;
+	backlog->bytes += w->bytes;
+	if (backlog->oldest_ms == 0 || w->oldest_ms < backlog->oldest_ms)
+		backlog->oldest_ms = w->oldest_ms;
+}
+
+static void sum_one(struct queue *q, const struct waiting *w)
+{
+	uint64_t missing = w->source->route.stores & ~w->done;
+
+	if (queue_all_done(w->source, w->done))
+		return;
+	add_to_backlog(&w->source->backlog, w);
+	for (; missing != 0; missing &= missing - 1)
+		add_to_backlog(&q->stores[__builtin_ctzll(missing)].backlog, w);
+}
+
+void queue_sum_waiting(struct queue *q)
+{
+	for (size_t i = 0; i < q->n_sources; i++)
+		q->sources[i]->backlog = (struct backlog){ .batches = 0 };
+	for (size_t i = 0; i < q->n_stores; i++)
+		q->stores[i].backlog = (struct backlog){ .batches = 0 };
+	for (size_t i = 0; i < q->n_waiting; i++)
+		sum_one(q, &q->waiting[i]);
+}
+
 void queue_add_waiting(struct queue *q, struct source *source, const struct batch_row *row)
 {
-	assert(q->n_waiting < q->waiting_capacity);
-	q->waiting[q->n_waiting++] = (struct waiting){
+	struct waiting *w = &q->waiting[q->n_waiting];
+
+	assert(q->n_waiting < q->waiting_capacity && (q->n_waiting == 0 || w[-1].id < row->batch.id));
+	q->n_waiting++;
+	*w = (struct waiting){
 		.id = row->batch.id,
 		.source = source,
 		.first_seq = row->batch.first_seq,
@@ -328,54 +375,47 @@ void queue_add_waiting(struct queue *q, struct source *source, const struct batc
 		.bytes = row->batch.bytes,
 		.oldest_ms = row->oldest_ms,
 	};
+	sum_one(q, w);
 }
 
 /* --- Figures --- */
 
-static int64_t file_size(const char *path, const char *suffix)
+static void view_source(const struct source *source, struct queue_source_view *view)
 {
-	char full[4096];
-	struct stat st;
+	const struct backlog *backlog = &source->backlog;
 
-	snprintf(full, sizeof full, "%s%s", path, suffix);
-	return stat(full, &st) == 0 ? st.st_size : 0;
-}
-
-static void view_source(const struct queue *q, const struct source *source, struct queue_source_view *view)
-{
 	memcpy(view->source, source->name, sizeof view->source);
 	view->records = source->now.seq - 1;
 	view->fetches = source->now.fetch;
 	view->unsealed_records = source->now.records;
 	view->unsealed_bytes = source->now.lines;
+	view->waiting_batches = backlog->batches;
+	view->waiting_records = backlog->records;
+	view->dropped_records = source->dropped;
 	view->oldest_ms = source->now.records > 0 ? source->now.head.wall_ms : 0;
-	for (size_t i = 0; i < q->n_waiting; i++) {
-		const struct waiting *w = &q->waiting[i];
-
-		if (w->source != source || queue_all_done(source, w->done))
-			continue;
-		view->waiting_batches++;
-		view->waiting_records += w->records;
-		if (view->oldest_ms == 0 || w->oldest_ms < view->oldest_ms)
-			view->oldest_ms = w->oldest_ms;
-	}
+	if (backlog->batches > 0 && (view->oldest_ms == 0 || backlog->oldest_ms < view->oldest_ms))
+		view->oldest_ms = backlog->oldest_ms;
 }
 
-static void view_store(const struct queue *q, size_t store, struct queue_store_view *view)
+static void view_store(const struct queue_store *store, struct queue_store_view *view)
 {
-	memcpy(view->store, q->stores[store].name, sizeof view->store);
-	view->delivered_batches = q->stores[store].delivered;
-	for (size_t i = 0; i < q->n_waiting; i++) {
-		const struct waiting *w = &q->waiting[i];
-
-		if (!((w->source->route.stores & ~w->done) >> store & 1))
-			continue;
-		view->waiting_batches++;
-		view->waiting_bytes += w->bytes;
-	}
+	memcpy(view->store, store->name, sizeof view->store);
+	view->delivered_batches = store->delivered;
+	view->waiting_batches = store->backlog.batches;
+	view->waiting_bytes = store->backlog.bytes;
 }
 
-struct queue_view *queue_view(const struct queue *q)
+static void view_room(struct queue *q, struct queue_view *view)
+{
+	view->max_bytes = q->room.max_size;
+	view->room_bytes = queue_room_bytes(q, &view->full);
+	view->wanted = q->room.wanted;
+	view->file_bytes = queue_file_size(q, "");
+	view->wal_bytes = queue_file_size(q, "-wal");
+	view->batches = q->batches;
+}
+
+struct queue_view *queue_view(struct queue *q)
 {
 	struct queue_view *view = calloc(1, sizeof *view);
 
@@ -389,15 +429,13 @@ struct queue_view *queue_view(const struct queue *q)
 	}
 	memcpy(view->device, q->device, sizeof view->device);
 	memcpy(view->boot, q->boot, sizeof view->boot);
-	view->file_bytes = file_size(q->path, "");
-	view->wal_bytes = file_size(q->path, "-wal");
-	view->batches = q->batches;
+	view_room(q, view);
 	for (size_t i = 0; i < q->n_sources; i++) {
 		if (queue_is_known(q->sources[i]))
-			view_source(q, q->sources[i], &view->sources[view->n_sources++]);
+			view_source(q->sources[i], &view->sources[view->n_sources++]);
 	}
 	for (size_t i = 0; i < q->n_stores; i++)
-		view_store(q, i, &view->stores[view->n_stores++]);
+		view_store(&q->stores[i], &view->stores[view->n_stores++]);
 	return view;
 }
 

@@ -62,8 +62,33 @@ struct queue_route {
 int queue_configure(struct queue *queue, const char *const *stores, size_t n_stores, const struct queue_route *routes,
                     size_t n_routes, const struct queue_route *fallback, struct err *err);
 
+struct queue_bounds {
+	int64_t max_size;   /* bytes that the buffer ever takes of the card, its WAL and its free pages included */
+	int64_t max_record; /* bytes of the largest record that may come: one transaction must be able to hold it */
+};
+
+/*
+ * Tells the bounds; without them there are none. May be called again: a buffer that is larger than a new bound takes
+ * nothing until it fits. Some of max_size is kept free inside the file, so that what is there can always be sealed,
+ * delivered and deleted: queue_commit and queue_stage fail with -ENOSPC before they would take of it, whoever fills the
+ * rest of the card. A commit is to bring no more than about 1 MB, each fetch counted with 8 KB beside its records, or a
+ * single record: what more it takes of the WAL is not in the bound. 0 or -errno.
+ */
+int queue_bound(struct queue *queue, const struct queue_bounds *bounds, struct err *err);
+
 /* The state that the source's last committed fetch left; 0 bytes for a new source. Returns its length. */
 size_t queue_source_state(struct queue *queue, const char *source, uint8_t ret_state[SINK_STATE_MAX]);
+
+/*
+ * Stages a full piece of a fetch that is not complete yet, in a short transaction of its own: what is staged lies in
+ * the file and is seen by nobody until queue_commit publishes the fetch, whose `staged` says how many records that are.
+ * A source has one such fetch at a time, whose last piece is never staged, and commits no other meanwhile. What no
+ * commit will publish is given up by queue_unstage: it is deleted there or, where that fails, by the source's next
+ * stage or commit, or by the next queue_open. -EFBIG: the fetch has a quarter of max_size already: one that fills the
+ * buffer would do so at the cost of all others. -EAGAIN: another one that began before has to end first.
+ */
+int queue_stage(struct queue *queue, const char *source, const struct fetch_piece *piece, struct err *err);
+int queue_unstage(struct queue *queue, const char *source, struct err *err);
 
 /*
  * Commits the fetches of a list (linked by next), of any sources, in one transaction, and writes number and first_seq
@@ -86,9 +111,12 @@ struct batch {
 
 /*
  * Seals the next batch that is due: by size, number, age, a UTC midnight or a boot that has passed; or whatever waits,
- * where `all` is set. 1: one was sealed, ask again. 0: nothing is due. -errno: err names the source, whose sealing
- * rests for a minute while the others go on.
+ * where `all` is set. In steps of about a megabyte of lines, so that a commit never waits long: QUEUE_STEP: a step was
+ * made, ask again; other calls may come in between. 1: one was sealed, ask again. 0: nothing is due. -errno: err names
+ * the source, whose sealing rests for a minute while the others go on. What a crash leaves of a batch half sealed is
+ * deleted by the next sealing; its records are where they were.
  */
+#define QUEUE_STEP 2
 int queue_seal(struct queue *queue, int64_t wall_ms, int64_t mono_ms, bool all, struct batch *ret_batch,
                struct err *err);
 
@@ -102,12 +130,24 @@ int queue_next_delivery(struct queue *queue, const char *store, int64_t after, s
 /* Part n (from 0) of a batch's object, appended to ret_data. 0; -ENOENT: there are no more. Checked by its checksum. */
 int queue_read_part(struct queue *queue, int64_t batch, int n, struct bytes *ret_data, struct err *err);
 
-/* The store has the batch: 0, and ret_done says whether it was the last of its stores. May be called twice. */
+/* Whether the batch is still here for some store that has it not: queue_drop may have taken it. */
+bool queue_waits(const struct queue *queue, int64_t batch);
+
+/*
+ * The store has the batch: 0, and ret_done says whether it was the last of its stores. May be called twice, and of a
+ * batch that is here no longer: that changes nothing, and it is done.
+ */
 int queue_delivered(struct queue *queue, int64_t batch, const char *store, int64_t wall_ms, bool *ret_done,
                     struct err *err);
 
 /* Deletes what all stores have had for keep_ms; at most 64 batches a call: 1: there may be more, 0: nothing is left. */
 int queue_expire(struct queue *queue, int64_t wall_ms, int64_t keep_ms, struct err *err);
+
+/*
+ * Makes room at the price of the oldest batch that some store has not, none of `skip`, which are on their way: deleted
+ * whole, and booked as lost for the stores that have it not. 1: ret_batch is gone; 0: no other is sealed.
+ */
+int queue_drop(struct queue *queue, const int64_t *skip, size_t n_skip, struct batch *ret_batch, struct err *err);
 
 /*
  * What the buffer remembers of a store across restarts: where it was when it was used first ("" where it never was).
@@ -117,10 +157,30 @@ int queue_store_place(struct queue *queue, const char *store, char *ret_place, s
 int queue_set_store_place(struct queue *queue, const char *store, const char *place, struct err *err);
 
 /*
- * The last n records of a source as object lines, oldest first, sealed or not; fewer where more would pass ret_lines'
- * ceiling or are no longer here. -ENOENT: no such source.
+ * Records of a source from seq `from` on as object lines, sealed or not, oldest first, until ret_lines holds `enough`
+ * bytes or there are no more; it may hold one line more than that. What is no longer here is passed over. ret_next: the
+ * seq to go on with. -ENOENT: no such source; -ENOBUFS: a line passes ret_lines' ceiling.
  */
-int queue_tail(struct queue *queue, const char *source, size_t n, struct bytes *ret_lines, struct err *err);
+int queue_read(struct queue *queue, const char *source, uint64_t from, size_t enough, struct bytes *ret_lines,
+               uint64_t *ret_next, struct err *err);
+
+/* The newest refused answer of a source, kept for a person to look at. */
+struct queue_rejected {
+	char source[UNITS_NAME_MAX];
+	int64_t at_ms; /* wall */
+	char cause[64];
+	char text[ERR_MAX];
+	uint64_t bytes, start; /* sink.h's sink_excerpt */
+	int64_t offset;
+	uint8_t data[SINK_EXCERPT_MAX];
+	size_t len;
+};
+
+/* Keeps it in place of the one before, if there is room. 0 or -errno. */
+int queue_reject(struct queue *queue, const struct queue_rejected *rejected, struct err *err);
+
+/* The first one of a source that comes after `after` by name ("": the first of all): 1, 0: there is none, -errno. */
+int queue_next_rejected(struct queue *queue, const char *after, struct queue_rejected *ret_rejected, struct err *err);
 
 /* The newest batches first, at most n; returns how many, or -errno. */
 int queue_batches(struct queue *queue, struct batch *ret_batches, size_t n, struct err *err);
@@ -133,6 +193,7 @@ enum queue_range_kind {
 	QUEUE_DELIVERED, /* the store has it */
 	QUEUE_WAITING,   /* sealed, and the store has it not */
 	QUEUE_UNSEALED,
+	QUEUE_LOST, /* dropped for want of room before the store had it */
 };
 
 struct queue_range {
@@ -144,7 +205,8 @@ struct queue_range {
 
 /*
  * The ranges of days from `since` on, in pages: at most n that come after `after` (NULL: from the beginning). Returns
- * how many, 0 at the end, or -errno. For a source that does not go to the store there are none but what was delivered.
+ * how many, 0 at the end, or -errno. For a source that does not go to the store there are none but what was delivered
+ * or lost.
  */
 int queue_books(struct queue *queue, const char *store, int64_t since, const struct queue_range *after,
                 struct queue_range *ret_ranges, size_t n, struct err *err);
@@ -155,6 +217,7 @@ struct queue_source_view {
 	uint64_t records, fetches;                 /* ever committed */
 	uint64_t unsealed_records, unsealed_bytes; /* bytes of lines */
 	uint64_t waiting_batches, waiting_records; /* sealed, and some store has them not */
+	uint64_t dropped_records;                  /* lost for some store by queue_drop, ever */
 	int64_t oldest_ms;                         /* wall time of the oldest record that some store has not; 0: none */
 };
 
@@ -168,14 +231,18 @@ struct queue_view {
 	char device[UNITS_NAME_MAX];
 	char boot[OBJECT_BOOT];
 	int64_t file_bytes, wal_bytes; /* on the card */
-	uint64_t batches;              /* on the card, delivered ones included */
+	int64_t max_bytes;             /* max_size; 0: none was told */
+	int64_t room_bytes;            /* what commits may still take */
+	bool wanted;                   /* something was refused for want of room, and nothing was taken since */
+	bool full; /* so little is left that nothing new should be begun; over when there is twice as much again */
+	uint64_t batches; /* on the card, delivered ones included */
 	size_t n_sources, n_stores;
 	struct queue_source_view *sources;
 	struct queue_store_view *stores;
 };
 
 /* A copy that the caller frees with queue_view_free. NULL: no memory. */
-struct queue_view *queue_view(const struct queue *queue);
+struct queue_view *queue_view(struct queue *queue);
 void queue_view_free(struct queue_view *view);
 
 #endif

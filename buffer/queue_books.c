@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The books: what a store has is written in the transaction that books its delivery, and read together with what waits
- * and what is unsealed. A range grows, or turns from one kind into the next, while it is read page by page; so a page
- * goes on at a seq and not at a row, and cuts what holds that seq.
+ * The books: what a store has, or will never have, is written in the transaction that books its delivery or its end,
+ * and read together with what waits and what is unsealed. A range grows, or turns from one kind into the next, while it
+ * is read page by page; so a page goes on at a seq and not at a row, and cuts what holds that seq.
  */
 #include <assert.h>
 #include <errno.h>
@@ -10,6 +10,14 @@
 #include <string.h>
 
 #include "buffer/queue_private.h"
+
+/* What is booked: the same in two tables. */
+static const struct ledger {
+	enum sql near, books, put, del;
+} ledgers[] = {
+	[QUEUE_DELIVERED] = { SQL_BOOK_NEAR, SQL_BOOKS, SQL_BOOK_PUT, SQL_BOOK_DELETE },
+	[QUEUE_LOST] = { SQL_LOST_NEAR, SQL_LOST_BOOKS, SQL_LOST_PUT, SQL_LOST_DELETE },
+};
 
 static bool same_origin(const struct queue_range *a, const struct queue_range *b)
 {
@@ -41,10 +49,11 @@ static int read_batch(const struct queue *q, const struct batch *batch, struct q
 }
 
 /* The row at hand of a statement that gives rows of the books. */
-static int read_row(struct queue *q, enum sql sql, struct queue_range *ret_range, struct err *err)
+static int read_row(struct queue *q, enum sql sql, enum queue_range_kind kind, struct queue_range *ret_range,
+                    struct err *err)
 {
 	struct queue_range range = {
-		.kind = QUEUE_DELIVERED,
+		.kind = kind,
 		.first_seq = (uint64_t)queue_number(q, sql, 2),
 		.last_seq = (uint64_t)queue_number(q, sql, 3),
 		.day = queue_number(q, sql, 4),
@@ -74,7 +83,7 @@ static int put_row(struct queue *q, const char *store, const struct queue_range 
 		cell_text(range->boot),
 	};
 
-	return queue_put(q, SQL_BOOK_PUT, CELLS(row), err);
+	return queue_put(q, ledgers[range->kind].put, CELLS(row), err);
 }
 
 static int delete_row(struct queue *q, const char *store, const struct queue_range *range, struct err *err)
@@ -82,7 +91,7 @@ static int delete_row(struct queue *q, const char *store, const struct queue_ran
 	const struct cell key[] = { cell_text(store), cell_text(range->source),
 		                    cell_number((int64_t)range->first_seq) };
 
-	return queue_run(q, SQL_BOOK_DELETE, CELLS(key), err);
+	return queue_run(q, ledgers[range->kind].del, CELLS(key), err);
 }
 
 /* The last two rows that begin no later than right behind the range, the later one first: its neighbours are there. */
@@ -91,23 +100,25 @@ static int find_near(struct queue *q, const char *store, const struct queue_rang
 {
 	const struct cell cells[] = { cell_text(store), cell_text(range->source),
 		                      cell_number((int64_t)range->last_seq + 1) };
-	int n = 0, r = queue_query(q, SQL_BOOK_NEAR, CELLS(cells), err);
+	enum sql sql = ledgers[range->kind].near;
+	int n = 0, r = queue_query(q, sql, CELLS(cells), err);
 
-	while (r == 0 && (r = queue_step(q, SQL_BOOK_NEAR, err)) > 0) {
-		r = read_row(q, SQL_BOOK_NEAR, &near[n], err);
+	while (r == 0 && (r = queue_step(q, sql, err)) > 0) {
+		r = read_row(q, sql, range->kind, &near[n], err);
 		n++;
 	}
-	queue_reset(q, SQL_BOOK_NEAR);
+	queue_reset(q, sql);
 	*ret_n = n;
 	return r;
 }
 
-int queue_book(struct queue *q, const char *store, const struct batch *batch, struct err *err)
+int queue_book(struct queue *q, enum queue_range_kind kind, const char *store, const struct batch *batch,
+               struct err *err)
 {
 	struct queue_range near[2] = { { .first_seq = 0 } }, range = { .first_seq = 0 }, *left = NULL, *right = NULL;
 	int n = 0, r = read_batch(q, batch, &range, err);
 
-	range.kind = QUEUE_DELIVERED;
+	range.kind = kind;
 	if (r == 0)
 		r = find_near(q, store, &range, near, &n, err);
 	if (r < 0)
@@ -119,7 +130,7 @@ int queue_book(struct queue *q, const char *store, const struct batch *batch, st
 	if (left && left->first_seq <= range.first_seq && left->last_seq >= range.last_seq)
 		return 0;
 	if (left && left->last_seq >= range.first_seq)
-		return queue_damaged(q, err, "batch", batch->id, "a part of it is booked as delivered already");
+		return queue_damaged(q, err, "batch", batch->id, "a part of it is booked already");
 	if (right && touch(&range, right)) {
 		range.last_seq = right->last_seq;
 		r = delete_row(q, store, right, err);
@@ -127,6 +138,49 @@ int queue_book(struct queue *q, const char *store, const struct batch *batch, st
 	if (left && touch(left, &range))
 		range.first_seq = left->first_seq;
 	return r == 0 ? put_row(q, store, &range, err) : r;
+}
+
+/* --- What is lost --- */
+
+/* The rows of all stores come by source and seq: what several have lost counts once. */
+struct losses {
+	struct source *source;
+	uint64_t end; /* counted up to before this seq */
+};
+
+static int count_row(struct queue *q, struct losses *losses, struct err *err)
+{
+	struct queue_range range = { .first_seq = 0 };
+	int r = read_row(q, SQL_LOST, QUEUE_LOST, &range, err);
+
+	if (r < 0)
+		return r;
+	if (!losses->source || strcmp(losses->source->name, range.source) != 0)
+		*losses = (struct losses){ .source = queue_find_source(q, range.source) };
+	if (!losses->source)
+		return err_fail(err, -EBADMSG, "buffer \"%s\" is damaged: lost %s: its source is not known", q->path,
+		                range.source);
+	if (range.first_seq < losses->end)
+		range.first_seq = losses->end;
+	if (range.first_seq > range.last_seq)
+		return 0;
+	losses->source->dropped += range.last_seq - range.first_seq + 1;
+	losses->end = range.last_seq + 1;
+	return 0;
+}
+
+int queue_load_lost(struct queue *q, struct err *err)
+{
+	struct losses losses = { .source = NULL };
+	int r;
+
+	while ((r = queue_step(q, SQL_LOST, err)) > 0) {
+		r = count_row(q, &losses, err);
+		if (r < 0)
+			break;
+	}
+	queue_reset(q, SQL_LOST);
+	return r;
 }
 
 /* --- Reading --- */
@@ -157,14 +211,15 @@ static void add_range(struct page *page, const struct queue_range *range, uint64
 	page->ranges[page->n++] = cut;
 }
 
-/* The next of what the store has: 1, 0 at the end, or -errno. */
-static int next_delivered(struct page *page, struct queue_range *ret_range)
+/* The next of what is booked: 1, 0 at the end, or -errno. */
+static int next_booked(struct page *page, enum queue_range_kind kind, struct queue_range *ret_range)
 {
-	int r = queue_step(page->q, SQL_BOOKS, page->err);
+	enum sql sql = ledgers[kind].books;
+	int r = queue_step(page->q, sql, page->err);
 
 	if (r <= 0)
 		return r;
-	r = read_row(page->q, SQL_BOOKS, ret_range, page->err);
+	r = read_row(page->q, sql, kind, ret_range, page->err);
 	return r < 0 ? r : 1;
 }
 
@@ -192,30 +247,65 @@ static int next_waiting(struct page *page, const struct source *source, uint64_t
 	return r < 0 ? r : 1;
 }
 
-/* Delivered and waiting batches, in the order of their seqs, until the page is full. */
-static int add_batches(struct page *page, const struct source *source, uint64_t from)
+/* What is booked and what waits of a source, side by side. */
+struct merge {
+	const struct source *source;
+	uint64_t from;
+	size_t at; /* in the queue's list of what waits */
+	struct queue_range next[QUEUE_LOST + 1];
+	bool has[QUEUE_LOST + 1];
+};
+
+static int advance(struct page *page, struct merge *merge, enum queue_range_kind kind)
 {
-	const struct cell cells[] = { cell_text(page->store), cell_text(source->name), cell_number((int64_t)from),
-		                      cell_number(page->since) };
-	struct queue_range delivered = { .first_seq = 0 }, waiting = { .first_seq = 0 };
-	size_t at = 0;
-	int has_delivered, has_waiting = 0;
+	struct queue_range *next = &merge->next[kind];
+	int r = kind == QUEUE_WAITING ? next_waiting(page, merge->source, merge->from, &merge->at, next)
+	                              : next_booked(page, kind, next);
+
+	merge->has[kind] = r == 1;
+	return r < 0 ? r : 0;
+}
+
+static int begin_merge(struct page *page, struct merge *merge)
+{
+	const struct cell cells[] = { cell_text(page->store), cell_text(merge->source->name),
+		                      cell_number((int64_t)merge->from), cell_number(page->since) };
 	int r = queue_query(page->q, SQL_BOOKS, CELLS(cells), page->err);
 
-	has_delivered = r == 0 ? next_delivered(page, &delivered) : r;
-	if (has_delivered >= 0)
-		has_waiting = next_waiting(page, source, from, &at, &waiting);
-	while (page->n < page->size && has_delivered >= 0 && has_waiting >= 0 && has_delivered + has_waiting > 0) {
-		if (!has_waiting || (has_delivered && delivered.first_seq < waiting.first_seq)) {
-			add_range(page, &delivered, from);
-			has_delivered = next_delivered(page, &delivered);
-		} else {
-			add_range(page, &waiting, from);
-			has_waiting = next_waiting(page, source, from, &at, &waiting);
-		}
+	if (r == 0)
+		r = queue_query(page->q, SQL_LOST_BOOKS, CELLS(cells), page->err);
+	if (r == 0)
+		r = advance(page, merge, QUEUE_DELIVERED);
+	if (r == 0)
+		r = advance(page, merge, QUEUE_LOST);
+	return r == 0 ? advance(page, merge, QUEUE_WAITING) : r;
+}
+
+/* The kind that comes first; -1 at the end. */
+static int first_kind(const struct merge *merge)
+{
+	int first = -1;
+
+	for (int kind = 0; kind <= QUEUE_LOST; kind++) {
+		if (merge->has[kind] && (first < 0 || merge->next[kind].first_seq < merge->next[first].first_seq))
+			first = kind;
+	}
+	return first;
+}
+
+/* Batches, in the order of their seqs, until the page is full. */
+static int add_batches(struct page *page, const struct source *source, uint64_t from)
+{
+	struct merge merge = { .source = source, .from = from };
+	int kind, r = begin_merge(page, &merge);
+
+	while (r == 0 && page->n < page->size && (kind = first_kind(&merge)) >= 0) {
+		add_range(page, &merge.next[kind], from);
+		r = advance(page, &merge, (enum queue_range_kind)kind);
 	}
 	queue_reset(page->q, SQL_BOOKS);
-	return has_delivered < 0 ? has_delivered : has_waiting < 0 ? has_waiting : 0;
+	queue_reset(page->q, SQL_LOST_BOOKS);
+	return r;
 }
 
 /* The chunk at hand of SQL_CHUNK_PLAN. */
@@ -227,10 +317,11 @@ static int read_chunk(struct page *page, const struct source *source, struct que
 
 	if (r == 0)
 		r = queue_text(q, SQL_CHUNK_PLAN, 2, range.boot, sizeof range.boot, page->err);
+	if (r == 0)
+		r = queue_plan_day(q, &range.day, page->err);
 	if (r < 0)
 		return r;
 	memcpy(range.source, source->name, sizeof range.source);
-	range.day = queue_number(q, SQL_CHUNK_PLAN, 4);
 	range.first_seq = (uint64_t)(queue_number(q, SQL_CHUNK_PLAN, 0) & SEQ_MAX);
 	range.last_seq = range.first_seq + (uint64_t)queue_number(q, SQL_CHUNK_PLAN, 3) - 1;
 	*ret_range = range;
@@ -239,12 +330,13 @@ static int read_chunk(struct page *page, const struct source *source, struct que
 
 static int add_unsealed(struct page *page, const struct source *source, uint64_t from)
 {
-	const struct cell cells[] = { cell_number(source->now.id << SEQ_BITS | (int64_t)from),
-		                      cell_number(source->now.id << SEQ_BITS | SEQ_MAX) };
+	const struct mark *now = &source->now;
+	const struct cell cells[] = { cell_number(queue_chunk_id(now, from)),
+		                      cell_number(queue_chunk_id(now, now->seq - 1)) };
 	int bit = queue_find_store(page->q, page->store), r;
 	struct queue_range range = { .first_seq = 0 };
 
-	if (bit < 0 || !(source->route.stores >> bit & 1) || from > (uint64_t)SEQ_MAX)
+	if (bit < 0 || !(source->route.stores >> bit & 1) || from >= now->seq)
 		return 0;
 	r = queue_query(page->q, SQL_CHUNK_PLAN, CELLS(cells), page->err);
 	while (r == 0 && page->n < page->size && (r = queue_step(page->q, SQL_CHUNK_PLAN, page->err)) > 0) {

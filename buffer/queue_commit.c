@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Fetches to chunks, all of a list in one transaction. Small fetches of one source share a chunk, because a commit's
- * price is its pages; a large one becomes several chunks. A commit writes chunk rows only, and a source's row the first
- * time that the source is seen.
+ * price is its pages; a large one becomes several chunks, of which queue_stage may have written the first ones. A
+ * commit writes chunk rows only, and a source's row the first time that the source is seen.
  */
 #include <assert.h>
 #include <errno.h>
@@ -15,7 +15,7 @@ struct build {
 	struct queue *q;
 	struct source *source;
 	struct mark *then;
-	struct bytes plain, stored;
+	struct chunk_writer writer;
 	struct chunk_row row; /* id 0: nothing is in it */
 	uint8_t clock;        /* of all its fetches */
 	struct err *err;
@@ -29,13 +29,13 @@ static int flush(struct build *b)
 
 	if (row->id == 0)
 		return 0;
-	r = chunk_deflate(&b->plain, &b->stored);
+	r = chunk_writer_finish(&b->writer);
 	if (r < 0)
-		return err_fail(b->err, r, "source \"%s\": a chunk of %zu bytes: %s", b->source->name, b->plain.len,
-		                strerror(-r));
-	row->plain = b->plain.len;
-	row->data = b->stored.data;
-	row->data_len = b->stored.len;
+		return err_fail(b->err, r, "source \"%s\": a chunk of %llu bytes: %s", b->source->name,
+		                (unsigned long long)b->writer.plain, strerror(-r));
+	row->plain = b->writer.plain;
+	row->data = b->writer.stored.data;
+	row->data_len = b->writer.stored.len;
 	row->state = then->state;
 	row->state_len = then->state_len;
 	r = queue_put_chunk(b->q, row, b->err);
@@ -45,6 +45,7 @@ static int flush(struct build *b)
 		then->head = queue_head(b->q, row);
 	then->records += row->records;
 	then->lines += row->lines;
+	then->stored += row->records > 0 ? row->data_len : 0;
 	row->id = 0;
 	return 0;
 }
@@ -52,6 +53,7 @@ static int flush(struct build *b)
 static int start(struct build *b, const struct fetch *fetch)
 {
 	struct chunk_row *row = &b->row;
+	int r;
 
 	*row = (struct chunk_row){
 		.id = b->then->id << SEQ_BITS | (int64_t)b->then->seq,
@@ -63,10 +65,10 @@ static int start(struct build *b, const struct fetch *fetch)
 	memcpy(row->device, b->q->device, sizeof row->device);
 	memcpy(row->boot, b->q->boot, sizeof row->boot);
 	b->clock = fetch->clock;
-	return chunk_begin(&b->plain) < 0 ? err_fail(b->err, -ENOMEM, "source \"%s\": no memory", row->source) : 0;
+	r = chunk_writer_begin(&b->writer);
+	return r < 0 ? err_fail(b->err, r, "source \"%s\": %s", row->source, strerror(-r)) : 0;
 }
 
-/* Bytes of a piece's records as object lines. */
 static uint64_t piece_lines(const struct build *b, const struct fetch *fetch, const struct fetch_piece *piece)
 {
 	struct envelope e = {
@@ -78,11 +80,8 @@ static uint64_t piece_lines(const struct build *b, const struct fetch *fetch, co
 		.wall_ms = fetch->wall_ms,
 		.clock = chunk_clock_names[fetch->clock],
 	};
-	uint64_t lines = piece->records.len - 4 * (uint64_t)piece->n; /* 4: chunk.h's length before each record */
 
-	for (uint32_t i = 0; i < piece->n; i++, e.seq++)
-		lines += object_line_len(&e, 0);
-	return lines;
+	return queue_piece_lines(&e, piece);
 }
 
 /* A fetch of at most one piece may join what is there, if the chunk stays one that sealing can put anywhere. */
@@ -111,16 +110,37 @@ static int add_piece(struct build *b, const struct fetch *fetch, const struct fe
 		.last = last,
 		.records = piece ? piece->n : 0,
 	};
-	int r = chunk_add_span(&b->plain, &span, piece ? &piece->records : NULL);
+	int r = chunk_writer_add(&b->writer, &span, piece ? &piece->records : NULL);
 
 	if (r < 0)
 		return err_fail(b->err, r, "source \"%s\": %s", b->source->name, strerror(-r));
 	b->row.lines += lines;
 	b->row.records += span.records;
 	b->row.fetch = fetch->number;
-	b->row.last = last;
+	b->row.last = last ? 1 + b->clock : 0;
 	b->then->seq += span.records;
 	return 0;
+}
+
+/* What is staged of the fetch is its from here on. */
+static void take_staged(struct build *b, const struct fetch *fetch)
+{
+	struct mark *then = b->then;
+	const struct staged *staged = &then->staged;
+
+	assert(fetch->staged == staged->records && !staged->given_up && fetch->first &&
+	       then->seq == b->source->now.seq);
+	if (then->records == 0)
+		then->head = (struct head){
+			.day = units_day(fetch->wall_ms),
+			.wall_ms = fetch->wall_ms,
+			.mono_ms = fetch->mono_ms,
+			.current = true,
+		};
+	then->seq += staged->records;
+	then->records += staged->records;
+	then->lines += staged->lines;
+	then->staged = (struct staged){ .records = 0 };
 }
 
 static int add_fetch(struct build *b, struct fetch *fetch)
@@ -130,10 +150,16 @@ static int add_fetch(struct build *b, struct fetch *fetch)
 	int r = 0;
 
 	assert(fetch->state_len <= SINK_STATE_MAX && fetch->clock <= CHUNK_UNSYNCED);
+	if (fetch->staged == 0 && b->then->staged.records > 0)
+		r = queue_delete_staged(b->q, b->source, b->err);
+	if (r < 0)
+		return r;
 	if (fetch->records > (uint64_t)SEQ_MAX - b->then->seq)
 		return err_fail(b->err, -EOVERFLOW, "source \"%s\": its numbers are used up", b->source->name);
 	fetch->number = ++b->then->fetch;
 	fetch->first_seq = b->then->seq;
+	if (fetch->staged > 0)
+		take_staged(b, fetch);
 	joins = fits(b, fetch);
 	if (!joins)
 		r = flush(b); /* before the state changes: a chunk carries the one of its own last fetch */
@@ -158,16 +184,14 @@ static int commit_source(struct queue *q, struct fetch *fetches, struct source *
 	int r = queue_make_source(q, source, err);
 
 	b.then = queue_touch(source);
-	bytes_init(&b.plain, 2 * CHUNK_CEILING);
-	bytes_init(&b.stored, 4 * (size_t)CHUNK_CEILING);
+	chunk_writer_init(&b.writer);
 	for (struct fetch *fetch = fetches; r == 0 && fetch; fetch = fetch->next) {
 		if (strcmp(fetch->source, source->name) == 0)
 			r = add_fetch(&b, fetch);
 	}
 	if (r == 0)
 		r = flush(&b);
-	bytes_done(&b.plain);
-	bytes_done(&b.stored);
+	chunk_writer_done(&b.writer);
 	return r;
 }
 
@@ -181,7 +205,7 @@ static int commit_all(struct queue *q, struct fetch *fetches, struct err *err)
 		if (r == 0 && !source->touched)
 			r = commit_source(q, fetch, source, err);
 	}
-	return r;
+	return r == 0 ? queue_check_room(q, err) : r;
 }
 
 int queue_commit(struct queue *q, struct fetch *fetches, struct err *err)

@@ -7,6 +7,7 @@
 #include "buffer/queue_private.h"
 
 #define EXPIRE_AT_ONCE 64
+#define END_AT_ONCE    256 /* their rows are 100 pages of a transaction, which is to stay small */
 
 int queue_deliveries(struct queue *q, int64_t batch, uint64_t *ret_done, int64_t *ret_last_ms, struct err *err)
 {
@@ -39,10 +40,10 @@ int queue_next_delivery(struct queue *q, const char *store, int64_t after, struc
 	struct batch_row row;
 	int r;
 
-	for (size_t i = 0; bit >= 0 && i < q->n_waiting; i++) {
+	for (size_t i = queue_waiting_from(q, after + 1); bit >= 0 && i < q->n_waiting; i++) {
 		const struct waiting *w = &q->waiting[i];
 
-		if (w->id <= after || !((w->source->route.stores & ~w->done) >> bit & 1))
+		if (!((w->source->route.stores & ~w->done) >> bit & 1))
 			continue;
 		r = queue_get_batch(q, w->id, &row, err);
 		if (r < 0)
@@ -54,6 +55,11 @@ int queue_next_delivery(struct queue *q, const char *store, int64_t after, struc
 		return 0;
 	}
 	return err_fail(err, -ENOENT, "nothing waits for store \"%s\"", store);
+}
+
+bool queue_waits(const struct queue *q, int64_t batch)
+{
+	return queue_find_waiting(q, batch) != NULL;
 }
 
 int queue_read_part(struct queue *q, int64_t batch, int n, struct bytes *ret_data, struct err *err)
@@ -82,7 +88,10 @@ static int put_delivery(struct queue *q, int64_t batch, const char *store, int64
 	return queue_put(q, SQL_DELIVERY_PUT, CELLS(row), err);
 }
 
-/* A waiting batch: books its seqs for the store and, where that was the last, the batch as delivered. */
+/*
+ * A waiting batch: books its seqs for the store and, where that was the last, the batch as delivered, which says all
+ * that a row of `delivery` would.
+ */
 static int book(struct queue *q, struct waiting *w, const char *store, uint64_t done, int64_t wall_ms, struct err *err)
 {
 	struct batch_row row;
@@ -90,15 +99,13 @@ static int book(struct queue *q, struct waiting *w, const char *store, uint64_t 
 
 	if (r < 0)
 		return r;
-	r = put_delivery(q, w->id, store, wall_ms, err);
+	r = queue_get_batch(q, w->id, &row, err);
 	if (r == 0)
-		r = queue_get_batch(q, w->id, &row, err);
+		r = queue_book(q, QUEUE_DELIVERED, store, &row.batch, err);
+	row.batch.delivered_ms = wall_ms;
 	if (r == 0)
-		r = queue_book(q, store, &row.batch, err);
-	if (r == 0 && queue_all_done(w->source, done)) {
-		row.batch.delivered_ms = wall_ms;
-		r = queue_put_batch(q, &row, err);
-	}
+		r = queue_all_done(w->source, done) ? queue_put_batch(q, &row, err)
+		                                    : put_delivery(q, w->id, store, wall_ms, err);
 	return queue_end(q, r, err);
 }
 
@@ -121,9 +128,10 @@ int queue_delivered(struct queue *q, int64_t batch, const char *store, int64_t w
 
 	if (!w) {
 		r = queue_get_batch(q, batch, &row, err);
-		if (r == 0)
-			*ret_done = true;
-		return r;
+		if (r < 0 && r != -ENOENT)
+			return r;
+		*ret_done = true;
+		return 0;
 	}
 	done = w->done | (bit >= 0 ? UINT64_C(1) << bit : 0);
 	if (wall_ms < 1)
@@ -138,6 +146,7 @@ int queue_delivered(struct queue *q, int64_t batch, const char *store, int64_t w
 	if (*ret_done)
 		forget_waiting(q, w);
 	queue_end_done(q, &ignored); /* the card takes something again; if it does not take this, the next one tries */
+	queue_sum_waiting(q);
 	return 0;
 }
 
@@ -159,31 +168,62 @@ static int put_done(struct queue *q, int64_t batch, struct err *err)
 	return queue_put_batch(q, &row, err);
 }
 
-int queue_end_done(struct queue *q, struct err *err)
+static bool is_done(const struct waiting *w)
 {
-	size_t i = 0, kept = 0;
-	int r;
+	return queue_all_done(w->source, w->done);
+}
 
-	while (i < q->n_waiting && !queue_all_done(q->waiting[i].source, q->waiting[i].done))
-		i++;
-	if (i == q->n_waiting)
-		return 0;
-	r = queue_begin(q, err);
+/* Some of them, in one transaction; *ret_end: those before this place are written, and not yet forgotten. */
+static int end_some(struct queue *q, size_t *ret_end, struct err *err)
+{
+	size_t i = 0;
+	int n = 0, r = queue_begin(q, err);
+
 	if (r < 0)
 		return r;
-	for (; r == 0 && i < q->n_waiting; i++) {
-		if (queue_all_done(q->waiting[i].source, q->waiting[i].done))
-			r = put_done(q, q->waiting[i].id, err);
+	for (; r == 0 && i < q->n_waiting && n < END_AT_ONCE; i++) {
+		if (!is_done(&q->waiting[i]))
+			continue;
+		r = put_done(q, q->waiting[i].id, err);
+		n++;
 	}
 	r = queue_end(q, r, err);
-	if (r < 0)
-		return r;
-	for (i = 0; i < q->n_waiting; i++) {
-		if (!queue_all_done(q->waiting[i].source, q->waiting[i].done))
+	if (r == 0)
+		*ret_end = i;
+	return r;
+}
+
+static void forget_done(struct queue *q, size_t end)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < q->n_waiting; i++) {
+		if (i >= end || !is_done(&q->waiting[i]))
 			q->waiting[kept++] = q->waiting[i];
 	}
 	q->n_waiting = kept;
-	return 0;
+}
+
+static bool any_done(const struct queue *q)
+{
+	for (size_t i = 0; i < q->n_waiting; i++) {
+		if (is_done(&q->waiting[i]))
+			return true;
+	}
+	return false;
+}
+
+int queue_end_done(struct queue *q, struct err *err)
+{
+	size_t end = 0;
+	int r = 0;
+
+	while (r == 0 && any_done(q)) {
+		r = end_some(q, &end, err);
+		if (r == 0)
+			forget_done(q, end);
+	}
+	return r;
 }
 
 static int find_expired(struct queue *q, int64_t before_ms, int64_t *ids, size_t *ret_n, struct err *err)
@@ -231,7 +271,64 @@ int queue_expire(struct queue *q, int64_t wall_ms, int64_t keep_ms, struct err *
 	if (r < 0)
 		return r;
 	q->batches -= n;
+	queue_shrink(q);
 	return n == EXPIRE_AT_ONCE;
+}
+
+/* --- What nobody will have --- */
+
+static bool is_among(int64_t id, const int64_t *ids, size_t n)
+{
+	while (n > 0 && ids[n - 1] != id)
+		n--;
+	return n > 0;
+}
+
+static struct waiting *find_oldest(const struct queue *q, const int64_t *skip, size_t n_skip)
+{
+	for (size_t i = 0; i < q->n_waiting; i++) {
+		if (!is_done(&q->waiting[i]) && !is_among(q->waiting[i].id, skip, n_skip))
+			return &q->waiting[i];
+	}
+	return NULL;
+}
+
+/* What is deleted first makes room for what is booked then. */
+static int drop(struct queue *q, const struct waiting *w, const struct batch *batch, struct err *err)
+{
+	uint64_t missing = w->source->route.stores & ~w->done;
+	int r = delete_batch(q, w->id, err);
+
+	for (; r == 0 && missing != 0; missing &= missing - 1)
+		r = queue_book(q, QUEUE_LOST, q->stores[__builtin_ctzll(missing)].name, batch, err);
+	return r;
+}
+
+int queue_drop(struct queue *q, const int64_t *skip, size_t n_skip, struct batch *ret_batch, struct err *err)
+{
+	struct waiting *w = find_oldest(q, skip, n_skip);
+	struct batch_row row;
+	int r;
+
+	if (!w)
+		return 0;
+	r = queue_get_batch(q, w->id, &row, err);
+	if (r < 0)
+		return r == -ENOENT ? queue_damaged(q, err, "batch", w->id, "it is gone") : r;
+	r = queue_begin(q, err);
+	if (r == 0)
+		r = queue_end(q, drop(q, w, &row.batch, err), err);
+	if (r < 0)
+		return r;
+	if ((w->source->route.stores & ~w->done) != 0)
+		w->source->dropped += w->records;
+	q->batches--;
+	q->room.wanted = false; /* who wanted it tries again before the next one is dropped */
+	forget_waiting(q, w);
+	queue_sum_waiting(q);
+	queue_shrink(q);
+	*ret_batch = row.batch;
+	return 1;
 }
 
 /* --- Stores --- */

@@ -70,31 +70,58 @@ static int load_sources(struct queue *q, struct err *err)
 	return r;
 }
 
+/* `then` runs ahead over the chunks of a fetch, and `now` follows it to each fetch's end. */
 static int load_chunk(struct queue *q, struct err *err)
 {
 	struct chunk_row row;
 	struct source *source;
-	struct mark *now;
-	int r = queue_read_chunk(q, SQL_CHUNKS, &row, err);
+	struct mark *then;
+	int r = queue_read_row(q, SQL_CHUNKS, &row, err);
 
 	if (r < 0)
 		return r;
 	source = queue_find_source(q, row.source);
-	now = source ? &source->now : NULL;
-	if (!now || now->id != row.id >> SEQ_BITS)
+	if (!source || source->now.id != row.id >> SEQ_BITS)
 		return queue_damaged(q, err, "chunk", row.id, "its source is not the one of its name");
-	if ((uint64_t)(row.id & SEQ_MAX) != now->seq || row.records > (uint64_t)SEQ_MAX - now->seq)
+	then = queue_touch(source);
+	queue_note_chunk(q, row.plain);
+	if ((uint64_t)(row.id & SEQ_MAX) != then->seq || row.records > (uint64_t)SEQ_MAX - then->seq)
 		return queue_damaged(q, err, "chunk", row.id, "it does not follow the one before it");
-	if (now->records == 0 && row.records > 0)
-		now->head = queue_head(q, &row);
-	now->seq += row.records;
-	now->records += row.records;
-	now->lines += row.lines;
-	now->fetch = row.fetch;
-	now->state_len = row.state_len;
+	then->seq += row.records;
+	then->records += row.records;
+	then->lines += row.lines;
+	then->stored += row.records > 0 ? row.data_len : 0;
+	then->fetch = row.fetch;
+	then->state_len = row.state_len;
 	if (row.state_len > 0)
-		memcpy(now->state, row.state, row.state_len);
+		memcpy(then->state, row.state, row.state_len);
+	if (row.last == 0)
+		return 0;
+	if (source->now.records == 0 && then->records > 0)
+		then->head = queue_head(q, &row); /* its time is that of the whole fetch */
+	source->now = *then;
 	return 0;
+}
+
+/* What is staged of a fetch that no commit will end: here it is only known from now on. */
+static void find_staged(struct source *source)
+{
+	struct mark *now = &source->now;
+	const struct mark *then = &source->then;
+
+	if (source->touched && then->seq > now->seq) {
+		now->staged = (struct staged){
+			.records = then->seq - now->seq,
+			.lines = then->lines - now->lines,
+			.stored = then->stored - now->stored,
+		};
+		now->stored = then->stored;
+		/* These say what was committed before, where the chunk that said so has made way for them. */
+		now->fetch = then->fetch;
+		now->state_len = then->state_len;
+		memcpy(now->state, then->state, then->state_len);
+	}
+	source->touched = false;
 }
 
 static int load_chunks(struct queue *q, struct err *err)
@@ -105,7 +132,18 @@ static int load_chunks(struct queue *q, struct err *err)
 	while (r == 0 && (r = queue_step(q, SQL_CHUNKS, err)) > 0)
 		r = load_chunk(q, err);
 	queue_reset(q, SQL_CHUNKS);
+	for (size_t i = 0; i < q->n_sources; i++)
+		find_staged(q->sources[i]);
 	return r;
+}
+
+/* A card that takes nothing keeps them: then the source's next transaction deletes them. */
+static void delete_staged(struct queue *q)
+{
+	struct err ignored;
+
+	for (size_t i = 0; i < q->n_sources; i++)
+		queue_unstage(q, q->sources[i]->name, &ignored);
 }
 
 static int load_batch(struct queue *q, struct err *err)
@@ -159,7 +197,11 @@ int queue_load(struct queue *q, const struct queue_identity *identity, struct er
 		r = load_chunks(q, err);
 	if (r == 0)
 		r = load_batches(q, err);
+	if (r == 0)
+		r = queue_load_lost(q, err);
 	if (r == 0 && !found)
-		r = put_id(q, id, err); /* last: in a file that is refused nothing is changed */
+		r = put_id(q, id, err); /* at the end: in a file that is refused nothing is changed */
+	if (r == 0)
+		delete_staged(q);
 	return r;
 }

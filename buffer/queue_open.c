@@ -124,7 +124,6 @@ static const char settings[] = "PRAGMA locking_mode = EXCLUSIVE;"
                                "PRAGMA auto_vacuum = NONE;"
                                "PRAGMA secure_delete = OFF;"
                                "PRAGMA synchronous = FULL;"
-                               "PRAGMA wal_autocheckpoint = 1000;"
                                "PRAGMA trusted_schema = OFF;";
 
 static int open_database(struct queue *q, struct err *err)
@@ -141,6 +140,7 @@ static int open_database(struct queue *q, struct err *err)
 	 */
 	sqlite3_db_config(q->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
 	sqlite3_file_control(q->db, NULL, SQLITE_FCNTL_PERSIST_WAL, &on);
+	sqlite3_wal_autocheckpoint(q->db, WAL_PAGES);
 	return execute(q, settings, err);
 }
 

@@ -7,8 +7,10 @@
  *
  *     queue.c         configuration, sources, figures      queue_seal.c      chunks to batches
  *     queue_open.c    the file, its lock, its schema       queue_delivery.c  batches to stores, and their end
- *     queue_load.c    the memory, from the file            queue_read.c      tail, lists of batches
+ *     queue_load.c    the memory, from the file            queue_read.c      records, lists of batches
+ *     queue_stage.c   fetches that are not complete yet
  *     queue_commit.c  fetches to chunks                    queue_books.c     what each store has, for ever
+ *     queue_room.c    how much of the card it may take     queue_rejected.c  the newest refused answers
  *     queue_sql.c     all SQL, rows and their checksums
  */
 #ifndef BUFFER_QUEUE_PRIVATE_H
@@ -22,6 +24,7 @@
 #define SOURCES_MAX 4096
 #define STORES_MAX  64        /* bits of a mask */
 #define WAITING_MAX (1 << 20) /* 56 MB; sealing pauses there, and the chunks stay */
+#define WAL_PAGES   1000      /* at which a commit brings the WAL into the file, and it begins anew */
 
 #define SEQ_BITS    40
 #define SEQ_MAX     ((INT64_C(1) << SEQ_BITS) - 1)
@@ -32,25 +35,32 @@ enum sql {
 	SQL_BEGIN,
 	SQL_COMMIT,
 	SQL_ROLLBACK,
+	SQL_PAGES,
+	SQL_PAGES_FREE,
 	SQL_BUFFER_GET,
 	SQL_BUFFER_PUT,
 	SQL_SOURCES,
 	SQL_SOURCE_PUT,
 	SQL_CHUNKS,
+	SQL_CHUNK_HOLDING,
 	SQL_CHUNK_PLAN,
+	SQL_CHUNK_CLOSING,
 	SQL_CHUNK_PUT,
 	SQL_CHUNKS_DELETE,
 	SQL_BATCH_GET,
 	SQL_BATCH_PUT,
 	SQL_BATCHES_WAITING,
 	SQL_BATCHES_NEWEST,
+	SQL_BATCHES_BACK,
 	SQL_BATCHES_OF,
 	SQL_BATCHES_EXPIRED,
 	SQL_BATCHES_COUNT,
 	SQL_BATCH_DELETE,
 	SQL_PART_GET,
 	SQL_PART_PUT,
+	SQL_PART_FILL,
 	SQL_PARTS_DELETE,
+	SQL_PARTS_DELETE_FROM,
 	SQL_DELIVERIES,
 	SQL_DELIVERY_PUT,
 	SQL_DELIVERIES_DELETE,
@@ -58,6 +68,14 @@ enum sql {
 	SQL_BOOKS,
 	SQL_BOOK_PUT,
 	SQL_BOOK_DELETE,
+	SQL_LOST,
+	SQL_LOST_NEAR,
+	SQL_LOST_BOOKS,
+	SQL_LOST_PUT,
+	SQL_LOST_DELETE,
+	SQL_REJECTED_NEXT,
+	SQL_REJECTED_PUT,
+	SQL_REJECTED_TRIM,
 	SQL_STORE_GET,
 	SQL_STORE_PUT,
 	SQL_STATEMENTS
@@ -75,14 +93,29 @@ struct head {
 	bool current; /* of this boot and device */
 };
 
+/* What lies behind a source's last record and is no fetch of its yet: chunks from id seq on. */
+struct staged {
+	uint64_t records, lines, stored;
+	bool given_up; /* no commit will publish them: the next transaction of the source deletes them */
+	uint64_t turn; /* the lower one began first */
+};
+
 /* A source's progress. */
 struct mark {
 	int64_t id;              /* 0: no row yet */
 	uint64_t seq, fetch;     /* the next record's; fetches committed so far */
 	uint64_t records, lines; /* unsealed */
+	uint64_t stored;         /* bytes of the data of its chunks with records, staged ones included */
 	struct head head;        /* while records > 0 */
+	struct staged staged;
 	size_t state_len;
 	uint8_t state[SINK_STATE_MAX];
+};
+
+/* What is sealed and some store has not. */
+struct backlog {
+	uint64_t batches, records, bytes;
+	int64_t oldest_ms; /* wall time of the oldest record; 0: none */
 };
 
 struct source {
@@ -93,6 +126,8 @@ struct source {
 	struct mark then;      /* what `now` becomes when the transaction under way has held */
 	bool touched;          /* by that transaction */
 	int64_t rest_until_ms; /* monotonic; no sealing before, because the last one failed */
+	struct backlog backlog;
+	uint64_t dropped; /* records that are lost for some store */
 };
 
 /* A sealed batch that some store has not, or whose row could not be told yet that all have it. */
@@ -107,7 +142,28 @@ struct waiting {
 struct queue_store {
 	char name[UNITS_NAME_MAX];
 	uint64_t delivered;
+	struct backlog backlog;
 };
+
+/* What queue_bound was told, in the units of the file; max_size 0: nothing yet. */
+struct room {
+	int64_t max_size, max_record;
+	int64_t wal_max;           /* bytes that the WAL may grow to */
+	int64_t limit;             /* pages of the file below that */
+	int64_t pages, free_pages; /* as of the last commit */
+	bool full;
+	bool wanted;      /* something was refused for want of it, and nothing was taken since */
+	uint64_t largest; /* bytes of the largest chunk's text that was ever seen here since the start */
+};
+
+/* What a chunk that ends a fetch says of those before it: all of them from id `first` on. 0: nothing is known. */
+struct closing {
+	int64_t first, id;
+	int64_t day, wall_ms, mono_ms;
+	uint8_t clock;
+};
+
+struct seal;
 
 struct queue {
 	sqlite3 *db;
@@ -124,6 +180,10 @@ struct queue {
 	size_t n_waiting, waiting_capacity;
 	uint64_t batches; /* on the card */
 	int64_t last_batch;
+	struct room room;
+	struct closing closing; /* the last one found */
+	uint64_t turns;         /* large fetches that were begun */
+	struct seal *sealing;   /* a batch half made; NULL: none */
 };
 
 /* --- queue_sql.c --- */
@@ -174,19 +234,45 @@ int64_t queue_number(struct queue *q, enum sql sql, int column);
 /* A text column into text; -EBADMSG where it does not fit. */
 int queue_text(struct queue *q, enum sql sql, int column, char *text, size_t size, struct err *err);
 
+/*
+ * A staged chunk was written before its fetch was complete, and is not written again when it is: so in the file its
+ * day, wall and mono are 0, as in its span; they and the clock are those of the chunk that ends the fetch, the first
+ * one behind it with `last`. Its state and fetch number are what was committed before. Its lines are no fewer than they
+ * say.
+ */
 struct chunk_row {
 	int64_t id;
 	char source[UNITS_NAME_MAX], device[UNITS_NAME_MAX], boot[OBJECT_BOOT];
 	uint64_t records, lines, fetch;
 	int64_t day, wall_ms, mono_ms;
-	bool last;
+	uint8_t last; /* 0: its fetch goes on in the next chunk; else 1 + clock of its first fetch (enum chunk_clock) */
+	bool staged;
+	uint8_t clock;            /* of a staged one */
 	const void *state, *data; /* borrowed until the next step */
 	size_t state_len, data_len, plain;
 };
 
+/* The row at hand, as it stands in the file; and, where it is staged, with the time that its fetch came to have. */
+int queue_read_row(struct queue *q, enum sql sql, struct chunk_row *ret_row, struct err *err);
 int queue_read_chunk(struct queue *q, enum sql sql, struct chunk_row *ret_row, struct err *err);
+
+/* The day of SQL_CHUNK_PLAN's chunk at hand. */
+int queue_plan_day(struct queue *q, int64_t *ret_day, struct err *err);
+
+/*
+ * The chunk of a source that begins at that seq. What is committed ends at `seq` - 1; at `seq` there may be a chunk
+ * without records or what is staged.
+ */
+static inline int64_t queue_chunk_id(const struct mark *mark, uint64_t seq)
+{
+	return mark->id << SEQ_BITS | (int64_t)seq;
+}
+
 /* The head that a source has whose first unsealed chunk this is. */
 struct head queue_head(const struct queue *q, const struct chunk_row *row);
+
+/* A chunk's text is that long: one transaction must be able to hold it, also when it is sealed. */
+void queue_note_chunk(struct queue *q, uint64_t plain);
 
 int queue_put_chunk(struct queue *q, const struct chunk_row *row, struct err *err);
 
@@ -230,8 +316,14 @@ int queue_find_store(const struct queue *q, const char *name); /* its index or -
 bool queue_all_done(const struct source *source, uint64_t done);
 
 struct waiting *queue_find_waiting(const struct queue *q, int64_t batch);
+
+/* The place of the first one with that id or a higher one; n_waiting: there is none. */
+size_t queue_waiting_from(const struct queue *q, int64_t id);
 int queue_grow_waiting(struct queue *q, struct err *err); /* room for one more */
 void queue_add_waiting(struct queue *q, struct source *source, const struct batch_row *row);
+
+/* The backlogs of sources and stores, after waiting batches have changed or gone. */
+void queue_sum_waiting(struct queue *q);
 
 /* Writes of the waiting batches that all their stores have that they are delivered, and forgets them. */
 int queue_end_done(struct queue *q, struct err *err);
@@ -239,8 +331,54 @@ int queue_end_done(struct queue *q, struct err *err);
 /* Which of the configured stores have the batch, by the file; and when the last of all got it. */
 int queue_deliveries(struct queue *q, int64_t batch, uint64_t *ret_done, int64_t *ret_last_ms, struct err *err);
 
-/* In a transaction: the store has the batch, so its book says so. Booking again what is booked changes nothing. */
-int queue_book(struct queue *q, const char *store, const struct batch *batch, struct err *err);
+/*
+ * In a transaction: the store has the batch (QUEUE_DELIVERED) or will never have it (QUEUE_LOST), so its book says so.
+ * Booking again what is booked changes nothing.
+ */
+int queue_book(struct queue *q, enum queue_range_kind kind, const char *store, const struct batch *batch,
+               struct err *err);
+
+/* Counts what each source has lost for some store. */
+int queue_load_lost(struct queue *q, struct err *err);
+
+/*
+ * In a transaction that takes pages for what is new, at its end: 0, or -ENOSPC where it would take of what sealing,
+ * delivering and deleting need. Nothing is refused while no bound was told.
+ */
+int queue_check_room(struct queue *q, struct err *err);
+
+/* The same for what is staged, which leaves some room to the commits of others while it waits for its fetch's end. */
+int queue_check_staging_room(struct queue *q, struct err *err);
+
+/* Pages of the file, and those of them that are free; in a transaction as it stands. */
+int queue_count_pages(struct queue *q, int64_t *ret_pages, int64_t *ret_free, struct err *err);
+
+/* After a failure for want of space: what the WAL holds goes into the file, so that the WAL begins anew. */
+void queue_empty_wal(struct queue *q);
+
+/* Gives back what a file above its bound no longer needs, if it is enough to bring it below. */
+void queue_shrink(struct queue *q);
+
+/* Bytes of the file, or with suffix "-wal" of its WAL; 0 where there is none. */
+int64_t queue_file_size(const struct queue *q, const char *suffix);
+
+/* Bytes that commits may still take; INT64_MAX without a bound. ret_full: as queue_view says it. */
+int64_t queue_room_bytes(struct queue *q, bool *ret_full);
+
+/* Whether it is the bound that is reached, and not the end of the card. */
+bool queue_is_bounded(const struct queue *q);
+
+/* Bytes of a piece's records as object lines, the first of them in that envelope. */
+uint64_t queue_piece_lines(const struct envelope *first, const struct fetch_piece *piece);
+
+/* In a transaction: deletes what is staged of a touched source. */
+int queue_delete_staged(struct queue *q, struct source *source, struct err *err);
+
+/* Forgets the batch half made; what is written of it is deleted by the next sealing. */
+void queue_seal_free(struct queue *q);
+
+/* Bytes that are written of the batch half made. */
+uint64_t queue_sealed_bytes(const struct queue *q);
 
 /* Every record of a chunk in its envelope; `plain` is scratch memory. 0, -EBADMSG, -ENOMEM, or what on_record said. */
 int queue_chunk_each(struct queue *q, const struct chunk_row *row, struct bytes *plain,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What people ask for: the last records of a source, and the batches. */
+/* What people ask for: the records of a source, and the batches. */
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
 #include "buffer/pack.h"
@@ -23,8 +24,8 @@ int queue_chunk_each(struct queue *q, const struct chunk_row *row, struct bytes 
 		r = chunk_reader_init(&reader, plain);
 	while (r == 0 && (r = chunk_next_span(&reader, &span)) > 0) {
 		e.fetch = span.fetch;
-		e.wall_ms = span.wall_ms;
-		e.clock = chunk_clock_names[span.clock];
+		e.wall_ms = row->staged ? row->wall_ms : span.wall_ms;
+		e.clock = chunk_clock_names[row->staged ? row->clock : span.clock];
 		for (r = 0; r == 0 && span.records > 0; span.records--, e.seq++) {
 			r = chunk_next_record(&reader, &data, &len);
 			if (r < 0 || e.seq == end)
@@ -41,175 +42,197 @@ int queue_chunk_each(struct queue *q, const struct chunk_row *row, struct bytes 
 	return 0;
 }
 
-/* --- Tail --- */
+/* --- Records --- */
 
-struct tail {
+#define ENOUGH (-ECANCELED) /* ends a walk: no error */
+
+struct reading {
 	struct queue *q;
 	struct bytes *out;
 	size_t base;       /* what stood in out before */
 	size_t line;       /* where the line at hand begins in out */
+	size_t enough;     /* bytes */
 	uint64_t seq;      /* of the line at hand */
-	uint64_t from;     /* the first wanted */
-	bool skip;         /* the line at hand is too long for out */
+	uint64_t from;     /* the first wanted; behind it all up to it is done */
 	struct bytes part; /* scratch: a part's bytes, a chunk's plain text, */
 	struct bytes text; /* and a line */
 	struct err *err;
 };
 
-/* Drops the oldest lines, a sixteenth of all at least, so that dropping stays cheap. */
-static void make_room(struct tail *t, size_t len)
+/* A part of the line at hand. One that is too long fails only where it would be the first. */
+static int add(struct reading *r, const void *data, size_t len)
 {
-	struct bytes *out = t->out;
-	size_t want = out->ceiling / 16, cut;
-	const unsigned char *end;
+	int status;
 
-	if (len <= out->ceiling - out->len)
-		return;
-	if (want < len - (out->ceiling - out->len))
-		want = len - (out->ceiling - out->len);
-	cut = t->line - t->base;
-	if (want < cut) {
-		end = memchr(out->data + t->base + want - 1, '\n', cut - want + 1);
-		cut = (size_t)(end - (out->data + t->base)) + 1;
-	}
-	if (cut == 0)
-		return;
-	memmove(out->data + t->base, out->data + t->base + cut, out->len - t->base - cut);
-	out->len -= cut;
-	t->line -= cut;
-}
-
-/* A part of the line at hand. */
-static int tail_add(struct tail *t, const void *data, size_t len)
-{
-	int r;
-
-	if (t->skip || t->seq < t->from || len == 0)
+	if (r->seq < r->from)
 		return 0;
-	make_room(t, len);
-	r = bytes_add(t->out, data, len);
-	if (r != -ENOBUFS)
-		return r;
-	t->skip = true;
-	t->out->len = t->line = t->base;
-	return 0;
+	status = bytes_add(r->out, data, len);
+	if (status == -ENOBUFS && r->line > r->base) {
+		r->out->len = r->line;
+		return ENOUGH;
+	}
+	return status < 0 ? err_fail(r->err, status, "record %" PRIu64 ": %s", r->seq, strerror(-status)) : 0;
 }
 
-static void tail_end_line(struct tail *t)
+static int end_line(struct reading *r)
 {
-	t->line = t->out->len;
-	t->skip = false;
-	t->seq++;
+	r->line = r->out->len;
+	r->seq++;
+	if (r->seq > r->from)
+		r->from = r->seq;
+	return r->out->len - r->base >= r->enough ? ENOUGH : 0;
 }
 
 static int on_piece(void *arg, const void *data, size_t len)
 {
-	struct tail *t = arg;
+	struct reading *r = arg;
 	const char *at = data, *end = at + len, *feed;
-	int r = 0;
+	int status = 0;
 
-	while (r == 0 && at < end) {
+	while (status == 0 && at < end) {
 		feed = memchr(at, '\n', (size_t)(end - at));
-		r = tail_add(t, at, (size_t)((feed ? feed + 1 : end) - at));
-		if (feed)
-			tail_end_line(t);
+		status = add(r, at, (size_t)((feed ? feed + 1 : end) - at));
+		if (status == 0 && feed)
+			status = end_line(r);
 		at = feed ? feed + 1 : end;
 	}
-	return r;
+	return status;
 }
 
-static int unpack_batch(struct tail *t, const struct batch *batch)
+static int unpack_batch(struct reading *r, const struct batch *batch)
 {
 	struct unpack unpack;
-	int r = unpack_init(&unpack, on_piece, t);
+	int status = unpack_init(&unpack, on_piece, r);
 
-	if (r < 0)
-		return err_fail(t->err, r, "batch: %s", strerror(-r));
-	for (int n = 0; r == 0; n++) {
-		bytes_clear(&t->part);
-		r = queue_read_part(t->q, batch->id, n, &t->part, t->err);
-		if (r < 0)
+	if (status < 0)
+		return err_fail(r->err, status, "batch: %s", strerror(-status));
+	r->seq = batch->first_seq;
+	for (int n = 0; status == 0; n++) {
+		bytes_clear(&r->part);
+		status = queue_read_part(r->q, batch->id, n, &r->part, r->err);
+		if (status < 0)
 			break;
-		r = unpack_write(&unpack, t->part.data, t->part.len);
-		if (r < 0)
-			err_fail(t->err, r, "batch: %s", strerror(-r));
+		status = unpack_write(&unpack, r->part.data, r->part.len);
+		if (status == -EBADMSG)
+			queue_damaged(r->q, r->err, "batch", batch->id, "its object is not what was written");
 	}
 	unpack_done(&unpack);
-	if (r == -ENOENT && t->seq != batch->last_seq + 1)
-		return queue_damaged(t->q, t->err, "batch", batch->id, "its parts are not all there");
-	return r == -ENOENT ? 0 : r;
+	if (status == -ENOENT && r->seq != batch->last_seq + 1)
+		return queue_damaged(r->q, r->err, "batch", batch->id, "its parts are not all there");
+	return status == -ENOENT ? 0 : status;
 }
 
-static int tail_batches(struct tail *t, const char *source)
+/* The batch of the source to begin at: the last one that begins no later than the first record that is wanted. */
+static int find_batch(struct reading *r, const char *source, int64_t *ret_id)
 {
-	const struct cell cells[] = { cell_text(source), cell_number((int64_t)t->from) };
-	struct batch_row row = { .oldest_ms = 0 };
-	int r = queue_query(t->q, SQL_BATCHES_OF, CELLS(cells), t->err);
+	const struct cell key[] = { cell_text(source) };
+	int64_t id = 0;
+	uint64_t first = UINT64_MAX;
+	int status = queue_query(r->q, SQL_BATCHES_BACK, CELLS(key), r->err);
 
-	while (r == 0 && (r = queue_step(t->q, SQL_BATCHES_OF, t->err)) > 0) {
-		r = queue_read_batch(t->q, SQL_BATCHES_OF, &row, t->err);
-		t->seq = row.batch.first_seq;
-		if (r == 0)
-			r = unpack_batch(t, &row.batch);
+	while (status == 0 && first > r->from && (status = queue_step(r->q, SQL_BATCHES_BACK, r->err)) > 0) {
+		id = queue_number(r->q, SQL_BATCHES_BACK, 0);
+		first = (uint64_t)queue_number(r->q, SQL_BATCHES_BACK, 1);
+		status = 0;
 	}
-	queue_reset(t->q, SQL_BATCHES_OF);
-	return r;
+	queue_reset(r->q, SQL_BATCHES_BACK);
+	*ret_id = id;
+	return status;
+}
+
+static int read_batches(struct reading *r, const char *source)
+{
+	struct batch_row row = { .oldest_ms = 0 };
+	int64_t id;
+	int status = find_batch(r, source, &id);
+	const struct cell cells[] = { cell_number(id), cell_text(source), cell_number((int64_t)r->from) };
+
+	if (status == 0)
+		status = queue_query(r->q, SQL_BATCHES_OF, CELLS(cells), r->err);
+	while (status == 0 && (status = queue_step(r->q, SQL_BATCHES_OF, r->err)) > 0) {
+		status = queue_read_batch(r->q, SQL_BATCHES_OF, &row, r->err);
+		if (status == 0)
+			status = unpack_batch(r, &row.batch);
+	}
+	queue_reset(r->q, SQL_BATCHES_OF);
+	return status;
 }
 
 static int on_record(void *arg, const struct envelope *envelope, const void *data, size_t len)
 {
-	struct tail *t = arg;
-	int r;
+	struct reading *r = arg;
+	int status;
 
-	t->seq = envelope->seq;
-	if (t->seq < t->from)
+	r->seq = envelope->seq;
+	if (r->seq < r->from)
 		return 0;
-	bytes_clear(&t->text);
-	r = object_line(&t->text, envelope, data, len);
-	if (r == 0)
-		r = tail_add(t, t->text.data, t->text.len);
-	if (r == 0)
-		tail_end_line(t);
-	return r < 0 ? err_fail(t->err, r, "%s", strerror(-r)) : 0;
+	bytes_clear(&r->text);
+	status = object_line(&r->text, envelope, data, len);
+	if (status < 0)
+		return err_fail(r->err, status, "record %" PRIu64 ": %s", r->seq, strerror(-status));
+	status = add(r, r->text.data, r->text.len);
+	return status == 0 ? end_line(r) : status;
 }
 
-static int tail_chunks(struct tail *t, const struct source *source)
+/* The chunk that holds the first record that is wanted, or the source's first one. */
+static int find_chunk(struct reading *r, const struct mark *now, int64_t *ret_id)
 {
-	const struct cell range[] = {
-		cell_number(source->now.id << SEQ_BITS),
-		cell_number(source->now.id << SEQ_BITS | SEQ_MAX),
-	};
-	struct chunk_row row;
-	int r = queue_query(t->q, SQL_CHUNKS, CELLS(range), t->err);
+	const struct cell range[] = { cell_number(queue_chunk_id(now, 0)), cell_number(queue_chunk_id(now, r->from)) };
+	int status = queue_query(r->q, SQL_CHUNK_HOLDING, CELLS(range), r->err);
 
-	while (r == 0 && (r = queue_step(t->q, SQL_CHUNKS, t->err)) > 0) {
-		r = queue_read_chunk(t->q, SQL_CHUNKS, &row, t->err);
-		if (r == 0 && (uint64_t)(row.id & SEQ_MAX) + row.records > t->from)
-			r = queue_chunk_each(t->q, &row, &t->part, on_record, t, t->err);
-	}
-	queue_reset(t->q, SQL_CHUNKS);
-	return r;
+	if (status == 0)
+		status = queue_step(r->q, SQL_CHUNK_HOLDING, r->err);
+	if (status == 1)
+		*ret_id = queue_number(r->q, SQL_CHUNK_HOLDING, 0);
+	queue_reset(r->q, SQL_CHUNK_HOLDING);
+	return status < 0 ? status : 0;
 }
 
-int queue_tail(struct queue *q, const char *name, size_t n, struct bytes *ret_lines, struct err *err)
+static int read_chunks(struct reading *r, const struct mark *now)
+{
+	struct chunk_row row;
+	int64_t first = 0;
+	int status = find_chunk(r, now, &first);
+	const struct cell range[] = { cell_number(first > 0 ? first : queue_chunk_id(now, 0)),
+		                      cell_number(queue_chunk_id(now, now->seq - 1)) };
+
+	if (status == 0)
+		status = queue_query(r->q, SQL_CHUNKS, CELLS(range), r->err);
+	while (status == 0 && (status = queue_step(r->q, SQL_CHUNKS, r->err)) > 0) {
+		status = queue_read_chunk(r->q, SQL_CHUNKS, &row, r->err);
+		if (status == 0)
+			status = queue_chunk_each(r->q, &row, &r->part, on_record, r, r->err);
+	}
+	queue_reset(r->q, SQL_CHUNKS);
+	return status;
+}
+
+int queue_read(struct queue *q, const char *name, uint64_t from, size_t enough, struct bytes *ret_lines,
+               uint64_t *ret_next, struct err *err)
 {
 	const struct source *source = queue_find_source(q, name);
-	struct tail t = { .q = q, .out = ret_lines, .base = ret_lines->len, .line = ret_lines->len, .err = err };
-	int r;
+	struct reading r = { .q = q, .out = ret_lines, .enough = enough, .from = from > 0 ? from : 1, .err = err };
+	const struct mark *now;
+	int status = 0;
 
 	if (!source || !queue_is_known(source))
 		return err_fail(err, -ENOENT, "there is no source \"%s\"", name);
-	t.from = source->now.seq > n ? source->now.seq - n : 1;
-	bytes_init(&t.part, 2 * CHUNK_CEILING);
-	bytes_init(&t.text, 2 * CHUNK_CEILING);
-	r = tail_batches(&t, name);
-	if (r == 0)
-		r = tail_chunks(&t, source);
-	if (r < 0)
-		ret_lines->len = t.base;
-	bytes_done(&t.part);
-	bytes_done(&t.text);
-	return r;
+	now = &source->now;
+	r.base = r.line = ret_lines->len;
+	bytes_init(&r.part, 2 * CHUNK_CEILING);
+	bytes_init(&r.text, 2 * CHUNK_CEILING);
+	if (r.from < now->seq - now->records)
+		status = read_batches(&r, name);
+	if (status == 0 && r.from < now->seq)
+		status = read_chunks(&r, now);
+	bytes_done(&r.part);
+	bytes_done(&r.text);
+	if (status < 0 && status != ENOUGH) {
+		ret_lines->len = r.base;
+		return status;
+	}
+	*ret_next = status == 0 && r.from < now->seq ? now->seq : r.from;
+	return 0;
 }
 
 /* --- Batches --- */
@@ -217,9 +240,9 @@ int queue_tail(struct queue *q, const char *name, size_t n, struct bytes *ret_li
 static int count_stores(struct queue *q, struct batch *batch, struct err *err)
 {
 	const struct source *source = queue_find_source(q, batch->source);
-	uint64_t done, stores = source ? source->route.stores : 0;
+	uint64_t done = UINT64_MAX, stores = source ? source->route.stores : 0;
 	int64_t last_ms;
-	int r = queue_deliveries(q, batch->id, &done, &last_ms, err);
+	int r = batch->delivered_ms > 0 ? 0 : queue_deliveries(q, batch->id, &done, &last_ms, err);
 
 	if (r < 0)
 		return r;

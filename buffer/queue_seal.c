@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Chunks to a batch, in one transaction, chunk by chunk: inflated, put into lines, compressed, and written as parts as
- * they come, so that memory does not grow with the batch. The source's row moves on and the chunks go in the same
- * transaction. A chunk without records stays: it is its source's newest state and costs nothing.
+ * Chunks to a batch, chunk by chunk: inflated, put into lines, compressed, and written as parts as they come, so that
+ * memory does not grow with the batch. A large batch takes several transactions, so that none is long. The last one
+ * makes its row; in it too the source's row moves on and the chunks go: before it nothing but parts of a batch that
+ * there is not lies in the file. A chunk without records stays: it is its source's newest state and costs nothing.
  */
 #include <assert.h>
 #include <errno.h>
@@ -15,6 +16,10 @@
 #define REST_MS (60 * 1000)
 #define DAY_MS  (24 * 60 * 60 * 1000)
 #define LINES   (32 * 1024) /* gathered before they are compressed */
+
+/* Bytes of lines, and of parts, that end a step; the chunk at hand is still taken whole. */
+#define STEP_LINES (1024 * 1024)
+#define STEP_PARTS (512 * 1024)
 
 /* --- What is due --- */
 
@@ -40,6 +45,8 @@ int64_t queue_seal_due_ms(const struct queue *q, int64_t wall_ms, int64_t mono_m
 {
 	int64_t soonest = INT64_MAX;
 
+	if (q->sealing)
+		return 0;
 	for (size_t i = 0; i < q->n_sources; i++) {
 		const struct source *source = q->sources[i];
 		int64_t due;
@@ -69,9 +76,11 @@ struct plan {
 static int same_group(struct queue *q, struct plan *plan, struct err *err)
 {
 	char device[UNITS_NAME_MAX], boot[OBJECT_BOOT];
-	int64_t day = queue_number(q, SQL_CHUNK_PLAN, 4);
-	int r = queue_text(q, SQL_CHUNK_PLAN, 1, device, sizeof device, err);
+	int64_t day;
+	int r = queue_plan_day(q, &day, err);
 
+	if (r == 0)
+		r = queue_text(q, SQL_CHUNK_PLAN, 1, device, sizeof device, err);
 	if (r == 0)
 		r = queue_text(q, SQL_CHUNK_PLAN, 2, boot, sizeof boot, err);
 	if (r < 0)
@@ -107,11 +116,17 @@ static int plan_chunk(struct queue *q, const struct route *route, struct plan *p
 	return !too_many || plan->boundary == 0;
 }
 
+/* Its first unsealed chunk. */
+static int64_t first_chunk(const struct mark *mark)
+{
+	return queue_chunk_id(mark, mark->seq - mark->records);
+}
+
 static int make_plan(struct queue *q, const struct source *source, struct plan *plan, struct err *err)
 {
 	const struct cell range[] = {
-		cell_number(source->now.id << SEQ_BITS),
-		cell_number(source->now.id << SEQ_BITS | SEQ_MAX),
+		cell_number(first_chunk(&source->now)),
+		cell_number(queue_chunk_id(&source->now, source->now.seq - 1)),
 	};
 	int r = queue_query(q, SQL_CHUNK_PLAN, CELLS(range), err);
 
@@ -133,13 +148,17 @@ static int make_plan(struct queue *q, const struct source *source, struct plan *
 struct seal {
 	struct queue *q;
 	struct source *source;
-	struct mark sealed; /* the source as of the last chunk taken: its row */
+	int64_t first, next, end; /* chunks: of the batch, not taken yet, of the batch */
+	struct mark sealed;       /* the source as of the last chunk taken: its row */
+	uint64_t lines, stored;   /* of the chunks taken, as their rows have it */
 	struct batch_row row;
 	struct pack pack;
-	struct bytes plain, lines;
 	char device[UNITS_NAME_MAX], boot[OBJECT_BOOT];
 	int64_t parts;
-	int64_t first_chunk;
+
+	/* Of the step under way. */
+	uint64_t step_lines, step_parts; /* bytes */
+	struct bytes plain, text;        /* a chunk's plain text, and lines of it */
 	struct err *err;
 };
 
@@ -150,53 +169,60 @@ static int on_part(void *arg, const void *data, size_t len)
 
 	if (s->parts++ == PART_MAX)
 		return err_fail(s->err, -EFBIG, "a batch of more than %d parts", PART_MAX);
+	s->step_parts += len;
 	return queue_put(s->q, SQL_PART_PUT, CELLS(row), s->err);
 }
 
 static int write_lines(struct seal *s)
 {
-	int r = pack_write(&s->pack, s->lines.data, s->lines.len);
+	int r = pack_write(&s->pack, s->text.data, s->text.len);
 
-	s->row.batch.raw_bytes += s->lines.len;
-	bytes_clear(&s->lines);
+	s->row.batch.raw_bytes += s->text.len;
+	s->step_lines += s->text.len;
+	bytes_clear(&s->text);
 	return r;
 }
 
 static int on_record(void *arg, const struct envelope *envelope, const void *data, size_t len)
 {
 	struct seal *s = arg;
-	int r = object_line(&s->lines, envelope, data, len);
+	int r = object_line(&s->text, envelope, data, len);
 
 	if (r < 0)
 		return err_fail(s->err, r, "a record of %zu bytes: %s", len, strerror(-r));
-	return s->lines.len >= LINES ? write_lines(s) : 0;
+	return s->text.len >= LINES ? write_lines(s) : 0;
+}
+
+static void begin_batch(struct seal *s, const struct chunk_row *row)
+{
+	s->row.oldest_ms = row->wall_ms;
+	s->row.batch.first_seq = (uint64_t)(row->id & SEQ_MAX);
+	memcpy(s->device, row->device, sizeof s->device);
+	memcpy(s->boot, row->boot, sizeof s->boot);
 }
 
 static int seal_chunk(struct seal *s)
 {
 	struct chunk_row row;
 	struct batch *batch = &s->row.batch;
-	uint64_t raw_before = batch->raw_bytes;
 	int r = queue_read_chunk(s->q, SQL_CHUNKS, &row, s->err);
 
 	if (r < 0)
 		return r;
-	if (batch->first_seq == 0) {
-		s->first_chunk = row.id;
-		s->row.oldest_ms = row.wall_ms;
-		batch->first_seq = (uint64_t)(row.id & SEQ_MAX);
-		memcpy(s->device, row.device, sizeof s->device);
-		memcpy(s->boot, row.boot, sizeof s->boot);
-	}
+	if (row.id != s->next)
+		return queue_damaged(s->q, s->err, "chunk", row.id, "it does not follow the one before it");
+	if (row.id == s->first)
+		begin_batch(s, &row);
 	r = queue_chunk_each(s->q, &row, &s->plain, on_record, s, s->err);
 	if (r == 0)
 		r = write_lines(s);
 	if (r < 0)
 		return r;
-	if (batch->raw_bytes - raw_before != row.lines)
-		return queue_damaged(s->q, s->err, "chunk", row.id, "its lines have another length");
 	batch->records += row.records;
 	batch->last_seq = batch->first_seq + batch->records - 1;
+	s->next = row.id + (int64_t)row.records;
+	s->lines += row.lines;
+	s->stored += row.data_len;
 	s->sealed.seq = batch->last_seq + 1;
 	s->sealed.fetch = row.fetch;
 	s->sealed.state_len = row.state_len;
@@ -205,18 +231,24 @@ static int seal_chunk(struct seal *s)
 	return 0;
 }
 
-static int seal_chunks(struct seal *s, int64_t end)
+/* The next chunks, until the step is long enough or there are no more. */
+static int seal_chunks(struct seal *s)
 {
-	const struct cell range[] = { cell_number(s->sealed.id << SEQ_BITS), cell_number(end) };
+	const struct cell range[] = { cell_number(s->next), cell_number(s->end) };
 	int r = queue_query(s->q, SQL_CHUNKS, CELLS(range), s->err);
 
-	while (r == 0 && (r = queue_step(s->q, SQL_CHUNKS, s->err)) > 0)
-		r = seal_chunk(s);
+	while (r == 0 && s->next <= s->end && s->step_lines < STEP_LINES && s->step_parts < STEP_PARTS) {
+		r = queue_step(s->q, SQL_CHUNKS, s->err);
+		if (r == 0)
+			r = queue_damaged(s->q, s->err, "source", s->sealed.id, "its chunks are gone");
+		else if (r > 0)
+			r = seal_chunk(s);
+	}
 	queue_reset(s->q, SQL_CHUNKS);
 	return r;
 }
 
-static int write_batch(struct seal *s, int64_t end)
+static int write_batch(struct seal *s)
 {
 	struct batch *batch = &s->row.batch;
 	struct envelope first = {
@@ -226,7 +258,7 @@ static int write_batch(struct seal *s, int64_t end)
 		.seq = batch->first_seq,
 		.wall_ms = s->row.oldest_ms,
 	};
-	const struct cell chunks[] = { cell_number(s->first_chunk), cell_number(end) };
+	const struct cell chunks[] = { cell_number(s->first), cell_number(s->end) };
 	int r = pack_finish(&s->pack, batch->sha256);
 
 	if (r < 0)
@@ -244,7 +276,8 @@ static int write_batch(struct seal *s, int64_t end)
 /* What comes first now. */
 static int read_head(struct seal *s, struct mark *then)
 {
-	const struct cell range[] = { cell_number(then->id << SEQ_BITS), cell_number(then->id << SEQ_BITS | SEQ_MAX) };
+	const struct cell range[] = { cell_number(first_chunk(then)),
+		                      cell_number(queue_chunk_id(then, then->seq - 1)) };
 	struct chunk_row row;
 	int r;
 
@@ -263,77 +296,156 @@ static int read_head(struct seal *s, struct mark *then)
 	return r;
 }
 
-static int seal_all(struct seal *s)
-{
-	struct plan plan = { .end = 0 };
-	struct mark *then = queue_touch(s->source);
-	int64_t end;
-	int r = make_plan(s->q, s->source, &plan, s->err);
+/* --- Its steps --- */
 
+/* Which chunks it takes is said once: what is committed later comes behind them. */
+static int first_step(struct seal *s)
+{
+	const struct cell parts[] = { cell_number(s->row.batch.id << PART_BITS) };
+	struct plan plan = { .end = 0 };
+	int r = queue_run(s->q, SQL_PARTS_DELETE_FROM, CELLS(parts), s->err);
+
+	if (r == 0)
+		r = make_plan(s->q, s->source, &plan, s->err);
 	if (r < 0)
 		return r;
-	end = plan.boundary != 0 ? plan.boundary : plan.end;
 	s->sealed = s->source->now;
-	r = seal_chunks(s, end);
+	s->first = s->next = first_chunk(&s->sealed);
+	s->end = plan.boundary != 0 ? plan.boundary : plan.end;
+	return 0;
+}
+
+/* 1: in it the batch is complete; 0: there is more to do. */
+static int step(struct seal *s)
+{
+	struct mark *then = queue_touch(s->source);
+	int r = s->end == 0 ? first_step(s) : 0;
+
 	if (r == 0)
-		r = write_batch(s, end);
+		r = seal_chunks(s);
+	if (r < 0 || s->next <= s->end)
+		return r;
+	r = write_batch(s);
 	if (r < 0)
 		return r;
 	then->records -= s->row.batch.records;
-	then->lines -= s->row.batch.raw_bytes;
-	return read_head(s, then);
+	then->lines -= s->lines;
+	then->stored -= s->stored;
+	r = read_head(s, then);
+	return r < 0 ? r : 1;
 }
 
-static int seal_source(struct queue *q, struct source *source, int64_t wall_ms, struct batch *ret_batch,
-                       struct err *err)
+void queue_seal_free(struct queue *q)
 {
-	struct seal s = { .q = q, .source = source, .err = err };
+	struct seal *s = q->sealing;
+
+	if (!s)
+		return;
+	pack_done(&s->pack);
+	free(s);
+	q->sealing = NULL;
+}
+
+uint64_t queue_sealed_bytes(const struct queue *q)
+{
+	return q->sealing ? (uint64_t)q->sealing->parts * PACK_PART : 0;
+}
+
+static int begin_seal(struct queue *q, struct source *source, struct err *err)
+{
+	struct seal *s;
 	int r = queue_grow_waiting(q, err);
 
-	if (r == 0)
-		r = pack_init(&s.pack, on_part, &s);
 	if (r < 0)
 		return err_fail(err, r, "%s", r == -ENOMEM ? "no memory" : "too many batches wait already");
-	s.row.batch.id = q->last_batch + 1;
-	s.row.batch.sealed_ms = wall_ms;
-	memcpy(s.row.batch.source, source->name, sizeof source->name);
-	bytes_init(&s.plain, 2 * CHUNK_CEILING);
-	bytes_init(&s.lines, 2 * CHUNK_CEILING);
-	r = queue_begin(q, err);
-	if (r == 0)
-		r = queue_end(q, seal_all(&s), err);
-	queue_settle(q, r == 0);
-	/* The pages of a whole batch went through the cache and are not needed again soon. */
-	sqlite3_db_release_memory(q->db);
-	pack_done(&s.pack);
-	bytes_done(&s.plain);
-	bytes_done(&s.lines);
+	s = calloc(1, sizeof *s);
+	if (!s || pack_init(&s->pack, on_part, s) < 0) {
+		free(s);
+		return err_fail(err, -ENOMEM, "no memory");
+	}
+	s->q = q;
+	s->source = source;
+	s->row.batch.id = q->last_batch + 1;
+	memcpy(s->row.batch.source, source->name, sizeof source->name);
+	q->sealing = s;
+	return 0;
+}
+
+/* One transaction. 1: it has made the batch; 0: there is more to do. */
+static int run_step(struct seal *s, struct err *err)
+{
+	struct queue *q = s->q;
+	int done, r = queue_begin(q, err);
+
 	if (r < 0)
 		return r;
-	q->last_batch = s.row.batch.id;
+	s->err = err;
+	s->step_lines = s->step_parts = 0;
+	bytes_init(&s->plain, CHUNK_PLAIN_MAX);
+	bytes_init(&s->text, CHUNK_PLAIN_MAX);
+	done = step(s);
+	r = queue_end(q, done < 0 ? done : 0, err);
+	queue_settle(q, r == 0);
+	bytes_done(&s->plain);
+	bytes_done(&s->text);
+	return r < 0 ? r : done;
+}
+
+static void note_batch(struct queue *q, struct batch *ret_batch)
+{
+	struct seal *s = q->sealing;
+
+	q->last_batch = s->row.batch.id;
 	q->batches++;
-	queue_add_waiting(q, source, &s.row);
-	s.row.batch.stores_all = (size_t)__builtin_popcountll(source->route.stores);
-	*ret_batch = s.row.batch;
-	return 1;
+	queue_add_waiting(q, s->source, &s->row);
+	s->row.batch.stores_all = (size_t)__builtin_popcountll(s->source->route.stores);
+	*ret_batch = s->row.batch;
+}
+
+static void rest(struct source *source, int64_t mono_ms, struct err *err)
+{
+	source->rest_until_ms = mono_ms + REST_MS;
+	err_prefix(err, "source \"%s\"", source->name);
+}
+
+static int go_on(struct queue *q, int64_t wall_ms, int64_t mono_ms, struct batch *ret_batch, struct err *err)
+{
+	struct seal *s = q->sealing;
+	int r;
+
+	s->row.batch.sealed_ms = wall_ms;
+	r = run_step(s, err);
+	if (r == 0)
+		return QUEUE_STEP;
+	if (r == 1)
+		note_batch(q, ret_batch);
+	else
+		rest(s->source, mono_ms, err);
+	queue_seal_free(q);
+	return r;
+}
+
+/* The first source that is due; NULL: none. */
+static struct source *find_due(const struct queue *q, int64_t wall_ms, int64_t mono_ms, bool all)
+{
+	for (size_t i = 0; i < q->n_sources; i++) {
+		struct source *source = q->sources[i];
+
+		if (source->now.records > 0 && mono_ms >= source->rest_until_ms &&
+		    (all || due_in_ms(source, wall_ms, mono_ms) <= 0))
+			return source;
+	}
+	return NULL;
 }
 
 int queue_seal(struct queue *q, int64_t wall_ms, int64_t mono_ms, bool all, struct batch *ret_batch, struct err *err)
 {
-	for (size_t i = 0; i < q->n_sources; i++) {
-		struct source *source = q->sources[i];
-		int r;
+	struct source *source = q->sealing ? NULL : find_due(q, wall_ms, mono_ms, all);
+	int r = source ? begin_seal(q, source, err) : 0;
 
-		if (source->now.records == 0 || mono_ms < source->rest_until_ms)
-			continue;
-		if (!all && due_in_ms(source, wall_ms, mono_ms) > 0)
-			continue;
-		r = seal_source(q, source, wall_ms, ret_batch, err);
-		if (r < 0) {
-			source->rest_until_ms = mono_ms + REST_MS;
-			err_prefix(err, "source \"%s\"", source->name);
-		}
+	if (r < 0)
+		rest(source, mono_ms, err);
+	if (r < 0 || !q->sealing)
 		return r;
-	}
-	return 0;
+	return go_on(q, wall_ms, mono_ms, ret_batch, err);
 }

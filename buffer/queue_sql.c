@@ -15,9 +15,24 @@
 
 #include "buffer/queue_private.h"
 
-#define CHUNK "id, source, device, boot, records, day, lines, last, wall, mono, fetch, state, plain, data, crc"
-#define BOOK  "store, source, first, last, day, device, boot, crc"
-#define BATCH "id, source, object, first, last, raw, bytes, sha256, oldest, sealed, delivered, crc"
+#define CHUNK    "id, source, device, boot, records, day, lines, last, wall, mono, fetch, state, plain, data, crc"
+#define BOOK     "store, source, first, last, day, device, boot, crc"
+#define BATCH    "id, source, object, first, last, raw, bytes, sha256, oldest, sealed, delivered, crc"
+
+#define REJECTED "source, at, cause, text, bytes, start, offset, excerpt, crc"
+
+/* The same of table book and of table lost. */
+#define BOOK_NEAR(table)                                                                                               \
+	"SELECT " BOOK " FROM " table " WHERE store = ? AND source = ? AND first <= ? ORDER BY first DESC LIMIT 2"
+/* From the row that holds seq ?3 on, if one does; that row is the last to begin before it. */
+#define BOOKS(table)                                                                                                   \
+	"SELECT " BOOK " FROM " table                                                                                  \
+	" WHERE store = ?1 AND source = ?2 AND first >= ifnull((SELECT max(first) FROM " table                         \
+	" WHERE store = ?1 AND source = ?2 AND first <= ?3), 0) AND last >= ?3 AND day >= ?4 ORDER BY first"
+#define BOOK_PUT(table)    "INSERT OR REPLACE INTO " table " (" BOOK ") VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+#define BOOK_DELETE(table) "DELETE FROM " table " WHERE store = ? AND source = ? AND first = ?"
+
+#define CACHE_KEPT         (256 * 1024)
 
 struct statement {
 	const char *text;
@@ -28,16 +43,23 @@ static const struct statement statements[SQL_STATEMENTS] = {
 	[SQL_BEGIN] = { "BEGIN IMMEDIATE", NULL },
 	[SQL_COMMIT] = { "COMMIT", NULL },
 	[SQL_ROLLBACK] = { "ROLLBACK", NULL },
+	[SQL_PAGES] = { "PRAGMA page_count", NULL },
+	[SQL_PAGES_FREE] = { "PRAGMA freelist_count", NULL },
 	[SQL_BUFFER_GET] = { "SELECT id, crc FROM buffer", "buffer" },
 	[SQL_BUFFER_PUT] = { "INSERT INTO buffer (id, crc) VALUES (?, ?)", NULL },
 	[SQL_SOURCES] = { "SELECT id, name, seq, fetch, state, crc FROM source ORDER BY id", "source" },
-	[SQL_SOURCE_PUT] = { "INSERT OR REPLACE INTO source (id, name, seq, fetch, state, crc) VALUES (?, ?, ?, ?, ?, "
-	                     "?)",
+	/* No REPLACE: it would write the index of the names anew. */
+	[SQL_SOURCE_PUT] = { "INSERT INTO source (id, name, seq, fetch, state, crc) VALUES (?, ?, ?, ?, ?, ?) "
+	                     "ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, fetch = excluded.fetch, "
+	                     "state = excluded.state, crc = excluded.crc",
 	                     NULL },
 	[SQL_CHUNKS] = { "SELECT " CHUNK " FROM chunk WHERE id BETWEEN ? AND ? ORDER BY id", "chunk" },
-	[SQL_CHUNK_PLAN] = { "SELECT id, device, boot, records, day, lines, last FROM chunk WHERE id BETWEEN ? AND ? "
-	                     "AND records > 0 ORDER BY id",
+	[SQL_CHUNK_HOLDING] = { "SELECT max(id) FROM chunk WHERE id BETWEEN ? AND ?", NULL },
+	[SQL_CHUNK_PLAN] = { "SELECT id, device, boot, records, day, lines, last, wall FROM chunk WHERE id BETWEEN ? "
+	                     "AND ? AND records > 0 ORDER BY id",
 	                     NULL },
+	[SQL_CHUNK_CLOSING] = { "SELECT " CHUNK " FROM chunk WHERE id BETWEEN ? AND ? AND last > 0 ORDER BY id LIMIT 1",
+	                        "chunk" },
 	[SQL_CHUNK_PUT] = { "INSERT OR REPLACE INTO chunk (" CHUNK
 	                    ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 	                    NULL },
@@ -47,7 +69,9 @@ static const struct statement statements[SQL_STATEMENTS] = {
 	                    NULL },
 	[SQL_BATCHES_WAITING] = { "SELECT " BATCH " FROM batch WHERE delivered = 0 ORDER BY id", "batch" },
 	[SQL_BATCHES_NEWEST] = { "SELECT " BATCH " FROM batch ORDER BY id DESC LIMIT ?", "batch" },
-	[SQL_BATCHES_OF] = { "SELECT " BATCH " FROM batch WHERE source = ? AND last >= ? ORDER BY id", "batch" },
+	[SQL_BATCHES_BACK] = { "SELECT id, first FROM batch WHERE source = ? ORDER BY id DESC", NULL },
+	[SQL_BATCHES_OF] = { "SELECT " BATCH " FROM batch WHERE id >= ? AND source = ? AND last >= ? ORDER BY id",
+	                     "batch" },
 	[SQL_BATCHES_EXPIRED] = { "SELECT " BATCH
 	                          " FROM batch WHERE delivered > 0 AND delivered <= ? ORDER BY id LIMIT ?",
 	                          "batch" },
@@ -57,21 +81,28 @@ static const struct statement statements[SQL_STATEMENTS] = {
 	[SQL_BATCH_DELETE] = { "DELETE FROM batch WHERE id = ?", NULL },
 	[SQL_PART_GET] = { "SELECT id, data, crc FROM part WHERE id = ?", "part" },
 	[SQL_PART_PUT] = { "INSERT INTO part (id, data, crc) VALUES (?, ?, ?)", NULL },
+	[SQL_PART_FILL] = { "INSERT INTO part (id, data, crc) VALUES (?, zeroblob(?), 0)", NULL },
 	[SQL_PARTS_DELETE] = { "DELETE FROM part WHERE id BETWEEN ? AND ?", NULL },
+	[SQL_PARTS_DELETE_FROM] = { "DELETE FROM part WHERE id >= ?", NULL },
 	[SQL_DELIVERIES] = { "SELECT batch, store, at, crc FROM delivery WHERE batch = ?", "delivery" },
 	[SQL_DELIVERY_PUT] = { "INSERT OR IGNORE INTO delivery (batch, store, at, crc) VALUES (?, ?, ?, ?)", NULL },
 	[SQL_DELIVERIES_DELETE] = { "DELETE FROM delivery WHERE batch = ?", NULL },
-	[SQL_BOOK_NEAR] = { "SELECT " BOOK
-	                    " FROM book WHERE store = ? AND source = ? AND first <= ? ORDER BY first DESC "
-	                    "LIMIT 2",
-	                    "book" },
-	/* From the row that holds seq ?3 on, if one does; that row is the last to begin before it. */
-	[SQL_BOOKS] = { "SELECT " BOOK " FROM book WHERE store = ?1 AND source = ?2 AND first >= ifnull((SELECT "
-	                "max(first) FROM book WHERE store = ?1 AND source = ?2 AND first <= ?3), 0) AND last >= ?3 "
-	                "AND day >= ?4 ORDER BY first",
-	                "book" },
-	[SQL_BOOK_PUT] = { "INSERT OR REPLACE INTO book (" BOOK ") VALUES (?, ?, ?, ?, ?, ?, ?, ?)", NULL },
-	[SQL_BOOK_DELETE] = { "DELETE FROM book WHERE store = ? AND source = ? AND first = ?", NULL },
+	[SQL_BOOK_NEAR] = { BOOK_NEAR("book"), "book" },
+	[SQL_BOOKS] = { BOOKS("book"), "book" },
+	[SQL_BOOK_PUT] = { BOOK_PUT("book"), NULL },
+	[SQL_BOOK_DELETE] = { BOOK_DELETE("book"), NULL },
+	[SQL_LOST] = { "SELECT " BOOK " FROM lost ORDER BY source, first", "lost" },
+	[SQL_LOST_NEAR] = { BOOK_NEAR("lost"), "lost" },
+	[SQL_LOST_BOOKS] = { BOOKS("lost"), "lost" },
+	[SQL_LOST_PUT] = { BOOK_PUT("lost"), NULL },
+	[SQL_LOST_DELETE] = { BOOK_DELETE("lost"), NULL },
+	[SQL_REJECTED_NEXT] = { "SELECT " REJECTED " FROM rejected WHERE source > ? ORDER BY source LIMIT 1",
+	                        "rejected" },
+	[SQL_REJECTED_PUT] = { "INSERT OR REPLACE INTO rejected (" REJECTED ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+	                       NULL },
+	[SQL_REJECTED_TRIM] = { "DELETE FROM rejected WHERE source IN (SELECT source FROM rejected ORDER BY at DESC "
+	                        "LIMIT -1 OFFSET ?)",
+	                        NULL },
 	[SQL_STORE_GET] = { "SELECT name, place, crc FROM store WHERE name = ?", "store" },
 	[SQL_STORE_PUT] = { "INSERT OR REPLACE INTO store (name, place, crc) VALUES (?, ?, ?)", NULL },
 };
@@ -121,9 +152,10 @@ static int translate(const struct queue *q, int code)
 int queue_fail(struct queue *q, struct err *err, const char *what)
 {
 	int r = translate(q, sqlite3_extended_errcode(q->db));
-	const char *why = r == -EROFS    ? "the file system is read-only"
-	                  : r == -ENOSPC ? "no space is left on the file system"
-	                                 : sqlite3_errmsg(q->db);
+	const char *why = r == -EROFS                           ? "the file system is read-only"
+	                  : r == -ENOSPC && queue_is_bounded(q) ? "max_size is reached"
+	                  : r == -ENOSPC                        ? "no space is left on the file system"
+	                                                        : sqlite3_errmsg(q->db);
 
 	return err_fail(err, r, "buffer \"%s\": %s: %s", q->path, what, why);
 }
@@ -148,17 +180,37 @@ int queue_begin(struct queue *q, struct err *err)
 	return run_plain(q, SQL_BEGIN) < 0 ? queue_fail(q, err, "begin") : 0;
 }
 
+/* A transaction wants a large cache; what it leaves there is seldom needed again, and the kernel has it too. */
+static void trim_cache(struct queue *q)
+{
+	int used = 0, highest;
+
+	sqlite3_db_status(q->db, SQLITE_DBSTATUS_CACHE_USED, &used, &highest, 0);
+	if (used > CACHE_KEPT)
+		sqlite3_db_release_memory(q->db);
+}
+
 int queue_end(struct queue *q, int r, struct err *err)
 {
+	int64_t pages = 0, free_pages = 0;
+
+	if (r == 0)
+		r = queue_count_pages(q, &pages, &free_pages, err);
 	if (r == 0 && run_plain(q, SQL_COMMIT) < 0)
 		r = queue_fail(q, err, "commit");
-	if (r == 0)
+	trim_cache(q);
+	if (r == 0) {
+		q->room.pages = pages;
+		q->room.free_pages = free_pages;
 		return 0;
+	}
 	for (int i = 0; i < SQL_STATEMENTS; i++)
 		sqlite3_reset(q->statements[i]);
 	/* SQLite has rolled back by itself after some errors. Nothing is left to do where this fails too. */
 	if (!sqlite3_get_autocommit(q->db))
 		run_plain(q, SQL_ROLLBACK);
+	if (r == -ENOSPC)
+		queue_empty_wal(q);
 	return r;
 }
 
@@ -345,6 +397,12 @@ int queue_put_source(struct queue *q, const char *name, const struct mark *mark,
 	return queue_put(q, SQL_SOURCE_PUT, CELLS(row), err);
 }
 
+void queue_note_chunk(struct queue *q, uint64_t plain)
+{
+	if (q->room.largest < plain)
+		q->room.largest = plain;
+}
+
 int queue_put_chunk(struct queue *q, const struct chunk_row *row, struct err *err)
 {
 	const struct cell cells[] = {
@@ -364,6 +422,7 @@ int queue_put_chunk(struct queue *q, const struct chunk_row *row, struct err *er
 		cell_blob(row->data, row->data_len),
 	};
 
+	queue_note_chunk(q, row->plain);
 	return queue_put(q, SQL_CHUNK_PUT, CELLS(cells), err);
 }
 
@@ -378,26 +437,91 @@ static int read_chunk_names(struct queue *q, enum sql sql, struct chunk_row *row
 	return r;
 }
 
+/*
+ * The chunk that ends the fetch of a staged one, found by going through all between them: so the last one found is
+ * kept, for the many chunks of one large fetch.
+ */
+static int find_closing(struct queue *q, int64_t id, struct err *err)
+{
+	const struct cell range[] = { cell_number(id), cell_number(id | SEQ_MAX) };
+	struct chunk_row row = { .last = 0 };
+	int r;
+
+	if (q->closing.first <= id && id < q->closing.id)
+		return 0;
+	r = queue_query(q, SQL_CHUNK_CLOSING, CELLS(range), err);
+	if (r == 0)
+		r = queue_step(q, SQL_CHUNK_CLOSING, err);
+	if (r == 1)
+		r = queue_read_row(q, SQL_CHUNK_CLOSING, &row, err);
+	else if (r == 0)
+		r = queue_damaged(q, err, "chunk", id, "its fetch has no end");
+	if (r == 0)
+		q->closing = (struct closing){
+			.first = id,
+			.id = row.id,
+			.day = row.day,
+			.wall_ms = row.wall_ms,
+			.mono_ms = row.mono_ms,
+			.clock = row.last - 1,
+		};
+	queue_reset(q, SQL_CHUNK_CLOSING);
+	return r;
+}
+
+int queue_plan_day(struct queue *q, int64_t *ret_day, struct err *err)
+{
+	bool staged = queue_number(q, SQL_CHUNK_PLAN, 6) == 0 && queue_number(q, SQL_CHUNK_PLAN, 7) == 0;
+	int r = staged ? find_closing(q, queue_number(q, SQL_CHUNK_PLAN, 0), err) : 0;
+
+	if (r == 0)
+		*ret_day = staged ? q->closing.day : queue_number(q, SQL_CHUNK_PLAN, 4);
+	return r;
+}
+
 int queue_read_chunk(struct queue *q, enum sql sql, struct chunk_row *ret_row, struct err *err)
+{
+	struct chunk_row row = { .staged = false };
+	int r = queue_read_row(q, sql, &row, err);
+
+	if (r == 0 && row.staged)
+		r = find_closing(q, row.id, err);
+	if (r < 0)
+		return r;
+	if (row.staged) {
+		row.day = q->closing.day;
+		row.wall_ms = q->closing.wall_ms;
+		row.mono_ms = q->closing.mono_ms;
+		row.clock = q->closing.clock;
+	}
+	*ret_row = row;
+	return 0;
+}
+
+int queue_read_row(struct queue *q, enum sql sql, struct chunk_row *ret_row, struct err *err)
 {
 	struct chunk_row row = {
 		.id = queue_number(q, sql, 0),
 		.records = (uint64_t)queue_number(q, sql, 4),
 		.day = queue_number(q, sql, 5),
 		.lines = (uint64_t)queue_number(q, sql, 6),
-		.last = queue_number(q, sql, 7) != 0,
 		.wall_ms = queue_number(q, sql, 8),
 		.mono_ms = queue_number(q, sql, 9),
 		.fetch = (uint64_t)queue_number(q, sql, 10),
 		.plain = (size_t)queue_number(q, sql, 12),
 	};
 	struct cell state = column(q->statements[sql], 11), data = column(q->statements[sql], 13);
+	int64_t last = queue_number(q, sql, 7);
 	int r = read_chunk_names(q, sql, &row, err);
 
 	if (r < 0)
 		return r;
 	if (state.len > SINK_STATE_MAX)
 		return queue_damaged(q, err, "chunk", row.id, "its state is too long");
+	if (last < 0 || last > 1 + CHUNK_UNSYNCED)
+		return queue_damaged(q, err, "chunk", row.id, "its clock is unknown");
+	row.last = (uint8_t)last;
+	row.staged = row.last == 0 && row.wall_ms == 0;
 	row.state = state.data;
 	row.state_len = state.len;
 	row.data = data.data;

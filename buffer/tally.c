@@ -15,18 +15,20 @@
 #define LINES_MAX (4 * TALLY_MAX)
 
 const char *const tally_kind_names[] = {
-	[TALLY_DELIVERED] = "delivered", [TALLY_WAITING] = "waiting", [TALLY_EARLY] = "early",
-	[TALLY_MISSING] = "missing",     [TALLY_DOUBLE] = "double",   [TALLY_CHANGED] = "changed",
+	[TALLY_DELIVERED] = "delivered", [TALLY_WAITING] = "waiting", [TALLY_LOST] = "lost",
+	[TALLY_EARLY] = "early",         [TALLY_MISSING] = "missing", [TALLY_DOUBLE] = "double",
+	[TALLY_CHANGED] = "changed",
 };
 
 enum state {
 	RANGE_DELIVERED,
 	RANGE_WAITING,
+	RANGE_LOST,
 	OBJECT_UNSEEN,
 	OBJECT_SOUND,
 	OBJECT_CHANGED,
 };
-#define ANY_RANGE  (1u << RANGE_DELIVERED | 1u << RANGE_WAITING)
+#define ANY_RANGE  (1u << RANGE_DELIVERED | 1u << RANGE_WAITING | 1u << RANGE_LOST)
 #define ANY_OBJECT (1u << OBJECT_SOUND | 1u << OBJECT_CHANGED)
 
 struct item {
@@ -155,13 +157,20 @@ static int add_item(struct items *items, const struct item *item)
 	return 0;
 }
 
+static const enum state range_states[] = {
+	[QUEUE_DELIVERED] = RANGE_DELIVERED,
+	[QUEUE_WAITING] = RANGE_WAITING,
+	[QUEUE_UNSEALED] = RANGE_WAITING,
+	[QUEUE_LOST] = RANGE_LOST,
+};
+
 static int add_range(struct tally *t, struct items *items, const struct queue_range *range)
 {
 	struct item item = {
 		.first = range->first_seq,
 		.last = range->last_seq,
 		.day = (int32_t)range->day,
-		.state = range->kind == QUEUE_DELIVERED ? RANGE_DELIVERED : RANGE_WAITING,
+		.state = range_states[range->kind],
 	};
 	int r = find_source(t, range->source, &item.source);
 
@@ -403,6 +412,12 @@ static int on_waiting(struct judge *j, const struct item *piece, const struct it
 	return add_line(j, TALLY_WAITING, piece, NULL);
 }
 
+static int on_lost(struct judge *j, const struct item *piece, const struct item *by)
+{
+	(void)by;
+	return add_line(j, TALLY_LOST, piece, NULL);
+}
+
 static int on_early(struct judge *j, const struct item *piece, const struct item *by)
 {
 	return add_line(j, TALLY_EARLY, piece, by);
@@ -437,6 +452,8 @@ static int judge_ranges(struct judge *j)
 
 		if (range->state == RANGE_DELIVERED)
 			r = walk(j, &j->objects, range, 1u << OBJECT_SOUND, on_delivered, on_absent);
+		else if (range->state == RANGE_LOST)
+			r = walk(j, &j->objects, range, 1u << OBJECT_SOUND, on_delivered, on_lost);
 		else
 			r = walk(j, &j->objects, range, 1u << OBJECT_SOUND, on_early, on_waiting);
 	}

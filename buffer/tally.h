@@ -46,8 +46,9 @@ void tally_check(struct tally *tally, size_t index, const uint8_t sha256[SHA256_
 void tally_key(const struct tally *tally, size_t index, char ret_key[OBJECT_KEY_MAX]);
 
 enum tally_kind {
-	TALLY_DELIVERED, /* booked, and there */
+	TALLY_DELIVERED, /* booked, and there; also where it was dropped when the store had just got it */
 	TALLY_WAITING,   /* still to come, by the books */
+	TALLY_LOST,      /* dropped for want of room, by the books, and not there */
 	TALLY_EARLY,     /* there, and not booked yet: an answer that was lost; delivery will find it */
 	TALLY_MISSING,   /* booked as delivered, and not there; or in no book at all: a gap between two ranges */
 	TALLY_DOUBLE,    /* in two objects of the same boot; told besides what it is otherwise, with the later key */
@@ -71,8 +72,8 @@ struct tally_sums {
 
 /*
  * Judges: calls on_line for every range, merged over days and boots, by source and seq; those that are sound
- * (delivered, waiting) too. Without `since` a gap between two ranges is missing; with it, nobody knows the days of a
- * gap. 0, -ENOMEM, -ENOBUFS, or what on_line returned.
+ * (delivered, waiting, lost) too. Without `since` a gap between two ranges is missing; with it, nobody knows the days
+ * of a gap. 0, -ENOMEM, -ENOBUFS, or what on_line returned.
  */
 int tally_judge(struct tally *tally, int (*on_line)(void *arg, const struct tally_line *line), void *arg,
                 struct tally_sums *ret_sums);

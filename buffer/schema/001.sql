@@ -29,8 +29,8 @@ CREATE TABLE chunk (
     records INTEGER NOT NULL,
     day     INTEGER NOT NULL,  -- UTC days since 1970 of its fetches: a batch has one day
     lines   INTEGER NOT NULL,  -- bytes of its records as object lines
-    last    INTEGER NOT NULL,  -- 1: ends at the end of a fetch
-    wall    INTEGER NOT NULL,  -- arrival of its first fetch
+    last    INTEGER NOT NULL,  -- 0: its fetch goes on in the next chunk; else 1 + clock of its first fetch
+    wall    INTEGER NOT NULL,  -- arrival of its first fetch; 0 where that was not known yet (queue_stage.c)
     mono    INTEGER NOT NULL,  -- the same on the boot's own clock
     fetch   INTEGER NOT NULL,  -- number of its last fetch
     state   BLOB NOT NULL,     -- the collector's, as of its last fetch
@@ -63,7 +63,7 @@ CREATE TABLE part (
     data BLOB NOT NULL
 );
 
--- Which store has which batch, until the batch itself is deleted.
+-- Which store has which batch, as long as some other has it not.
 CREATE TABLE delivery (
     batch INTEGER NOT NULL,
     store TEXT NOT NULL,

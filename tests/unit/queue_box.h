@@ -92,7 +92,7 @@ static inline int box_tear_down(void **state)
 /* Routes every source alike, to the stores "lake" and "disk" where their number is 2, to "lake" where it is 1. */
 static inline void box_route(struct box *box, size_t n_stores, int64_t max_bytes, int64_t max_records)
 {
-	static const char *const stores[] = { "lake", "disk" };
+	static const char *const stores[] = { "lake", "disk", "third" };
 	struct queue_route fallback = { .max_bytes = max_bytes, .max_records = max_records, .max_age_ms = 15 * MINUTE };
 
 	assert_int_equal(queue_configure(box->q, stores, n_stores, NULL, 0, &fallback, &box->err), 0);
@@ -136,9 +136,20 @@ static inline void box_add(struct box *box, const char *source, int64_t after_ms
 		fail_msg("%s", box->err.text);
 }
 
-static inline int box_seal(struct box *box, int64_t after_ms, bool all)
+static inline int box_step(struct box *box, int64_t after_ms, bool all)
 {
 	return queue_seal(box->q, NOON + after_ms, MONO + after_ms, all, &box->batch, &box->err);
+}
+
+/* Seals a batch with all its steps. */
+static inline int box_seal(struct box *box, int64_t after_ms, bool all)
+{
+	int r;
+
+	do
+		r = box_step(box, after_ms, all);
+	while (r == QUEUE_STEP);
+	return r;
 }
 
 /* The bytes of a batch's object, and its lines. */

@@ -87,6 +87,43 @@ static void test_too_large_a_record_changes_nothing(void **state)
 	fetch_free(NULL);
 }
 
+/*
+ * Only a piece that gets no more records may go, and never the last one: a fetch ends with its commit. The first goes
+ * once two are full, those after it as soon as they are.
+ */
+static void test_full_pieces_are_taken_in_order(void **state)
+{
+	struct fetch *fetch = fetch_new("s");
+	struct fetch_piece *piece;
+	static char record[60000];
+	uint64_t records;
+
+	(void)state;
+	assert_false(fetch_is_large(fetch));
+	assert_null(fetch_take_piece(fetch));
+	for (char c = 'a'; c < 'a' + 5; c++) { /* two fill a piece */
+		record[0] = c;
+		assert_int_equal(fetch_add(fetch, record, sizeof record, 100000), 0);
+		assert_int_equal(fetch_is_large(fetch), c >= 'e');
+	}
+	piece = fetch_take_piece(fetch);
+	assert_non_null(piece);
+	assert_int_equal(piece->n, 2);
+	assert_int_equal(piece->records.data[4], 'a');
+	assert_null(piece->next);
+	assert_int_equal(pieces(fetch, &records), 2);
+	assert_int_equal(fetch->first->records.data[4], 'c');
+	assert_int_equal(fetch->records, 5);
+	assert_int_equal(fetch->bytes, 5 * sizeof record);
+	assert_false(fetch_is_large(fetch));
+	assert_null(fetch_take_piece(fetch));
+	fetch->staged = piece->n;
+	assert_true(fetch_is_large(fetch));
+	fetch_piece_free(piece);
+	fetch_piece_free(NULL);
+	fetch_free(fetch);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -94,6 +131,7 @@ int main(void)
 		cmocka_unit_test(test_a_full_piece_is_followed_by_another),
 		cmocka_unit_test(test_tiny_records_fill_a_piece_by_their_lines),
 		cmocka_unit_test(test_too_large_a_record_changes_nothing),
+		cmocka_unit_test(test_full_pieces_are_taken_in_order),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -26,7 +26,7 @@ static void deliver(struct box *box, int64_t id, const char *store)
 /* All the books of a store as one text: "a 1-18 delivered; a 19-20 waiting; …", read in pages of `page`. */
 static const char *books_from(struct box *box, const char *store, int64_t since, size_t page)
 {
-	static const char *const kinds[] = { "delivered", "waiting", "unsealed" };
+	static const char *const kinds[] = { "delivered", "waiting", "unsealed", "lost" };
 	static char text[8192];
 	struct queue_range ranges[MANY], after;
 	size_t len = 0;
@@ -219,6 +219,78 @@ static void test_books_outlive_their_batches(void **state)
 	box_open(box);
 }
 
+static void drop(struct box *box)
+{
+	struct batch dropped;
+
+	assert_int_equal(queue_drop(box->q, NULL, 0, &dropped, &box->err), 1);
+}
+
+/* Lost for those stores that had it not; merged and read like what is delivered, in its place. */
+static void test_what_is_dropped(void **state)
+{
+	static const char lake[] = "a 1-5 delivered; a 6-15 lost; a 16-20 delivered; a 21-25 lost; a 26-30 lost; "
+	                           "a 31-35 waiting; a 36-37 unsealed";
+	static const char disk[] = "a 1-20 lost; a 21-25 lost; a 26-30 delivered; a 31-35 waiting; a 36-37 unsealed";
+	struct box *box = *state;
+	int64_t ids[7];
+
+	box_route(box, 2, MAX_BYTES, 1000);
+	for (int i = 0; i < 7; i++)
+		ids[i] = seal(box, "a", i < 4 ? 0 : i * DAY, 5);
+	box_add(box, "a", 6 * DAY, 2);
+	deliver(box, ids[0], "lake");
+	deliver(box, ids[3], "lake");
+	deliver(box, ids[5], "disk");
+	for (int i = 0; i < 6; i++)
+		drop(box);
+	assert_string_equal(books(box, "lake"), lake);
+	assert_string_equal(books(box, "disk"), disk);
+	assert_int_equal(box_view(box, "a").dropped_records, 30);
+	for (size_t page = 1; page < 9; page++)
+		assert_string_equal(books_from(box, "lake", ALL_DAYS, page), lake);
+	assert_string_equal(books_from(box, "lake", TODAY + 1, MANY),
+	                    "a 21-25 lost; a 26-30 lost; a 31-35 waiting; a 36-37 unsealed");
+	box_reopen(box);
+	assert_int_equal(box_view(box, "a").dropped_records, 30);
+	/* What is booked stays, wherever the source goes now. */
+	assert_string_equal(books(box, "disk"), "a 1-20 lost; a 21-25 lost; a 26-30 delivered");
+	box_close(box);
+	assert_int_equal(box_ask(box, "SELECT count(*) FROM lost"), 5);
+	box_open(box);
+}
+
+static void test_a_delivery_after_the_drop_changes_no_book(void **state)
+{
+	struct box *box = *state;
+	int64_t id;
+
+	box_route(box, 2, MAX_BYTES, 1000);
+	id = seal(box, "a", 0, 5);
+	drop(box);
+	deliver(box, id, "lake");
+	assert_string_equal(books(box, "lake"), "a 1-5 lost");
+	assert_int_equal(box_view(box, "a").dropped_records, 5);
+}
+
+/* The day of a piece that was staged is that of its fetch. */
+static void test_staged_pieces_have_the_day_of_their_fetch(void **state)
+{
+	struct box *box = *state;
+	struct fetch *fetch = box_fetch("a", DAY, 9, ""), *end = box_fetch("a", DAY, 1, "");
+
+	box_route(box, 1, MAX_BYTES, 1000);
+	box_add(box, "a", DAY, 2);
+	assert_int_equal(queue_stage(box->q, "a", fetch->first, &box->err), 0);
+	assert_string_equal(books(box, "lake"), "a 1-2 unsealed");
+	end->staged = 9;
+	end->records += 9;
+	assert_int_equal(box_commit(box, end), 0);
+	assert_string_equal(books_from(box, "lake", TODAY + 1, MANY), "a 1-12 unsealed");
+	assert_string_equal(books_from(box, "lake", TODAY + 2, 1), "");
+	fetch_free(fetch);
+}
+
 /* A source that no longer goes to a store has nothing waiting for it there; what was delivered stays. */
 static void test_another_route(void **state)
 {
@@ -263,10 +335,23 @@ static void test_damage_is_found(void **state)
 		assert_non_null(strstr(books(box, "lake"), "is damaged: book lake: its checksum is wrong"));
 		assert_int_equal(queue_delivered(box->q, next, "lake", NOON, &done, &box->err), -EBADMSG);
 		box_close(box);
-		assert_int_equal(box_ask(box, "SELECT count(*) FROM delivery"), 1);
+		assert_int_equal(box_ask(box, "SELECT count(*) FROM book"), 1);
 		assert_int_equal(unlink(box->path), 0);
 		box_open(box);
 	}
+}
+
+static void test_damaged_losses_are_found(void **state)
+{
+	struct box *box = *state;
+
+	box_route(box, 1, MAX_BYTES, 1000);
+	seal(box, "a", 0, 5);
+	drop(box);
+	box_close(box);
+	box_ask(box, "UPDATE lost SET last = 4");
+	assert_int_equal(queue_open(box->path, &box->identity, &box->q, &box->err), -EBADMSG);
+	assert_non_null(strstr(box->err.text, "is damaged: lost lake: its checksum is wrong"));
 }
 
 /* --- A buffer from before there were books --- */
@@ -306,7 +391,7 @@ static void test_a_version_1_buffer_gets_its_books(void **state)
 	assert_int_equal(unlink(box->path), 0);
 	box->identity.device = "my-pi-01.home";
 	box_open(box);
-	box_route(box, 2, MAX_BYTES, 1000);
+	box_route(box, 3, MAX_BYTES, 1000); /* so that no batch is done: version 1 had every delivery's row */
 	for (int i = 0; i < 5; i++)
 		ids[i] = seal(box, "a", i >= 2 ? DAY : 0, 5);
 	ids[5] = seal(box, "long_name-x", 0, 11);
@@ -329,7 +414,7 @@ static void test_a_version_1_buffer_gets_its_books(void **state)
 	deliver(box, ids[3], "lake");
 	assert_non_null(strstr(books(box, "lake"), "a 1-10 delivered; a 11-25 delivered; long"));
 	box_close(box);
-	assert_int_equal(box_ask(box, "PRAGMA user_version"), 2);
+	assert_int_equal(box_ask(box, "PRAGMA user_version"), buffer_schema_count);
 	assert_int_equal(box_ask(box, "SELECT count(*) FROM book"), 4);
 	assert_int_equal(box_ask(box, "SELECT count(DISTINCT device) FROM book WHERE device = 'my-pi-01.home'"), 1);
 	box_open(box);
@@ -354,8 +439,12 @@ int main(void)
 		BOX_TEST(test_pages),
 		BOX_TEST(test_books_grow_between_pages),
 		BOX_TEST(test_books_outlive_their_batches),
+		BOX_TEST(test_what_is_dropped),
+		BOX_TEST(test_a_delivery_after_the_drop_changes_no_book),
+		BOX_TEST(test_staged_pieces_have_the_day_of_their_fetch),
 		BOX_TEST(test_another_route),
 		BOX_TEST(test_damage_is_found),
+		BOX_TEST(test_damaged_losses_are_found),
 		BOX_TEST(test_a_version_1_buffer_gets_its_books),
 		BOX_TEST(test_a_new_buffer_has_empty_books),
 	};

@@ -189,8 +189,8 @@ static void test_expire(void **state)
 	assert_int_equal(queue_read_part(box->q, one, 0, &part, &box->err), 0);
 	assert_int_equal(queue_expire(box->q, NOON + DAY, DAY, &box->err), 0);
 	assert_int_equal(queue_read_part(box->q, one, 0, &part, &box->err), -ENOENT);
-	assert_int_equal(queue_delivered(box->q, one, "lake", NOON, &done, &box->err), -ENOENT);
-	assert_false(done);
+	assert_int_equal(queue_delivered(box->q, one, "lake", NOON, &done, &box->err), 0);
+	assert_true(done);
 	/* What waits stays, however old. */
 	assert_int_equal(queue_expire(box->q, NOON + 1000 * DAY, 0, &box->err), 0);
 	assert_int_equal(queue_read_part(box->q, two, 0, &part, &box->err), 0);
@@ -221,6 +221,100 @@ static void test_expire_takes_64_at_a_time(void **state)
 	view = queue_view(box->q);
 	assert_int_equal(view->batches, 0);
 	queue_view_free(view);
+}
+
+static uint64_t batches(struct box *box)
+{
+	struct queue_view *view = queue_view(box->q);
+	uint64_t n = view->batches;
+
+	queue_view_free(view);
+	return n;
+}
+
+/* The oldest that some store has not, whole; what all have is not touched. */
+static void test_drop(void **state)
+{
+	struct box *box = *state;
+	struct batch dropped = { .id = 0 };
+	struct bytes part;
+	int64_t one, two, three;
+
+	box_route(box, 2, MAX_BYTES, 1000);
+	assert_int_equal(queue_drop(box->q, NULL, 0, &dropped, &box->err), 0);
+	one = seal_one(box, "a");
+	two = seal_one(box, "b");
+	three = seal_one(box, "a");
+	deliver(box, one, "lake", 0);
+	assert_true(deliver(box, one, "disk", 0));
+	deliver(box, two, "lake", 0);
+	assert_int_equal(queue_drop(box->q, NULL, 0, &dropped, &box->err), 1);
+	assert_int_equal(dropped.id, two);
+	assert_string_equal(dropped.source, "b");
+	assert_int_equal(dropped.records, 9);
+	assert_false(queue_waits(box->q, two));
+	assert_true(queue_waits(box->q, three));
+	assert_int_equal(batches(box), 2);
+	bytes_init(&part, 1 << 20);
+	assert_int_equal(queue_read_part(box->q, two, 0, &part, &box->err), -ENOENT);
+	bytes_done(&part);
+	assert_int_equal(box_view(box, "b").waiting_batches, 0);
+	assert_int_equal(box_view(box, "b").waiting_records, 0);
+	assert_int_equal(box_view(box, "b").dropped_records, 9);
+	assert_int_equal(box_view(box, "a").dropped_records, 0);
+	assert_int_equal(store_view(box, "lake").waiting_batches, 1);
+	assert_int_equal(store_view(box, "disk").waiting_batches, 1);
+
+	/* A delivery that was under way: it changes nothing. */
+	assert_true(deliver(box, two, "disk", 0));
+	assert_int_equal(store_view(box, "disk").delivered_batches, 1);
+
+	assert_int_equal(queue_drop(box->q, NULL, 0, &dropped, &box->err), 1);
+	assert_int_equal(dropped.id, three);
+	assert_int_equal(queue_drop(box->q, NULL, 0, &dropped, &box->err), 0);
+	box_reopen(box);
+	assert_int_equal(box_view(box, "b").dropped_records, 9);
+	assert_int_equal(box_view(box, "a").dropped_records, 9);
+	assert_int_equal(batches(box), 1);
+	box_route(box, 2, MAX_BYTES, 1000);
+	assert_int_equal(next(box, "lake", 0), -ENOENT);
+	/* Its id is not given out again. */
+	assert_true(seal_one(box, "a") > three);
+	box_close(box);
+	assert_int_equal(box_ask(box, "SELECT count(*) FROM delivery"), 1);
+	assert_int_equal(box_ask(box, "SELECT count(*) FROM part"), 2);
+	box_open(box);
+}
+
+/* A batch that no store is to have is no loss of any. */
+static void test_drop_of_what_goes_nowhere(void **state)
+{
+	struct box *box = *state;
+	struct batch dropped;
+
+	box_route(box, 0, MAX_BYTES, 1000);
+	seal_one(box, "a");
+	assert_int_equal(queue_drop(box->q, NULL, 0, &dropped, &box->err), 1);
+	assert_int_equal(box_view(box, "a").dropped_records, 0);
+	assert_int_equal(box_view(box, "a").waiting_batches, 0);
+}
+
+/* More than one transaction writes: all of them are told in the end. */
+static void test_many_are_done_at_once(void **state)
+{
+	struct box *box = *state;
+
+	box_route(box, 2, MAX_BYTES, 1000);
+	for (int i = 0; i < 600; i++)
+		deliver(box, seal_one(box, "a"), "lake", 1);
+	assert_int_equal(store_view(box, "disk").waiting_batches, 600);
+	assert_int_equal(next(box, "disk", 300), 0);
+	assert_int_equal(box->batch.id, 301);
+	box_route(box, 1, MAX_BYTES, 1000);
+	assert_int_equal(box_view(box, "a").waiting_batches, 0);
+	box_close(box);
+	assert_int_equal(box_ask(box, "SELECT count(*) FROM batch WHERE delivered = 0"), 0);
+	box_open(box);
 }
 
 /* A wrong "delivered" would let a batch expire that nobody has; a wrong part would stand in the lake for ever. */
@@ -279,6 +373,9 @@ int main(void)
 		BOX_TEST(test_no_stores_known_is_not_all_done),
 		BOX_TEST(test_expire),
 		BOX_TEST(test_expire_takes_64_at_a_time),
+		BOX_TEST(test_drop),
+		BOX_TEST(test_drop_of_what_goes_nowhere),
+		BOX_TEST(test_many_are_done_at_once),
 		BOX_TEST(test_damage_is_found),
 	};
 

@@ -384,6 +384,286 @@ static void test_a_damaged_source_rests(void **state)
 	assert_int_equal(box->batch.first_seq, 1);
 }
 
+/* --- In steps --- */
+
+/* Records of 512 bytes that compress badly. */
+static void add_large(struct box *box, const char *source, int64_t after_ms, int n)
+{
+	static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	struct fetch *fetch = box_fetch(source, after_ms, 0, "");
+	char record[512];
+	uint64_t x = 1;
+
+	for (int i = 0; i < n; i++) {
+		size_t len = 1;
+
+		record[0] = '"';
+		while (len < sizeof record - 2) {
+			x = x * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+			record[len++] = letters[x >> 58];
+		}
+		record[len++] = '"';
+		assert_int_equal(fetch_add(fetch, record, len, CHUNK_FULL), 0);
+	}
+	assert_int_equal(box_commit(box, fetch), 0);
+}
+
+static int64_t ask(const struct box *box, const char *sql)
+{
+	sqlite3_stmt *stmt;
+	int64_t number;
+
+	assert_int_equal(sqlite3_prepare_v2(box->q->db, sql, -1, &stmt, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
+	number = sqlite3_column_int64(stmt, 0);
+	sqlite3_finalize(stmt);
+	return number;
+}
+
+#define NO_BATCHS_PARTS "SELECT count(*) FROM part WHERE id >> 16 NOT IN (SELECT id FROM batch)"
+
+/* The batch at hand has these records of source "a", and the file has nothing of another. */
+static void assert_sealed(struct box *box, uint64_t first, uint64_t last)
+{
+	struct bytes object, lines;
+	char want[64];
+	const char *at;
+
+	assert_string_equal(box->batch.source, "a");
+	assert_int_equal(box->batch.first_seq, first);
+	assert_int_equal(box->batch.last_seq, last);
+	box_object(box, box->batch.id, &object, &lines);
+	assert_int_equal(object.len, box->batch.bytes);
+	assert_int_equal(lines.len, box->batch.raw_bytes);
+	assert_int_equal(box_count_lines(&lines), last - first + 1);
+	at = (const char *)lines.data;
+	for (uint64_t seq = first; seq <= last; seq++) {
+		snprintf(want, sizeof want, "\"seq\":%llu,", (unsigned long long)seq);
+		at = memmem(at, (size_t)((const char *)lines.data + lines.len - at), want, strlen(want));
+		assert_non_null(at);
+	}
+	assert_int_equal(ask(box, NO_BATCHS_PARTS), 0);
+	bytes_done(&object);
+	bytes_done(&lines);
+}
+
+static void assert_same_view(struct box *box, const struct queue_source_view *before)
+{
+	struct queue_source_view view = box_view(box, before->source);
+
+	assert_memory_equal(&view, before, sizeof view);
+}
+
+static void test_a_large_batch_takes_steps(void **state)
+{
+	struct box *box = *state;
+	struct queue_source_view before;
+	struct batch batches[2];
+	int steps = 0, r;
+
+	box_route(box, 1, MAX_BYTES, 100000);
+	box_add(box, "a", 0, 3);
+	assert_int_equal(box_step(box, 0, true), 1); /* a small one is made at once */
+	add_large(box, "a", 1, 10000);
+	before = box_view(box, "a");
+	while ((r = box_step(box, 1, steps == 0)) == QUEUE_STEP) {
+		steps++;
+		assert_same_view(box, &before);
+		assert_int_equal(queue_batches(box->q, batches, 2, &box->err), 1);
+		assert_int_equal(queue_next_delivery(box->q, "lake", 1, &batches[0], &box->err), -ENOENT);
+		assert_true(due(box, 1) == 0);
+		assert_int_equal(ask(box, "SELECT sum(records) FROM chunk"), 10000);
+	}
+	assert_int_equal(r, 1);
+	/* Lines of 6.5 MB, whose parts end a step before a megabyte of lines does. */
+	assert_true(steps >= 7 && steps <= 12);
+	assert_sealed(box, 4, 10003);
+	assert_int_equal(ask(box, "SELECT count(*) FROM chunk"), 0);
+	assert_int_equal(box_step(box, 1, true), 0);
+	assert_true(due(box, 1) == INT64_MAX);
+	box_reopen(box);
+	assert_int_equal(box_view(box, "a").records, 10003);
+	assert_int_equal(box_view(box, "a").unsealed_records, 0);
+}
+
+/* As parts they are next to nothing: it is the lines that end a step. */
+static void test_a_step_is_a_megabyte_of_lines(void **state)
+{
+	struct box *box = *state;
+	int steps = 0;
+
+	box_route(box, 1, MAX_BYTES, 100000);
+	box_add(box, "a", 0, 40000);
+	assert_true(box_view(box, "a").unsealed_bytes > 5 << 20);
+	while (box_step(box, 0, true) == QUEUE_STEP)
+		steps++;
+	assert_true(steps >= 4 && steps <= 7);
+	assert_sealed(box, 1, 40000);
+}
+
+/* All that a daemon does may come between two steps; what is committed there comes into the next batch. */
+static void test_a_life_between_two_steps(void **state)
+{
+	struct box *box = *state;
+	struct bytes lines;
+	struct batch batch;
+	uint64_t next, records = 5003;
+	bool done;
+	int steps = 0;
+
+	box_route(box, 1, MAX_BYTES, 100000);
+	box_add(box, "a", 0, 3);
+	assert_int_equal(box_step(box, 0, true), 1);
+	add_large(box, "a", 1, 5000);
+	bytes_init(&lines, 64 << 20);
+	while (box_step(box, 1, true) == QUEUE_STEP) {
+		struct fetch *fetch = box_fetch("a", 2 + steps, 9, "");
+		struct fetch_piece piece = { .n = 1 };
+
+		bytes_init(&piece.records, 100);
+		assert_int_equal(chunk_add_record(&piece.records, "1", 1), 0);
+		assert_int_equal(queue_stage(box->q, "a", &piece, &box->err), 0);
+		if (steps % 2 == 0)
+			assert_int_equal(queue_unstage(box->q, "a", &box->err), 0);
+		bytes_done(&piece.records);
+		assert_int_equal(box_commit(box, fetch), 0);
+		records += 9;
+		box_add(box, "b", 2, 1);
+		bytes_clear(&lines);
+		assert_int_equal(queue_read(box->q, "a", 4, SIZE_MAX, &lines, &next, &box->err), 0);
+		assert_int_equal(box_count_lines(&lines), records - 3);
+		assert_int_equal(next, records + 1);
+		if (queue_next_delivery(box->q, "lake", 0, &batch, &box->err) == 0)
+			assert_int_equal(queue_delivered(box->q, batch.id, "lake", NOON, &done, &box->err), 0);
+		assert_int_equal(queue_expire(box->q, NOON + 1, 0, &box->err), 0);
+		box_route(box, 1, MAX_BYTES, 10);
+		steps++;
+	}
+	assert_true(steps >= 2);
+	assert_sealed(box, 4, 5003);
+	assert_int_equal(box_view(box, "a").unsealed_records, records - 5003);
+	assert_true(box_view(box, "a").oldest_ms == NOON + 1);
+	assert_int_equal(queue_delivered(box->q, box->batch.id, "lake", NOON, &done, &box->err), 0);
+	assert_true(box_view(box, "a").oldest_ms == NOON + 2);
+	box_reopen(box);
+	assert_int_equal(box_view(box, "a").unsealed_records, records - 5003);
+	box_route(box, 1, MAX_BYTES, 100000);
+	assert_int_equal(box_seal(box, 9, true), 1);
+	assert_sealed(box, 5004, records);
+	bytes_done(&lines);
+}
+
+static void test_an_end_between_two_steps_loses_nothing(void **state)
+{
+	struct box *box = *state;
+	struct queue_source_view before;
+	bool ended = false;
+
+	for (int after = 1; !ended; after++) {
+		box_route(box, 1, MAX_BYTES, 100000);
+		if (after == 1)
+			add_large(box, "a", 0, 5000);
+		before = box_view(box, "a");
+		for (int i = 0; i < after && !ended; i++)
+			ended = box_step(box, 1, true) == 1;
+		if (ended)
+			break;
+		assert_same_view(box, &before);
+		box_reopen(box);
+		assert_same_view(box, &before);
+		assert_true(ask(box, "SELECT count(*) FROM part") > 0);
+	}
+	assert_sealed(box, 1, 5000);
+}
+
+static int refuse(void *arg)
+{
+	(void)arg;
+	return 1;
+}
+
+/* Whichever step fails, the source rests, the others go on, and the next sealing begins with a clean table. */
+static void test_a_step_that_fails_gives_the_batch_up(void **state)
+{
+	struct box *box = *state;
+	struct queue_source_view before;
+	int64_t now = 0;
+	int r;
+
+	for (int good = 0;; good++, now += 2 * MINUTE) {
+		box_route(box, 1, MAX_BYTES, 100000);
+		if (good == 0)
+			add_large(box, "a", 0, 5000);
+		box_add(box, "b", 0, 1);
+		before = box_view(box, "a");
+		for (int i = 0; i < good; i++)
+			if ((r = box_step(box, now, true)) != QUEUE_STEP)
+				break;
+		if (good > 0 && r == 1)
+			break;
+		sqlite3_commit_hook(box->q->db, refuse, NULL);
+		assert_true(box_step(box, now, true) < 0);
+		sqlite3_commit_hook(box->q->db, NULL, NULL);
+		assert_non_null(strstr(box->err.text, "source \"a\""));
+		assert_same_view(box, &before);
+		assert_int_equal(box_step(box, now, true), 1);
+		assert_string_equal(box->batch.source, "b");
+		assert_int_equal(ask(box, NO_BATCHS_PARTS), 0);
+		assert_int_equal(box_step(box, now, true), 0);
+		assert_true(due(box, now) > 0);
+		if (good % 2 == 0)
+			box_reopen(box); /* and nothing rests */
+		assert_same_view(box, &before);
+	}
+	assert_sealed(box, 1, 5000);
+	assert_true(now >= 6 * MINUTE); /* three steps, the last one among them */
+}
+
+static void test_a_step_without_room(void **state)
+{
+	struct box *box = *state;
+	struct queue_source_view before;
+	char sql[64];
+	int r;
+
+	box_route(box, 1, MAX_BYTES, 100000);
+	add_large(box, "a", 0, 5000);
+	before = box_view(box, "a");
+	snprintf(sql, sizeof sql, "PRAGMA max_page_count = %lld", (long long)ask(box, "PRAGMA page_count") + 200);
+	assert_int_equal(sqlite3_exec(box->q->db, sql, NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(box_step(box, 0, true), QUEUE_STEP);
+	while ((r = box_step(box, 0, true)) == QUEUE_STEP)
+		;
+	assert_int_equal(r, -ENOSPC);
+	assert_same_view(box, &before);
+	/* What is there of it goes before the next one begins, so that it has that much more room. */
+	assert_true(ask(box, "SELECT count(*) FROM part") > 0);
+	box_add(box, "b", 1, 1);
+	assert_int_equal(box_step(box, 1, true), 1);
+	assert_string_equal(box->batch.source, "b");
+	assert_int_equal(ask(box, "SELECT count(*) FROM part"), 1);
+	assert_int_equal(sqlite3_exec(box->q->db, "PRAGMA max_page_count = 100000", NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(box_seal(box, MINUTE, true), 1);
+	assert_sealed(box, 1, 5000);
+}
+
+/* A chunk that is gone while its batch is made is found, and nothing spins. */
+static void test_a_chunk_that_goes_between_two_steps(void **state)
+{
+	struct box *box = *state;
+	int r;
+
+	add_large(box, "a", 0, 5000);
+	assert_int_equal(box_step(box, 0, true), QUEUE_STEP);
+	assert_int_equal(
+	        sqlite3_exec(box->q->db, "DELETE FROM chunk WHERE id = (SELECT max(id) FROM chunk)", NULL, NULL, NULL),
+	        SQLITE_OK);
+	while ((r = box_step(box, 0, true)) == QUEUE_STEP)
+		;
+	assert_int_equal(r, -EBADMSG);
+	assert_non_null(strstr(box->err.text, "gone"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -401,6 +681,13 @@ int main(void)
 		BOX_TEST(test_a_large_batch_is_stored_in_parts),
 		BOX_TEST(test_ids_are_never_used_again),
 		BOX_TEST(test_a_damaged_source_rests),
+		BOX_TEST(test_a_large_batch_takes_steps),
+		BOX_TEST(test_a_step_is_a_megabyte_of_lines),
+		BOX_TEST(test_a_life_between_two_steps),
+		BOX_TEST(test_an_end_between_two_steps_loses_nothing),
+		BOX_TEST(test_a_step_that_fails_gives_the_batch_up),
+		BOX_TEST(test_a_step_without_room),
+		BOX_TEST(test_a_chunk_that_goes_between_two_steps),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

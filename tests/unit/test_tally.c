@@ -209,6 +209,27 @@ static void test_changed(void **state)
 	assert_int_equal(box->sums.records[TALLY_MISSING], 0);
 }
 
+/* What was dropped is no gap and wants no object; one that stands there all the same is neither early nor double. */
+static void test_lost(void **state)
+{
+	struct box *box = *state;
+
+	expect(box, QUEUE_DELIVERED, "a", BOOT_A, DAY, 1, 10);
+	expect(box, QUEUE_LOST, "a", BOOT_A, DAY, 11, 40);
+	expect(box, QUEUE_LOST, "a", BOOT_B, DAY + 1, 41, 50);
+	expect(box, QUEUE_WAITING, "a", BOOT_B, DAY + 1, 51, 60);
+	find_sound(box, DAY, 1, 10);
+	assert_string_equal(judge(box), "a 1-10 delivered; a 11-50 lost; a 51-60 waiting");
+	assert_true(box->sums.sound);
+	assert_int_equal(box->sums.records[TALLY_LOST], 40);
+	find_sound(box, DAY, 21, 30);
+	find(box, "a", BOOT_A, DAY, 31, 40, 0x0a0b0c0d, false);
+	assert_string_equal(judge(box), "a 1-10 delivered; a 11-20 lost; a 21-30 delivered; a 31-50 lost; "
+	                                "a 31-40 changed (31-40-0a0b0c0d); a 51-60 waiting");
+	assert_int_equal(box->sums.records[TALLY_LOST], 30);
+	assert_false(box->sums.sound);
+}
+
 /* Overlaps made by hand: equal seqs, a part, one within another, and one that three share. */
 static void test_double(void **state)
 {
@@ -268,13 +289,15 @@ static void test_a_gap_may_be_excused(void **state)
 {
 	struct box *box = *state;
 	struct queue_range other = range_of(QUEUE_DELIVERED, "a", BOOT_A, DAY, 1, 15),
-	                   waits = range_of(QUEUE_WAITING, "a", BOOT_A, DAY, 16, 18);
+	                   waits = range_of(QUEUE_WAITING, "a", BOOT_A, DAY, 16, 17),
+	                   lost = range_of(QUEUE_LOST, "a", BOOT_A, DAY, 18, 18);
 
 	expect(box, QUEUE_DELIVERED, "a", BOOT_A, DAY, 1, 10);
 	expect(box, QUEUE_WAITING, "a", BOOT_A, DAY, 21, 30);
 	find_sound(box, DAY, 1, 10);
 	assert_int_equal(tally_excuse(box->tally, &other), 0);
 	assert_int_equal(tally_excuse(box->tally, &waits), 0);
+	assert_int_equal(tally_excuse(box->tally, &lost), 0);
 	assert_string_equal(judge(box), "a 1-10 delivered; a 19-20 missing; a 21-30 waiting");
 }
 
@@ -370,6 +393,7 @@ int main(void)
 		TALLY_TEST(test_elsewhere_is_missing),
 		TALLY_TEST(test_early),
 		TALLY_TEST(test_changed),
+		TALLY_TEST(test_lost),
 		TALLY_TEST(test_double),
 		TALLY_TEST(test_boots_are_not_double),
 		TALLY_TEST(test_gaps),

@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How much of the card the buffer takes: its file and its WAL together never more than max_size.
+ *
+ * The WAL grows to what a checkpoint leaves of it and one transaction; the file to max_page_count, which is what
+ * remains of max_size. Of the file's pages a reserve is kept from all that is new, so that what is there can be sealed
+ * (parts are written while their chunks still lie there), delivered and deleted.
+ *
+ * The rest of the card is others' too. So what is new must also leave that reserve there, in the file's free pages or
+ * before its end; and a new file is written larger once than it need be, 2 MB of flash for the WAL and as much for the
+ * file, which is no more than the WAL's growing by and by costs: then a card that is full to the last block still lets
+ * the buffer do all but collect.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include "buffer/queue_private.h"
+
+#define PAGE        4096
+#define PAYLOAD     4092 /* of a page that a large row takes whole */
+#define FRAME       (PAGE + 24)
+#define TRANSACTION INT64_C(0x140000) /* a commit of 1 MB, what it changes beside its rows included */
+#define SLACK       64                /* pages that any one transaction may need besides */
+#define STEP        INT64_C(0x100000) /* what a step of sealing writes */
+#define LARGE       INT64_C(0x200000) /* what a new file is grown to */
+#define PER_RECORD  16                /* bytes of an object for what a chunk lacks of a record; measured: up to 4.1 */
+#define PER_SOURCE  1024              /* its next batch's row */
+#define PER_BOOKING 96                /* a batch's delivery or loss, and its share of a book's row */
+#define LOW_LEAST   INT64_C(0x80000)
+#define LOW_MOST    INT64_C(0x800000)
+
+int64_t queue_file_size(const struct queue *q, const char *suffix)
+{
+	char full[4096];
+	struct stat st;
+
+	snprintf(full, sizeof full, "%s%s", q->path, suffix);
+	return stat(full, &st) == 0 ? st.st_size : 0;
+}
+
+/* Bytes of the card that are free for us; without an answer as many as one can wish. */
+static int64_t card_bytes(const struct queue *q)
+{
+	struct statvfs fs;
+
+	return statvfs(q->path, &fs) == 0 ? (int64_t)fs.f_bavail * (int64_t)fs.f_frsize : INT64_MAX / 4;
+}
+
+static int ask_number(struct queue *q, enum sql sql, int64_t *ret_number, struct err *err)
+{
+	int r = queue_step(q, sql, err);
+
+	if (r == 1)
+		*ret_number = queue_number(q, sql, 0);
+	queue_reset(q, sql);
+	return r < 0 ? r : 0;
+}
+
+int queue_count_pages(struct queue *q, int64_t *ret_pages, int64_t *ret_free, struct err *err)
+{
+	int r = ask_number(q, SQL_PAGES, ret_pages, err);
+
+	return r == 0 ? ask_number(q, SQL_PAGES_FREE, ret_free, err) : r;
+}
+
+/* --- The reserve --- */
+
+/* The most that the source's next batch takes beside its chunks; with what is staged, which once is there in full. */
+static int64_t batch_bytes(const struct queue *q, const struct source *source)
+{
+	const struct mark *mark = source->touched ? &source->then : &source->now;
+	int64_t bytes = (int64_t)(mark->stored + PER_RECORD * (mark->records + mark->staged.records));
+	int64_t most = source->route.max_bytes + q->room.max_record;
+
+	return bytes < most ? bytes : most;
+}
+
+/* Bytes. One batch is made at a time, and its chunks go with its end. */
+static int64_t reserve(const struct queue *q)
+{
+	int64_t largest = 0, bytes = (int64_t)(q->n_waiting * (1 + q->n_stores)) * PER_BOOKING;
+
+	for (size_t i = 0; i < q->n_sources; i++) {
+		int64_t batch = batch_bytes(q, q->sources[i]);
+
+		if (batch > 0)
+			bytes += PER_SOURCE;
+		if (batch > largest)
+			largest = batch;
+	}
+	/* What is written of a batch half made is in the file already. */
+	largest -= (int64_t)queue_sealed_bytes(q);
+	return (bytes + (largest > 0 ? largest : 0)) / PAYLOAD * PAGE + SLACK * PAGE;
+}
+
+/* Below max_size. */
+static int64_t own_room(const struct queue *q, int64_t pages, int64_t free_pages)
+{
+	if (pages > q->room.limit)
+		return -1;
+	return (q->room.limit - pages + free_pages) * PAGE - reserve(q);
+}
+
+/*
+ * On the card: what of the file is not on it yet comes with the next checkpoint, and a step of sealing must find room
+ * in the WAL, as it is or as it can become.
+ */
+static int64_t card_room(const struct queue *q, int64_t pages, int64_t free_pages)
+{
+	int64_t kept = reserve(q), step = kept < STEP ? kept : STEP, wal = queue_file_size(q, "-wal");
+	int64_t ahead = queue_file_size(q, "") - pages * PAGE;
+
+	return card_bytes(q) + ahead + free_pages * PAGE - kept - (step > wal ? step - wal : 0);
+}
+
+static int refuse(const struct queue *q, struct err *err)
+{
+	char size[UNITS_TEXT_MAX];
+
+	return err_fail(err, -ENOSPC,
+	                "buffer \"%s\" has reached max_size (%s): mend what keeps the stores away, or raise max_size",
+	                q->path, units_size(q->room.max_size, size));
+}
+
+static int64_t low(const struct queue *q)
+{
+	int64_t bytes = q->room.max_size / 16;
+
+	return bytes < LOW_LEAST ? LOW_LEAST : bytes > LOW_MOST ? LOW_MOST : bytes;
+}
+
+static int check_room(struct queue *q, int64_t spare, struct err *err)
+{
+	int64_t pages = 0, free_pages = 0;
+	int r;
+
+	if (q->room.max_size == 0)
+		return 0;
+	r = queue_count_pages(q, &pages, &free_pages, err);
+	if (r < 0)
+		return r;
+	if (own_room(q, pages, free_pages) < spare || queue_file_size(q, "-wal") > q->room.wal_max) {
+		q->room.wanted = true;
+		return refuse(q, err);
+	}
+	if (card_room(q, pages, free_pages) < spare)
+		return err_fail(err, -ENOSPC,
+		                "buffer \"%s\": no space is left on the file system but for what sealing and "
+		                "delivering need",
+		                q->path);
+	q->room.wanted = false;
+	return 0;
+}
+
+int queue_check_room(struct queue *q, struct err *err)
+{
+	return check_room(q, 0, err);
+}
+
+int queue_check_staging_room(struct queue *q, struct err *err)
+{
+	return check_room(q, LOW_LEAST, err);
+}
+
+int64_t queue_room_bytes(struct queue *q, bool *ret_full)
+{
+	int64_t room = INT64_MAX;
+
+	if (q->room.max_size > 0)
+		room = own_room(q, q->room.pages, q->room.free_pages);
+	q->room.full = room < (q->room.full ? 2 : 1) * low(q);
+	*ret_full = q->room.full;
+	return room > 0 ? room : 0;
+}
+
+bool queue_is_bounded(const struct queue *q)
+{
+	return q->room.max_size > 0 && card_bytes(q) >= STEP;
+}
+
+/* --- Keeping to it --- */
+
+void queue_empty_wal(struct queue *q)
+{
+	bool large = q->room.max_size > 0 && queue_file_size(q, "-wal") > q->room.wal_max;
+	int mode = large ? SQLITE_CHECKPOINT_TRUNCATE : SQLITE_CHECKPOINT_PASSIVE;
+
+	sqlite3_wal_checkpoint_v2(q->db, NULL, mode, NULL, NULL);
+}
+
+/* What there will be where the file is above its limit now. */
+static int64_t room_once_shrunk(const struct queue *q)
+{
+	return (q->room.limit - q->room.pages + q->room.free_pages) * PAGE - reserve(q);
+}
+
+static void count_pages(struct queue *q)
+{
+	struct err ignored;
+
+	queue_count_pages(q, &q->room.pages, &q->room.free_pages, &ignored);
+}
+
+static void set_page_limit(struct queue *q)
+{
+	char sql[64];
+
+	/* SQLite takes the file's own size where that is more. */
+	snprintf(sql, sizeof sql, "PRAGMA max_page_count = %lld", (long long)q->room.limit);
+	sqlite3_exec(q->db, sql, NULL, NULL, NULL);
+}
+
+/*
+ * VACUUM writes what is used into a temporary file, and that into the WAL: beside the buffer, because temp_store's
+ * memory has no bound. It is the one moment at which the card holds more than before.
+ */
+static void vacuum(struct queue *q)
+{
+	char *folder = strdup(q->path), *slash = folder ? strrchr(folder, '/') : NULL;
+
+	if (slash)
+		slash[slash == folder] = '\0';
+	sqlite3_temp_directory = slash ? folder : NULL;
+	sqlite3_exec(q->db, "PRAGMA temp_store = FILE; VACUUM", NULL, NULL, NULL);
+	sqlite3_exec(q->db, "PRAGMA temp_store = MEMORY", NULL, NULL, NULL);
+	sqlite3_temp_directory = NULL;
+	free(folder);
+	sqlite3_wal_checkpoint_v2(q->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+	sqlite3_db_release_memory(q->db);
+}
+
+void queue_shrink(struct queue *q)
+{
+	int64_t used = (q->room.pages - q->room.free_pages) * PAGE;
+
+	if (q->room.max_size == 0 || q->room.pages <= q->room.limit || room_once_shrunk(q) < 2 * low(q) ||
+	    card_bytes(q) < 2 * used + LARGE)
+		return;
+	vacuum(q);
+	set_page_limit(q);
+	count_pages(q);
+}
+
+/* A blob in, which goes out again at once: its pages, and the WAL's, are there from then on. */
+static bool grow(struct queue *q)
+{
+	const struct cell blob[] = { cell_number(0), cell_number(LARGE) };
+	struct err ignored;
+	int r;
+
+	if (q->room.pages * PAGE >= LARGE || q->room.limit * PAGE < 2 * LARGE || card_bytes(q) < 4 * LARGE)
+		return false;
+	r = queue_begin(q, &ignored);
+	if (r == 0)
+		r = queue_end(q, queue_run(q, SQL_PART_FILL, CELLS(blob), &ignored), &ignored);
+	return r == 0;
+}
+
+/* Of this start or, where that was killed between the two, of the one before. */
+static void delete_blob(struct queue *q)
+{
+	const struct cell range[] = { cell_number(0), cell_number(0) };
+	struct err ignored;
+
+	if (queue_begin(q, &ignored) == 0)
+		queue_end(q, queue_run(q, SQL_PARTS_DELETE, CELLS(range), &ignored), &ignored);
+}
+
+int queue_bound(struct queue *q, const struct queue_bounds *bounds, struct err *err)
+{
+	int64_t largest = bounds->max_record > (int64_t)q->room.largest ? bounds->max_record : (int64_t)q->room.largest;
+	int64_t transaction = TRANSACTION + largest + largest / 8;
+	int r = queue_count_pages(q, &q->room.pages, &q->room.free_pages, err);
+	bool grown;
+
+	if (r < 0)
+		return r;
+	q->room.max_size = bounds->max_size;
+	q->room.max_record = largest; /* also one that lies here since it was allowed */
+	q->room.wal_max = (WAL_PAGES + SLACK + transaction / PAYLOAD) * FRAME;
+	q->room.limit = (bounds->max_size - q->room.wal_max) / PAGE;
+	if (q->room.limit < 1)
+		q->room.limit = 1;
+	if (queue_file_size(q, "-wal") > q->room.wal_max)
+		queue_empty_wal(q);
+	set_page_limit(q);
+	grown = grow(q);
+	delete_blob(q);
+	if (grown)
+		queue_empty_wal(q);
+	queue_shrink(q);
+	return 0;
+}
