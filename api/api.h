@@ -2,6 +2,10 @@
 /*
  * The API: HTTP/1.1 with JSON on a Unix socket (docs/api.md), by libmicrohttpd driven from our loop. It knows requests
  * and answers; what they are about comes from agent/ through api_backend. Loop thread only.
+ *
+ * All is bounded: connections, the size of a request, calls that wait, streams, the bytes of answers that nobody has
+ * read yet, and how long a connection may keep silent. Every answer closes its connection. A client that leaves while
+ * its call waits is noticed within a second or two, and its place is free again.
  */
 #ifndef API_API_H
 #define API_API_H
@@ -32,7 +36,9 @@ struct api_backend {
 	json_t *(*config)(void *agent);
 
 	void (*batches)(void *agent, struct api_call *call);
-	void (*records)(void *agent, const char *source, size_t last, struct api_call *call);
+	/* The last n records, then, with follow, those that come: answered with api_answer_stream. */
+	void (*records)(void *agent, const char *source, size_t last, bool follow, struct api_call *call);
+	void (*rejected)(void *agent, struct api_call *call);
 	void (*poll)(void *agent, const char *source, struct api_call *call);
 	void (*flush)(void *agent, bool wait, struct api_call *call);
 
@@ -58,8 +64,38 @@ void api_close(struct api *api, void (*on_closed)(void *arg), void *arg);
 /* 200 with this JSON, whose reference is taken. */
 void api_answer(struct api_call *call, json_t *body);
 
-/* 200 with application/x-ndjson; takes the bytes and leaves `lines` empty. */
-void api_answer_lines(struct api_call *call, struct bytes *lines);
+/*
+ * 200 with application/x-ndjson, piece by piece at the pace of who reads: an answer that takes its time, or has no end.
+ * The stream owns itself; each of the two calls back from the loop, never from within a function of this header.
+ */
+struct api_stream;
+
+struct api_stream_ops {
+	/* All that was written is on its way: give the next piece, now or later, or end. */
+	void (*more)(struct api_stream *stream, void *arg);
+
+	/* Exactly once, at the end of every stream: sent to its end, its reader gone or too slow, or the API closing.
+	 * The stream is gone when this returns. */
+	void (*closed)(void *arg);
+};
+
+/*
+ * NULL: it came to nothing, and the call is answered: no memory, as many streams as may be at a time, or its client has
+ * left. ops are borrowed for the stream's life.
+ */
+struct api_stream *api_answer_stream(struct api_call *call, const struct api_stream_ops *ops, void *arg);
+
+/*
+ * Once after each `more`; takes the bytes (whole lines, not none) and leaves `lines` empty. They stay in memory until
+ * they are read, beside what all other answers may take: so how long a piece may be is the owner's to bound.
+ */
+void api_stream_write(struct api_stream *stream, struct bytes *lines);
+
+/* Nothing follows what was written. */
+void api_stream_end(struct api_stream *stream);
+
+/* What should have followed cannot be had: the answer breaks off, which its reader can tell from an end. */
+void api_stream_break(struct api_stream *stream);
 
 /* A problem (RFC 9457): status and what happened, with the remedy. */
 void api_answer_problem(struct api_call *call, unsigned status, const char *format, ...)

@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define BACKLOG 16
+#define BACKLOG 64 /* a client that does not wait in connect(2), like curl, fails beyond it */
 #define MODE    0660
 
 static int socket_new(struct err *err)
@@ -34,7 +34,10 @@ static int ask_whether_free(const struct sockaddr_un *address, struct err *err)
 	if (code == EACCES || code == EPERM)
 		return err_place(err, -code, "socket", address->sun_path);
 	/* It took the call, or is too busy to (EAGAIN), or speaks something else (EPROTOTYPE): it is there. */
-	return err_fail(err, -EADDRINUSE, "%s: another process answers on this socket", address->sun_path);
+	return err_fail(
+	        err, -EADDRINUSE,
+	        "%s: another process answers on this socket; a second Millrace wants a socket = \"...\" of its own",
+	        address->sun_path);
 }
 
 static int clear_leftover(const struct sockaddr_un *address, struct err *err)

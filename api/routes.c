@@ -4,23 +4,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/request.h"
 #include "base/units.h"
 
-#define LAST_DEFAULT 10
-#define LAST_MAX     1000
-#define NO_MEMORY    "there is not enough memory for the answer"
+#define LAST_DEFAULT   10
+#define LAST_MAX       100000
+#define PARAMETERS_MAX 2
 
 /* What a request says beyond its route. */
 struct words {
-	char name[UNITS_NAME_MAX]; /* in the path; "" */
-	const char *value;         /* of the query's parameter; NULL: it has none, "": `?last` alone */
+	char name[UNITS_NAME_MAX];          /* in the path; "" */
+	const char *values[PARAMETERS_MAX]; /* of the route's parameters; NULL: not in the query, "": `?last` alone */
 };
 
 struct route {
 	const char *method;
-	const char *pattern;   /* `*` stands for a source's name or a batch's number */
-	const char *parameter; /* the only one of the query; NULL: none */
-	bool waits;            /* the backend answers later */
+	const char *pattern;                    /* `*` stands for a source's name or a batch's number */
+	const char *parameters[PARAMETERS_MAX]; /* that a query may have */
+	bool waits;                             /* the backend answers later */
 	void (*serve)(const struct routes_request *request, const struct words *words, struct api_call *call);
 };
 
@@ -70,18 +71,42 @@ static void get_batches(const struct routes_request *request, const struct words
 	request->backend->batches(request->agent, call);
 }
 
+/* What is not in the query stays as it is. */
+static bool parse_last(const char *text, size_t *ret_last)
+{
+	size_t digits = text ? strspn(text, "0123456789") : 0;
+	if (!text)
+		return true;
+	if (digits == 0 || digits > 6 || text[digits] || strtoul(text, NULL, 10) > LAST_MAX)
+		return false;
+	*ret_last = strtoul(text, NULL, 10);
+	return true;
+}
+
+static bool parse_switch(const char *text, bool *ret_on)
+{
+	if (!text)
+		return true;
+	*ret_on = strcmp(text, "1") == 0;
+	return *ret_on || strcmp(text, "0") == 0;
+}
+
 static void get_records(const struct routes_request *request, const struct words *words, struct api_call *call)
 {
-	const char *text = words->value;
 	size_t last = LAST_DEFAULT;
-	if (text) {
-		size_t digits = strspn(text, "0123456789");
-		last = digits > 0 && digits <= 4 && !text[digits] ? strtoul(text, NULL, 10) : 0;
-	}
-	if (last < 1 || last > LAST_MAX)
-		api_answer_problem(call, 400, "last is a number from 1 to %d", LAST_MAX);
+	bool follow = false;
+	if (!parse_last(words->values[0], &last))
+		api_answer_problem(call, 400, "last is a number from 0 to %d", LAST_MAX);
+	else if (!parse_switch(words->values[1], &follow))
+		api_answer_problem(call, 400, "follow is 0 or 1");
 	else
-		request->backend->records(request->agent, words->name, last, call);
+		request->backend->records(request->agent, words->name, last, follow, call);
+}
+
+static void get_rejected(const struct routes_request *request, const struct words *words, struct api_call *call)
+{
+	(void)words;
+	request->backend->rejected(request->agent, call);
 }
 
 static void post_poll(const struct routes_request *request, const struct words *words, struct api_call *call)
@@ -91,11 +116,11 @@ static void post_poll(const struct routes_request *request, const struct words *
 
 static void post_flush(const struct routes_request *request, const struct words *words, struct api_call *call)
 {
-	const char *wait = words->value;
-	if (wait && strcmp(wait, "0") != 0 && strcmp(wait, "1") != 0)
+	bool wait = false;
+	if (!parse_switch(words->values[0], &wait))
 		api_answer_problem(call, 400, "wait is 0 or 1");
 	else
-		request->backend->flush(request->agent, wait && *wait == '1', call);
+		request->backend->flush(request->agent, wait, call);
 }
 
 static void post_retry(const struct routes_request *request, const struct words *words, struct api_call *call)
@@ -110,23 +135,24 @@ static void post_retry(const struct routes_request *request, const struct words 
 static void post_audit(const struct routes_request *request, const struct words *words, struct api_call *call)
 {
 	int64_t since_day = INT64_MIN;
-	if (words->value && units_parse_date(words->value, &since_day) < 0)
+	if (words->values[0] && units_parse_date(words->values[0], &since_day) < 0)
 		api_answer_problem(call, 400, "since is a date like 2026-11-21");
 	else
 		request->backend->audit(request->agent, since_day, call);
 }
 
 static const struct route routes[] = {
-	{ "GET", "/v1/status", NULL, false, get_status },
-	{ "GET", "/v1/sources", NULL, false, get_sources },
-	{ "GET", "/v1/stores", NULL, false, get_stores },
-	{ "GET", "/v1/config", NULL, false, get_config },
-	{ "GET", "/v1/batches", NULL, true, get_batches },
-	{ "GET", "/v1/sources/*/records", "last", true, get_records },
-	{ "POST", "/v1/sources/*/poll", NULL, true, post_poll },
-	{ "POST", "/v1/flush", "wait", true, post_flush },
-	{ "POST", "/v1/audit", "since", true, post_audit },
-	{ "POST", "/v1/batches/*/retry", NULL, true, post_retry },
+	{ "GET", "/v1/status", { NULL }, false, get_status },
+	{ "GET", "/v1/sources", { NULL }, false, get_sources },
+	{ "GET", "/v1/stores", { NULL }, false, get_stores },
+	{ "GET", "/v1/config", { NULL }, false, get_config },
+	{ "GET", "/v1/batches", { NULL }, true, get_batches },
+	{ "GET", "/v1/rejected", { NULL }, true, get_rejected },
+	{ "GET", "/v1/sources/*/records", { "last", "follow" }, true, get_records },
+	{ "POST", "/v1/sources/*/poll", { NULL }, true, post_poll },
+	{ "POST", "/v1/flush", { "wait" }, true, post_flush },
+	{ "POST", "/v1/audit", { "since" }, true, post_audit },
+	{ "POST", "/v1/batches/*/retry", { NULL }, true, post_retry },
 };
 
 /* Whether the path fits; what stands for `*` goes to name, which has UNITS_NAME_MAX bytes. */
@@ -173,27 +199,29 @@ static void answer_wrong_method(const struct route *route, const char *method, s
 	api_answer_response(call, 405, response);
 }
 
-struct parameters {
-	const char *known;   /* NULL: none is */
-	const char *value;   /* of the known one */
+struct query {
+	const char *const *known;
+	const char **values;
 	const char *unknown; /* the first one that is not known */
 };
 
 static enum MHD_Result on_parameter(void *arg, enum MHD_ValueKind kind, const char *key, const char *value)
 {
 	(void)kind;
-	struct parameters *parameters = arg;
-	if (parameters->known && strcmp(key, parameters->known) == 0) {
-		parameters->value = value ? value : "";
-		return MHD_YES;
+	struct query *query = arg;
+	for (size_t i = 0; i < PARAMETERS_MAX && query->known[i]; i++) {
+		if (strcmp(key, query->known[i]) == 0) {
+			query->values[i] = value ? value : "";
+			return MHD_YES;
+		}
 	}
-	parameters->unknown = key;
+	query->unknown = key;
 	return MHD_NO;
 }
 
 void routes_serve(const struct routes_request *request, struct api_call *call)
 {
-	struct words words = { .value = NULL };
+	struct words words = { .values = { NULL } };
 	const struct route *route = find(request->path, words.name);
 	if (!route) {
 		api_answer_problem(call, 404, "there is no %.200s here; docs/api.md has the list", request->path);
@@ -203,11 +231,10 @@ void routes_serve(const struct routes_request *request, struct api_call *call)
 		answer_wrong_method(route, request->method, call);
 		return;
 	}
-	struct parameters parameters = { .known = route->parameter };
-	MHD_get_connection_values(request->connection, MHD_GET_ARGUMENT_KIND, on_parameter, &parameters);
-	words.value = parameters.value;
-	if (parameters.unknown)
-		api_answer_problem(call, 400, "unknown parameter \"%.100s\"", parameters.unknown);
+	struct query query = { .known = route->parameters, .values = words.values };
+	MHD_get_connection_values(request->connection, MHD_GET_ARGUMENT_KIND, on_parameter, &query);
+	if (query.unknown)
+		api_answer_problem(call, 400, "unknown parameter \"%.100s\"", query.unknown);
 	else if (route->waits && request->crowded)
 		api_answer_problem(call, 503, "too many calls wait for their answers; try again later");
 	else

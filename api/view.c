@@ -49,6 +49,7 @@ static const struct field source_fields[] = {
 	FIELD(COUNT, source_view, unsealed_records, "unsealed_records"),
 	FIELD(COUNT, source_view, waiting_batches, "waiting_batches"),
 	FIELD(COUNT, source_view, waiting_records, "waiting_records"),
+	FIELD(COUNT, source_view, dropped_records, "dropped_records"),
 	FIELD(TIME, source_view, oldest_ms, "oldest"),
 	FIELD(TEXT, source_view, last_error, "last_error"),
 	FIELD_END,
@@ -72,12 +73,25 @@ static const struct field store_fields[] = {
 static const struct field buffer_fields[] = {
 	FIELD(TEXT, buffer_view, path, "path"),
 	FIELD(TEXT, buffer_view, state, "state"),
+	FIELD(TEXT, buffer_view, on_full, "on_full"),
 	FIELD(NUMBER, buffer_view, file_bytes, "file_bytes"),
 	FIELD(NUMBER, buffer_view, wal_bytes, "wal_bytes"),
+	FIELD(NUMBER, buffer_view, max_bytes, "max_bytes"),
+	FIELD(NUMBER, buffer_view, room_bytes, "room_bytes"),
 	FIELD(COUNT, buffer_view, waiting_records, "waiting_records"),
 	FIELD(COUNT, buffer_view, waiting_batches, "waiting_batches"),
 	FIELD(TIME, buffer_view, oldest_ms, "oldest"),
 	FIELD(TEXT, buffer_view, last_error, "last_error"),
+	FIELD_END,
+};
+
+static const struct field rejected_fields[] = {
+	FIELD(TEXT, rejected_view, source, "source"),
+	FIELD(TIME, rejected_view, at_ms, "at"),
+	FIELD(TEXT, rejected_view, cause, "cause"),
+	FIELD(TEXT, rejected_view, text, "text"),
+	FIELD(COUNT, rejected_view, bytes, "bytes"),
+	FIELD(COUNT, rejected_view, start, "start"),
 	FIELD_END,
 };
 
@@ -110,42 +124,47 @@ static const struct field status_fields[] = {
 	FIELD(TIME, status_view, started_ms, "started"), FIELD_END,
 };
 
-/* Bytes of the UTF-8 sequence at p (RFC 3629 §4), 0: it is none. */
-static size_t sequence(const unsigned char *p)
+/* Bytes of the UTF-8 sequence at p (RFC 3629 §4), of which len are there; 0: it is none. */
+static size_t sequence(const unsigned char *p, size_t len)
 {
 	if (*p < 0x80)
 		return 1;
-	size_t len = *p >= 0xF0 ? 4 : *p >= 0xE0 ? 3 : 2;
-	if (*p < 0xC2 || *p > 0xF4)
+	size_t n = *p >= 0xF0 ? 4 : *p >= 0xE0 ? 3 : 2;
+	if (*p < 0xC2 || *p > 0xF4 || n > len)
 		return 0;
 	unsigned char low = *p == 0xE0 ? 0xA0 : *p == 0xF0 ? 0x90 : 0x80;
 	unsigned char high = *p == 0xED ? 0x9F : *p == 0xF4 ? 0x8F : 0xBF;
-	for (size_t i = 1; i < len; i++, low = 0x80, high = 0xBF)
-		if (p[i] < low || p[i] > high) /* the final NUL is below */
+	for (size_t i = 1; i < n; i++, low = 0x80, high = 0xBF)
+		if (p[i] < low || p[i] > high)
 			return 0;
-	return len;
+	return n;
+}
+
+/* ret_mark (NULL: not asked): how many of its characters stand before the byte at `place`. */
+static json_t *text_value(const void *data, size_t len, size_t place, size_t *ret_mark)
+{
+	const unsigned char *from = data;
+	char *mended = malloc(len * 3 + 1), *to = mended;
+	size_t mark = 0;
+	if (!mended)
+		return NULL;
+	for (size_t at = 0, step; at < len; at += step) {
+		size_t n = sequence(from + at, len - at);
+		step = n ? n : 1;
+		memcpy(to, n ? (const char *)from + at : "\xEF\xBF\xBD", n ? n : 3);
+		to += n ? n : 3;
+		mark += at + step <= place;
+	}
+	json_t *json = json_stringn_nocheck(mended, (size_t)(to - mended));
+	free(mended);
+	if (ret_mark)
+		*ret_mark = mark;
+	return json;
 }
 
 json_t *view_text(const char *text)
 {
-	if (!text)
-		text = "";
-	json_t *json = json_string(text);
-	if (json)
-		return json;
-	char *mended = malloc(strlen(text) * 3 + 1), *to = mended;
-	if (!mended)
-		return NULL;
-	for (const char *from = text; *from;) {
-		size_t len = sequence((const unsigned char *)from);
-		memcpy(to, len ? from : "\xEF\xBF\xBD", len ? len : 3);
-		to += len ? len : 3;
-		from += len ? len : 1;
-	}
-	*to = '\0';
-	json = json_string(mended);
-	free(mended);
-	return json;
+	return text_value(text, text ? strlen(text) : 0, 0, NULL);
 }
 
 static json_t *time_value(int64_t ms)
@@ -241,6 +260,30 @@ json_t *view_stores(const struct status_view *view)
 json_t *view_batches(const struct batch *batches, size_t n)
 {
 	return json_pack("{s:o}", "batches", array(batch_fields, batches, n, sizeof *batches));
+}
+
+/* Where the offset falls into what there is of the body. */
+static json_t *mark_value(const struct rejected_view *view, size_t mark)
+{
+	bool inside = view->offset >= 0 && (uint64_t)view->offset >= view->start &&
+	              (uint64_t)view->offset - view->start <= view->len;
+	return inside ? json_integer((json_int_t)mark) : json_null();
+}
+
+json_t *view_rejected(const struct rejected_view *view)
+{
+	size_t mark = 0;
+	json_t *json = object(rejected_fields, view);
+	json_t *offset = view->offset >= 0 ? json_integer(view->offset) : json_null();
+	json_t *excerpt = text_value(view->data, view->len, (size_t)((uint64_t)view->offset - view->start), &mark);
+	int rc = json_object_set_new(json, "offset", offset);
+	rc += json_object_set_new(json, "excerpt", excerpt);
+	rc += json_object_set_new(json, "mark", mark_value(view, mark));
+	if (rc < 0) {
+		json_decref(json);
+		return NULL;
+	}
+	return json;
 }
 
 void view_done(struct status_view *view)

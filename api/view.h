@@ -14,15 +14,17 @@
 
 struct source_view {
 	const char *name, *kind, *origin;
-	const char *state;                          /* "waiting", "fresh", "failing", "stale", "disabled", "gone" */
+	const char
+	        *state; /* "waiting", "fresh", "failing", "stale", "paused" (the buffer is full), "disabled", "gone" */
 	int64_t last_answer_ms;                     /* complete and valid, changed or not */
 	int64_t last_change_ms;                     /* the last committed fetch since start */
 	int64_t next_poll_ms;                       /* 0: none is planned (one is under way, or it is disabled) */
 	uint64_t polls, unchanged, refused, failed; /* since start */
 	uint64_t records, fetches;                  /* ever committed */
 	uint64_t unsealed_records, waiting_batches, waiting_records;
-	int64_t oldest_ms;      /* the oldest record that some store has not */
-	const char *last_error; /* "" while all is well */
+	uint64_t dropped_records; /* by on_full = "drop-oldest", ever */
+	int64_t oldest_ms;        /* the oldest record that some store has not */
+	const char *last_error;   /* "" while all is well */
 };
 
 struct store_view {
@@ -36,11 +38,24 @@ struct store_view {
 
 struct buffer_view {
 	const char *path;
-	const char *state; /* "ready", "failing", "hung" */
+	const char *state;   /* "ready", "full", "failing", "hung" */
+	const char *on_full; /* "pause", "drop-oldest" */
 	int64_t file_bytes, wal_bytes;
+	int64_t max_bytes;                         /* max_size */
+	int64_t room_bytes;                        /* that new records may take before the buffer is full */
 	uint64_t waiting_records, waiting_batches; /* unsealed records included in the first */
 	int64_t oldest_ms;
 	const char *last_error;
+};
+
+/* The newest refused answer of a source. */
+struct rejected_view {
+	const char *source, *cause, *text;
+	int64_t at_ms;         /* wall */
+	uint64_t bytes, start; /* sink.h's sink_excerpt */
+	int64_t offset;
+	const void *data; /* not UTF-8 throughout, perhaps */
+	size_t len;
 };
 
 struct problem_view {
@@ -67,6 +82,9 @@ json_t *view_status(const struct status_view *view);
 json_t *view_sources(const struct status_view *view);
 json_t *view_stores(const struct status_view *view);
 json_t *view_batches(const struct batch *batches, size_t n);
+
+/* One of the elements of {"rejected": [...]}. "excerpt" is text (as view_text makes it, NUL included). */
+json_t *view_rejected(const struct rejected_view *view);
 
 /* A text from anywhere as a JSON string (NULL: an empty one); what is not UTF-8 becomes U+FFFD. NULL: no memory. */
 json_t *view_text(const char *text);

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/answer.h"
 #include "cli/cli.h"
@@ -14,13 +15,9 @@
 int command_tail(const char *socket_path, const struct command_arguments *arguments, struct err *err)
 {
 	char path[REQUEST_PATH_MAX];
-	struct bytes lines;
-	snprintf(path, sizeof path, "/v1/sources/%s/records?last=%d", arguments->word, arguments->last);
-	int rc = client_request(socket_path, "GET", path, &lines, err);
-	if (rc == CLI_OK && lines.len)
-		fwrite(lines.data, 1, lines.len, stdout);
-	bytes_done(&lines);
-	return rc;
+	snprintf(path, sizeof path, "/v1/sources/%s/records?last=%d%s", arguments->word, arguments->last,
+	         arguments->follow ? "&follow=1" : "");
+	return client_stream(socket_path, path, STDOUT_FILENO, err);
 }
 
 static void print_committed(const json_t *answer, const struct page *page)

@@ -135,6 +135,9 @@ void audit_print(const json_t *report, const struct page *page)
 		        count(stores, "missing"), count(stores, "double"), count(stores, "changed"));
 	else
 		fputs("audit: nothing is missing, nothing is double", page->out);
+	if (count(stores, "lost") > 0)
+		fprintf(page->out, "; lost for want of room: %s",
+		        answer_plural(count(stores, "lost"), "record", "s", text));
 	if (errors > 0)
 		fprintf(page->out, "; %s could not be looked through", answer_plural(errors, "store", "s", text));
 	fputc('\n', page->out);

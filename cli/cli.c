@@ -10,7 +10,7 @@
 #include "cli/commands.h"
 
 #define LAST_DEFAULT 10
-#define LAST_MAX     1000
+#define LAST_MAX     100000
 
 enum takes {
 	TAKES_JSON = 1,
@@ -18,6 +18,7 @@ enum takes {
 	TAKES_WAIT = 4,
 	TAKES_LAST = 8,
 	TAKES_SINCE = 16,
+	TAKES_FOLLOW = 32,
 };
 
 enum word {
@@ -42,8 +43,8 @@ struct command {
 
 static const struct command commands[] = {
 	{ "status", "status [--json] [--ready]", TAKES_JSON | TAKES_READY, WORD_NONE, command_status },
-	{ "show", "show sources|batches|stores|config [--json]", TAKES_JSON, WORD_VIEW, command_show },
-	{ "tail", "tail SOURCE [-n N]", TAKES_JSON | TAKES_LAST, WORD_SOURCE, command_tail },
+	{ "show", "show sources|stores|batches|rejected|config [--json]", TAKES_JSON, WORD_VIEW, command_show },
+	{ "tail", "tail SOURCE [-f] [-n N]", TAKES_JSON | TAKES_FOLLOW | TAKES_LAST, WORD_SOURCE, command_tail },
 	{ "poll", "poll SOURCE [--json]", TAKES_JSON, WORD_SOURCE, command_poll },
 	{ "flush", "flush [--wait] [--json]", TAKES_JSON | TAKES_WAIT, WORD_NONE, command_flush },
 	{ "audit", "audit [--since DATE] [--json]", TAKES_JSON | TAKES_SINCE, WORD_NONE, command_audit },
@@ -52,9 +53,9 @@ static const struct command commands[] = {
 
 const char cli_help[] =
         "  status [--json] [--ready]   how it stands and what to do; --ready: by the exit status alone\n"
-        "  show WHAT [--json]          one table: sources, stores or batches; or the running config, with its "
-        "defaults\n"
-        "  tail SOURCE [-n N]          the last N records [10] as object lines\n"
+        "  show WHAT [--json]          one table: sources, stores or batches; or rejected: the newest answer that was\n"
+        "                              refused, of each source; or the running config, with its defaults\n"
+        "  tail SOURCE [-f] [-n N]     the last N records [10] as object lines; -f, --follow: then those that come\n"
         "  poll SOURCE [--json]        poll now; returns once committed, unchanged or refused\n"
         "  flush [--wait] [--json]     seal what waits; --wait: until all stores have it\n"
         "  audit [--since DATE] [--json]\n"
@@ -66,6 +67,8 @@ static const struct option options[] = {
 	{ "ready", no_argument, NULL, TAKES_READY },
 	{ "wait", no_argument, NULL, TAKES_WAIT },
 	{ "since", required_argument, NULL, TAKES_SINCE },
+	{ "follow", no_argument, NULL, TAKES_FOLLOW },
+	{ "last", required_argument, NULL, TAKES_LAST },
 	{ NULL, 0, NULL, 0 },
 };
 
@@ -85,8 +88,8 @@ bool cli_knows(const char *command)
 static int parse_last(const char *text, int *ret_last)
 {
 	size_t digits = strspn(text, "0123456789");
-	int last = digits > 0 && digits <= 4 && !text[digits] ? atoi(text) : 0;
-	if (last < 1 || last > LAST_MAX)
+	int last = digits > 0 && digits <= 6 && !text[digits] ? atoi(text) : -1;
+	if (last < 0 || last > LAST_MAX)
 		return -1;
 	*ret_last = last;
 	return 0;
@@ -99,14 +102,14 @@ static int parse_options(const struct command *command, int argc, char **argv, s
 	int c;
 	optind = 0; /* glibc: start anew */
 	opterr = 0;
-	while ((c = getopt_long(argc, argv, ":n:", options, NULL)) != -1) {
-		unsigned option = c == 'n' ? TAKES_LAST : (unsigned)c;
+	while ((c = getopt_long(argc, argv, ":fn:", options, NULL)) != -1) {
+		unsigned option = c == 'n' ? TAKES_LAST : c == 'f' ? TAKES_FOLLOW : (unsigned)c;
 		if (c == ':')
 			return err_fail(err, CLI_USAGE, "%s needs a value", argv[optind - 1]);
 		if (c == '?' || !(command->takes & option))
 			return err_fail(err, CLI_USAGE, "unknown option %s", argv[optind - 1]);
-		if (c == 'n' && parse_last(optarg, &ret_arguments->last) < 0)
-			return err_fail(err, CLI_USAGE, "-n takes a number from 1 to %d, not \"%s\"", LAST_MAX, optarg);
+		if (option == TAKES_LAST && parse_last(optarg, &ret_arguments->last) < 0)
+			return err_fail(err, CLI_USAGE, "-n takes a number from 0 to %d, not \"%s\"", LAST_MAX, optarg);
 		if (c == TAKES_SINCE && units_parse_date(optarg, &day) < 0)
 			return err_fail(err, CLI_USAGE, "--since takes a date like 2026-11-21, not \"%s\"", optarg);
 		if (c == TAKES_SINCE)
@@ -114,6 +117,7 @@ static int parse_options(const struct command *command, int argc, char **argv, s
 		ret_arguments->json |= c == TAKES_JSON;
 		ret_arguments->ready |= c == TAKES_READY;
 		ret_arguments->wait |= c == TAKES_WAIT;
+		ret_arguments->follow |= option == TAKES_FOLLOW;
 	}
 	return CLI_OK;
 }

@@ -5,15 +5,19 @@
 #include <errno.h>
 #include <grp.h>
 #include <jansson.h>
+#include <poll.h>
 #include <pwd.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 
 #define ANSWER_MAX    ((size_t)64 << 20)
+#define PROBLEM_MAX   ((size_t)64 << 10)
 #define GET_TIMEOUT_S 30L
 #define URL_MAX       256
 
@@ -85,40 +89,127 @@ static int explain_status(long status, const struct bytes *body, struct err *err
 	return status >= 400 && status < 500 ? CLI_USAGE : CLI_UNAVAILABLE;
 }
 
-static void prepare(CURL *curl, const char *socket_path, const char *method, const char *url, struct bytes *body)
+static CURL *open_request(const char *socket_path, const char *path, struct err *err)
 {
+	char url[URL_MAX];
+	if (strlen(socket_path) >= sizeof(((struct sockaddr_un *)0)->sun_path)) {
+		err_fail(err, CLI_UNAVAILABLE, "%s: longer than a socket's path can be", socket_path);
+		return NULL;
+	}
+	CURL *curl = curl_easy_init();
+	if (!curl) {
+		err_fail(err, CLI_UNAVAILABLE, "there is not enough memory");
+		return NULL;
+	}
+	snprintf(url, sizeof url, "http://millrace%s", path);
 	curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, socket_path);
 	curl_easy_setopt(curl, CURLOPT_URL, url);
 	curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
-	curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_data);
-	curl_easy_setopt(curl, CURLOPT_WRITEDATA, body);
-	if (strcmp(method, "POST") == 0)
-		curl_easy_setopt(curl, CURLOPT_POSTFIELDS, "");
-	else
-		curl_easy_setopt(curl, CURLOPT_TIMEOUT, GET_TIMEOUT_S);
+	return curl;
+}
+
+static long status_of(CURL *curl)
+{
+	long status = 0;
+	curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
+	return status;
 }
 
 int client_request(const char *socket_path, const char *method, const char *path, struct bytes *ret_body,
                    struct err *err)
 {
-	char url[URL_MAX];
 	bytes_init(ret_body, ANSWER_MAX);
-	if (strlen(socket_path) >= sizeof(((struct sockaddr_un *)0)->sun_path))
-		return err_fail(err, CLI_UNAVAILABLE, "%s: longer than a socket's path can be", socket_path);
-	CURL *curl = curl_easy_init();
+	CURL *curl = open_request(socket_path, path, err);
 	if (!curl)
-		return err_fail(err, CLI_UNAVAILABLE, "there is not enough memory");
-	snprintf(url, sizeof url, "http://millrace%s", path);
-	prepare(curl, socket_path, method, url, ret_body);
-	long status = 0;
+		return CLI_UNAVAILABLE;
+	curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_data);
+	curl_easy_setopt(curl, CURLOPT_WRITEDATA, ret_body);
+	if (strcmp(method, "POST") == 0)
+		curl_easy_setopt(curl, CURLOPT_POSTFIELDS, "");
+	else
+		curl_easy_setopt(curl, CURLOPT_TIMEOUT, GET_TIMEOUT_S);
 	CURLcode code = curl_easy_perform(curl);
-	curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
 	int rc = CLI_OK;
 	if (code != CURLE_OK)
 		rc = explain_transfer(curl, code, socket_path, err);
-	else if (status != 200)
-		rc = explain_status(status, ret_body, err);
+	else if (status_of(curl) != 200)
+		rc = explain_status(status_of(curl), ret_body, err);
 	curl_easy_cleanup(curl);
+	return rc;
+}
+
+struct stream {
+	CURL *curl;
+	int out;
+	int out_error;        /* why no more was written */
+	struct bytes problem; /* the body of an answer that is not 200 */
+};
+
+static size_t on_piece(char *data, size_t size, size_t n, void *arg)
+{
+	struct stream *stream = arg;
+	size_t len = size * n;
+	if (status_of(stream->curl) != 200)
+		return on_data(data, size, n, &stream->problem);
+	for (size_t done = 0; done < len;) {
+		ssize_t written = write(stream->out, data + done, len - done);
+		if (written < 0 && errno != EINTR) {
+			stream->out_error = errno;
+			return 0;
+		}
+		done += written > 0 ? (size_t)written : 0;
+	}
+	return len;
+}
+
+/* Comes each second: ends what nobody reads any more, and what has no answer yet after half a minute. */
+static int on_second(void *arg, curl_off_t down_all, curl_off_t down, curl_off_t up_all, curl_off_t up)
+{
+	struct stream *stream = arg;
+	struct pollfd reader = { .fd = stream->out };
+	double waited_s = 0;
+	(void)down_all;
+	(void)down;
+	(void)up_all;
+	(void)up;
+	if (poll(&reader, 1, 0) > 0 && reader.revents & (POLLERR | POLLHUP))
+		stream->out_error = EPIPE;
+	curl_easy_getinfo(stream->curl, CURLINFO_TOTAL_TIME, &waited_s);
+	return stream->out_error || (status_of(stream->curl) == 0 && waited_s > GET_TIMEOUT_S);
+}
+
+static int explain_stream(struct stream *stream, CURLcode code, const char *socket_path, struct err *err)
+{
+	long status = status_of(stream->curl);
+	if (stream->out_error == EPIPE)
+		return CLI_OK;
+	if (stream->out_error)
+		return err_fail(err, CLI_CANTCREAT, "standard output: %s", strerror(stream->out_error));
+	if (status != 0 && status != 200)
+		return explain_status(status, &stream->problem, err);
+	if (code == CURLE_ABORTED_BY_CALLBACK)
+		code = CURLE_OPERATION_TIMEDOUT;
+	if (code != CURLE_OK && status == 200)
+		return err_fail(err, CLI_UNAVAILABLE,
+		                "the daemon at %s broke off: it stopped, or its answer was read too slowly",
+		                socket_path);
+	return code == CURLE_OK ? CLI_OK : explain_transfer(stream->curl, code, socket_path, err);
+}
+
+int client_stream(const char *socket_path, const char *path, int out, struct err *err)
+{
+	struct stream stream = { .curl = open_request(socket_path, path, err), .out = out };
+	if (!stream.curl)
+		return CLI_UNAVAILABLE;
+	bytes_init(&stream.problem, PROBLEM_MAX);
+	curl_easy_setopt(stream.curl, CURLOPT_WRITEFUNCTION, on_piece);
+	curl_easy_setopt(stream.curl, CURLOPT_WRITEDATA, &stream);
+	curl_easy_setopt(stream.curl, CURLOPT_XFERINFOFUNCTION, on_second);
+	curl_easy_setopt(stream.curl, CURLOPT_XFERINFODATA, &stream);
+	curl_easy_setopt(stream.curl, CURLOPT_NOPROGRESS, 0L);
+	int rc = explain_stream(&stream, curl_easy_perform(stream.curl), socket_path, err);
+	curl_easy_cleanup(stream.curl);
+	bytes_done(&stream.problem);
 	return rc;
 }
 
@@ -127,7 +218,9 @@ int client_ask(const char *socket_path, const char *method, const char *path, FI
 {
 	struct bytes body;
 	int rc = client_request(socket_path, method, path, &body, err);
-	json_t *answer = rc == CLI_OK ? json_loadb(body.len ? (const char *)body.data : "", body.len, 0, NULL) : NULL;
+	json_t *answer = rc == CLI_OK
+	                         ? json_loadb(body.len ? (const char *)body.data : "", body.len, JSON_ALLOW_NUL, NULL)
+	                         : NULL;
 	if (rc == CLI_OK && !json_is_object(answer)) {
 		json_decref(answer);
 		answer = NULL;

@@ -17,7 +17,14 @@
 int client_request(const char *socket_path, const char *method, const char *path, struct bytes *ret_body,
                    struct err *err);
 
-/* The same for what answers with a JSON object, which is the caller's; copied as it came to copy unless that is NULL.
+/*
+ * GETs what has no end, or takes its time, and writes each piece to out (a descriptor) as it comes. CLI_OK: that was
+ * all, or nobody reads out any more, of which nobody needs to be told. Else as above.
+ */
+int client_stream(const char *socket_path, const char *path, int out, struct err *err);
+
+/* The same as client_request for what answers with a JSON object, which is the caller's; copied as it came to copy
+ * unless that is NULL.
  */
 int client_ask(const char *socket_path, const char *method, const char *path, FILE *copy, json_t **ret_answer,
                struct err *err);

@@ -11,7 +11,7 @@
 
 struct command_arguments {
 	const char *word; /* SOURCE or WHAT; NULL where the command takes none */
-	bool json, ready, wait;
+	bool json, ready, wait, follow;
 	int last;
 	const char *since; /* a date; NULL: none was given */
 };
@@ -38,6 +38,11 @@ int audit_exit(const json_t *report);
 /* 0, or says that there is no such thing to show, and which one may be meant; show_print needs one that there is. */
 int show_check(const char *what, struct err *err);
 void show_print(const char *what, json_t *answer, const struct page *page);
+
+void rejected_print(json_t *answer, const struct page *page);
+
+/* A line for each source that has lost records because the buffer was full. */
+void show_dropped(const json_t *sources, const struct page *page);
 
 /* A line for each row that has an error, or for those alone that are in this state. */
 void show_errors(const json_t *rows, const char *state, const struct page *page);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `millrace show WHAT`: one table each, with all that there is room for; --json has the rest. The configuration is no
- * table but a line for each setting, named by its way through the file's groups.
+ * `millrace show WHAT`: one table each, with all that there is room for; --json has the rest. Refused answers are no
+ * table (rejected.c), nor is the configuration, which has a line for each setting, named by its way through the file's
+ * groups.
  */
 #include <inttypes.h>
 #include <string.h>
@@ -17,6 +18,11 @@ struct view {
 	const struct table_column *columns;
 	void (*add)(struct table *table, const json_t *row, int64_t now_ms);
 	bool has_errors;
+};
+
+struct other {
+	const char *what;
+	void (*print)(json_t *answer, const struct page *page);
 };
 
 static const struct table_column source_columns[] = {
@@ -87,20 +93,6 @@ static const struct view *find(const char *what)
 		if (strcmp(views[i].what, what) == 0)
 			return &views[i];
 	return NULL;
-}
-
-int show_check(const char *what, struct err *err)
-{
-	const char *known[sizeof views / sizeof *views + 1] = { "config" };
-	size_t n = sizeof known / sizeof *known;
-	for (size_t i = 1; i < n; i++)
-		known[i] = views[i - 1].what;
-	const char *nearest = units_nearest(what, known, n);
-	if (find(what) || strcmp(what, "config") == 0)
-		return CLI_OK;
-	if (nearest)
-		return err_fail(err, CLI_USAGE, "there is no \"%s\" to show; did you mean \"%s\"?", what, nearest);
-	return err_fail(err, CLI_USAGE, "there is no \"%s\" to show", what);
 }
 
 /* A setting's way through the groups. */
@@ -191,6 +183,22 @@ static void print_config(json_t *config, const struct page *page)
 	}
 }
 
+void show_dropped(const json_t *sources, const struct page *page)
+{
+	char text[UNITS_TEXT_MAX];
+	size_t i;
+	json_t *source;
+	json_array_foreach(sources, i, source)
+	{
+		int64_t dropped = answer_number(source, "dropped_records");
+		if (!dropped)
+			continue;
+		page_text(page, answer_text(source, "name"));
+		fprintf(page->out, ": %s dropped so far, because the buffer was full\n",
+		        answer_plural(dropped, "record", "s", text));
+	}
+}
+
 void show_errors(const json_t *rows, const char *state, const struct page *page)
 {
 	size_t i;
@@ -222,16 +230,41 @@ static void print_table(const char *what, const json_t *answer, const struct pag
 	}
 	table_print(&table, page);
 	table_done(&table);
+	if (view->add == add_source)
+		show_dropped(rows, page);
 	if (view->has_errors)
 		show_errors(rows, NULL, page);
+}
+
+static const struct other others[] = {
+	{ "config", print_config },
+	{ "rejected", rejected_print },
+};
+
+int show_check(const char *what, struct err *err)
+{
+	const char *known[sizeof views / sizeof *views + sizeof others / sizeof *others];
+	size_t n = 0;
+	for (size_t i = 0; i < sizeof views / sizeof *views; i++)
+		known[n++] = views[i].what;
+	for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+		known[n++] = others[i].what;
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(known[i], what) == 0)
+			return CLI_OK;
+	const char *nearest = units_nearest(what, known, n);
+	if (nearest)
+		return err_fail(err, CLI_USAGE, "there is no \"%s\" to show; did you mean \"%s\"?", what, nearest);
+	return err_fail(err, CLI_USAGE, "there is no \"%s\" to show", what);
 }
 
 void show_print(const char *what, json_t *answer, const struct page *page)
 {
 	if (find(what))
 		print_table(what, answer, page);
-	else
-		print_config(answer, page);
+	for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+		if (strcmp(others[i].what, what) == 0)
+			others[i].print(answer, page);
 }
 
 int command_show(const char *socket_path, const struct command_arguments *arguments, struct err *err)

@@ -84,6 +84,7 @@ static void print_sources(const json_t *sources, int64_t now_ms, const struct pa
 	fputc('\n', page->out);
 	table_print(&table, page);
 	table_done(&table);
+	show_dropped(sources, page);
 	show_errors(sources, "failing", page); /* those that fail for too long are told as problems */
 }
 
@@ -117,15 +118,33 @@ static void print_stores(const json_t *stores, int64_t now_ms, const struct page
 	table_done(&table);
 }
 
+static void print_size(const json_t *buffer, const struct page *page)
+{
+	char text[UNITS_TEXT_MAX];
+	int64_t max_bytes = answer_number(buffer, "max_bytes");
+	const char *state = answer_text(buffer, "state");
+	fputs("\nbuffer ", page->out);
+	page_state(page, state, state);
+	fprintf(page->out, ": %s",
+	        units_volume(answer_number(buffer, "file_bytes") + answer_number(buffer, "wal_bytes"), text));
+	if (max_bytes)
+		fprintf(page->out, " of %s", units_volume(max_bytes, text));
+	fputs(" on the card", page->out);
+	if (max_bytes)
+		fprintf(page->out, ", room for %s", units_volume(answer_number(buffer, "room_bytes"), text));
+	if (strcmp(state, "full") == 0) {
+		fputs(" (on_full: ", page->out);
+		page_text(page, answer_text(buffer, "on_full"));
+		fputc(')', page->out);
+	}
+	fputs("; ", page->out);
+}
+
 static void print_buffer(const json_t *buffer, int64_t now_ms, const struct page *page)
 {
 	char text[UNITS_TEXT_MAX], batches[UNITS_TEXT_MAX], age[UNITS_TEXT_MAX];
 	int64_t records = answer_number(buffer, "waiting_records");
-	const char *state = answer_text(buffer, "state");
-	fputs("\nbuffer ", page->out);
-	page_state(page, state, state);
-	fprintf(page->out, ": %s on the card; ",
-	        units_volume(answer_number(buffer, "file_bytes") + answer_number(buffer, "wal_bytes"), text));
+	print_size(buffer, page);
 	if (!records) {
 		fputs("nothing waits\n", page->out);
 		return;

@@ -21,10 +21,10 @@ struct state_colour {
 };
 
 static const struct state_colour state_colours[] = {
-	{ "all well", GREEN },      { "fresh", GREEN },    { "ready", GREEN },
-	{ "waiting", YELLOW },      { "unknown", YELLOW }, { "no action needed yet", YELLOW },
-	{ "stale", RED },           { "failing", RED },    { "away", RED },
-	{ "needs attention", RED },
+	{ "all well", GREEN }, { "fresh", GREEN },    { "ready", GREEN },
+	{ "waiting", YELLOW }, { "unknown", YELLOW }, { "no action needed yet", YELLOW },
+	{ "paused", YELLOW },  { "stale", RED },      { "failing", RED },
+	{ "away", RED },       { "full", RED },       { "needs attention", RED },
 };
 
 static const char *colour_of(const struct page *page, const char *state)

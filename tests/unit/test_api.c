@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The real server on a socket in a temporary folder; clients are plain sockets on the same loop. */
+/*
+ * The real server on a socket in a temporary folder; clients are plain sockets on the same loop. Where a test is about
+ * time, it lets it leap.
+ */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -18,11 +21,17 @@
 #include <cmocka.h>
 
 #include "api/api.h"
+#include "leap.h"
 
-#define CALLS_MAX     32
-#define ANSWER_MAX    65536
-#define CONNECTIONS   16 /* the server's limit */
+#define CALLS_KEPT    80
+#define FEEDS_MAX     8
+#define ANSWER_MAX    (4 << 20)
+#define PIECE_MAX     (64 << 10)
+#define CONNECTIONS   48 /* these are the server's limits */
 #define WAITING_LIMIT 12
+#define CALLS_LIMIT   64
+#define STREAMS_LIMIT 4
+#define UNSENT_LIMIT  (1 << 20)
 
 static uv_loop_t loop;
 static struct api *api;
@@ -31,10 +40,23 @@ static char folder[64], path[100];
 static bool closed;
 
 /* The backend: keeps the calls that wait, and what it was asked. */
-static struct api_call *calls[CALLS_MAX];
+static struct api_call *calls[CALLS_KEPT];
 static size_t n_calls, asked_last;
 static char asked[256];
 static bool answer_first_call; /* poll answers the oldest call, from within */
+static size_t config_bytes;    /* how large the configuration is besides */
+
+/* An answer that comes in pieces. */
+struct feed {
+	struct api_stream *stream;
+	int asked; /* for more */
+	bool wants, closed;
+};
+
+static struct feed feeds[FEEDS_MAX];
+static size_t n_feeds;
+static enum { FEED_TWO_LINES, FEED_BY_HAND, FEED_ENDLESS, FEED_LATER } feed_way;
+static bool in_api; /* a function of the API is on the stack that must not call back */
 
 static int fake_status(void *agent, struct status_view *ret_view)
 {
@@ -50,7 +72,7 @@ static int fake_status(void *agent, struct status_view *ret_view)
 
 static void keep(struct api_call *call)
 {
-	assert_true(n_calls < CALLS_MAX);
+	assert_true(n_calls < CALLS_KEPT);
 	calls[n_calls++] = call;
 }
 
@@ -65,7 +87,15 @@ static struct api_call *take(void)
 static json_t *fake_config(void *agent)
 {
 	(void)agent;
-	return json_pack("{s:{s:s}}", "buffer", "path", "/b.db");
+	if (!config_bytes)
+		return json_pack("{s:{s:s}}", "buffer", "path", "/b.db");
+	char *text = malloc(config_bytes + 1);
+	assert_non_null(text);
+	memset(text, 'x', config_bytes);
+	text[config_bytes] = '\0';
+	json_t *json = json_pack("{s:s}", "device", text);
+	free(text);
+	return json;
 }
 
 static void fake_batches(void *agent, struct api_call *call)
@@ -74,15 +104,79 @@ static void fake_batches(void *agent, struct api_call *call)
 	api_answer(call, view_batches(NULL, 0));
 }
 
-static void fake_records(void *agent, const char *source, size_t last, struct api_call *call)
+static void feed_write(struct feed *feed, const char *text)
+{
+	struct bytes lines;
+	bytes_init(&lines, PIECE_MAX);
+	assert_int_equal(bytes_add_text(&lines, text), 0);
+	feed->wants = false;
+	in_api = true;
+	api_stream_write(feed->stream, &lines);
+	in_api = false;
+	assert_int_equal(lines.len, 0);
+}
+
+static void feed_end(struct feed *feed)
+{
+	in_api = true;
+	api_stream_end(feed->stream);
+	in_api = false;
+}
+
+static void on_more(struct api_stream *stream, void *arg)
+{
+	static char piece[PIECE_MAX];
+	struct feed *feed = arg;
+	assert_false(in_api || feed->closed || feed->wants);
+	assert_ptr_equal(stream, feed->stream);
+	feed->asked++;
+	feed->wants = true;
+	memset(piece, 'y', sizeof piece - 2);
+	piece[sizeof piece - 2] = '\n';
+	if (feed_way == FEED_ENDLESS)
+		feed_write(feed, piece);
+	else if (feed_way == FEED_TWO_LINES && feed->asked == 1)
+		feed_write(feed, "{\"source\":\"parking\"}\n{}\n");
+	else if (feed_way == FEED_TWO_LINES)
+		feed_end(feed);
+}
+
+static void on_stream_closed(void *arg)
+{
+	struct feed *feed = arg;
+	assert_false(in_api || feed->closed);
+	feed->closed = true;
+}
+
+static const struct api_stream_ops feed_ops = { .more = on_more, .closed = on_stream_closed };
+
+static struct feed *feed_start(struct api_call *call)
+{
+	assert_true(n_feeds < FEEDS_MAX);
+	struct feed *feed = &feeds[n_feeds];
+	*feed = (struct feed){ .stream = NULL };
+	in_api = true;
+	feed->stream = api_answer_stream(call, &feed_ops, feed);
+	in_api = false;
+	n_feeds += feed->stream != NULL;
+	return feed->stream ? feed : NULL;
+}
+
+static void fake_records(void *agent, const char *source, size_t last, bool follow, struct api_call *call)
 {
 	(void)agent;
-	struct bytes lines;
 	asked_last = last;
-	bytes_init(&lines, ANSWER_MAX);
-	assert_int_equal(bytes_printf(&lines, "{\"source\":\"%s\"}\n{}\n", source), 0);
-	api_answer_lines(call, &lines);
-	assert_int_equal(lines.len, 0);
+	snprintf(asked, sizeof asked, "records %s %d", source, follow);
+	if (feed_way == FEED_LATER)
+		keep(call);
+	else
+		feed_start(call);
+}
+
+static void fake_rejected(void *agent, struct api_call *call)
+{
+	(void)agent;
+	api_answer(call, json_pack("{s:[]}", "rejected"));
 }
 
 static void fake_poll(void *agent, const char *source, struct api_call *call)
@@ -124,6 +218,7 @@ static const struct api_backend backend = {
 	.config = fake_config,
 	.batches = fake_batches,
 	.records = fake_records,
+	.rejected = fake_rejected,
 	.poll = fake_poll,
 	.flush = fake_flush,
 	.audit = fake_audit,
@@ -209,6 +304,29 @@ static void run_to_end(struct client *client)
 		uv_run(&loop, UV_RUN_ONCE);
 }
 
+/* Long enough for all that can happen without anybody's doing. */
+static void settle(void)
+{
+	for (int i = 0; i < 500; i++)
+		uv_run(&loop, UV_RUN_NOWAIT);
+}
+
+static void leap(int seconds)
+{
+	leapt_s += seconds;
+	settle();
+}
+
+/* Reads nothing any more. */
+static struct client *client_deaf(const char *request)
+{
+	struct client *client = client_new();
+	uv_poll_stop(&client->poll);
+	send_request(client, request);
+	settle();
+	return client;
+}
+
 static void run_to_calls(size_t n)
 {
 	while (n_calls < n)
@@ -279,10 +397,11 @@ static int setup(void **state)
 	if (!mkdtemp(folder))
 		return -1;
 	snprintf(path, sizeof path, "%s/api.sock", folder);
-	n_calls = 0;
-	asked_last = 0;
+	n_calls = n_feeds = 0;
+	asked_last = config_bytes = 0;
 	asked[0] = '\0';
-	answer_first_call = closed = false;
+	answer_first_call = closed = in_api = false;
+	feed_way = FEED_TWO_LINES;
 	api = NULL;
 	return uv_loop_init(&loop);
 }
@@ -303,11 +422,15 @@ static void close_api(void)
 {
 	if (!api)
 		return;
+	in_api = true;
 	api_close(api, on_closed, &closed);
+	in_api = false;
 	api = NULL;
 	assert_false(closed);
 	uv_run(&loop, UV_RUN_DEFAULT);
 	assert_true(closed);
+	for (size_t i = 0; i < n_feeds; i++)
+		assert_true(feeds[i].closed);
 }
 
 static int teardown(void **state)
@@ -328,6 +451,7 @@ static void test_status(void **state)
 	json_t *json = json_loads(body_of(client), 0, NULL);
 	assert_int_equal(status_of(client), 200);
 	assert_true(has_header(client, "Content-Type: application/json\r\n"));
+	assert_true(has_header(client, "Connection: close\r\n"));
 	assert_string_equal(json_string_value(json_object_get(json, "device")), "pi-01");
 	assert_true(json_is_true(json_object_get(json, "ok")));
 	json_decref(json);
@@ -335,6 +459,7 @@ static void test_status(void **state)
 	expect_status("GET /v1/sources", 200);
 	expect_status("GET /v1/stores", 200);
 	expect_status("GET /v1/batches", 200);
+	expect_status("GET /v1/rejected", 200);
 }
 
 static void test_config(void **state)
@@ -408,13 +533,15 @@ static void test_audit(void **state)
 static void test_queries(void **state)
 {
 	(void)state;
-	static const char *const bad[] = { "last=0", "last=1001", "last=-1",         "last=",
-		                           "last",   "last=10x",  "last=99999999999" };
+	static const char *const bad[] = { "last=100001", "last=-1", "last=", "last", "last=10x", "last=99999999999" };
 	char request[128];
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
 		snprintf(request, sizeof request, "GET /v1/sources/parking/records?%s", bad[i]);
-		expect_problem(request, 400, "1 to 1000");
+		expect_problem(request, 400, "last is a number from 0 to 100000");
 	}
+	expect_problem("GET /v1/sources/parking/records?last=5&follow=2", 400, "follow is 0 or 1");
+	expect_problem("GET /v1/sources/parking/records?follow", 400, "follow is 0 or 1");
+	expect_problem("GET /v1/rejected?last=5", 400, "\"last\"");
 	expect_problem("GET /v1/sources/parking/records?lst=5", 400, "\"lst\"");
 	expect_problem("GET /v1/status?last=5", 400, "\"last\"");
 	expect_problem("POST /v1/flush?wait=2", 400, "0 or 1");
@@ -427,19 +554,226 @@ static void test_queries(void **state)
 	assert_int_equal(asked_last, 0);
 }
 
+/* In HTTP/1.0, which knows no chunks: the body as it is. */
+static struct client *ask_plainly(const char *request)
+{
+	char text[256];
+	struct client *client = client_new();
+	snprintf(text, sizeof text, "%s HTTP/1.0\r\n\r\n", request);
+	send_text(client, text);
+	return client;
+}
+
 static void test_records(void **state)
 {
 	(void)state;
-	struct client *client = ask("GET /v1/sources/parking/records");
+	struct client *client = ask_plainly("GET /v1/sources/parking/records");
+	run_to_end(client);
 	assert_int_equal(status_of(client), 200);
 	assert_true(has_header(client, "Content-Type: application/x-ndjson\r\n"));
+	assert_true(has_header(client, "Connection: close\r\n"));
 	assert_string_equal(body_of(client), "{\"source\":\"parking\"}\n{}\n");
 	assert_int_equal(asked_last, 10);
+	assert_string_equal(asked, "records parking 0");
+	assert_true(feeds[0].closed);
 	client_free(client);
-	expect_status("GET /v1/sources/_polls/records?last=1000", 200);
-	assert_int_equal(asked_last, 1000);
-	expect_status("GET /v1/sources/parking/records?last=1", 200);
-	assert_int_equal(asked_last, 1);
+	expect_status("GET /v1/sources/_polls/records?last=100000&follow=1", 200);
+	assert_int_equal(asked_last, 100000);
+	assert_string_equal(asked, "records _polls 1");
+	expect_status("GET /v1/sources/parking/records?follow=0&last=0", 200);
+	assert_int_equal(asked_last, 0);
+	assert_string_equal(asked, "records parking 0");
+}
+
+/* What ends in HTTP/1.1 with this was sent to its end. */
+#define LAST_CHUNK "\r\n0\r\n\r\n"
+
+static bool is_complete(const struct client *client)
+{
+	size_t len = strlen(LAST_CHUNK);
+	return client->len > len && strcmp(client->answer + client->len - len, LAST_CHUNK) == 0;
+}
+
+static void run_to_want(const struct feed *feed)
+{
+	while (!feed->wants)
+		uv_run(&loop, UV_RUN_ONCE);
+}
+
+static void run_to_text(const struct client *client, const char *text)
+{
+	while (!strstr(client->answer, text))
+		uv_run(&loop, UV_RUN_ONCE);
+}
+
+static struct client *follow(void)
+{
+	struct client *client = client_new();
+	size_t before = n_feeds;
+	feed_way = FEED_BY_HAND;
+	send_request(client, "GET /v1/sources/parking/records?follow=1");
+	while (n_feeds == before)
+		uv_run(&loop, UV_RUN_ONCE);
+	run_to_want(&feeds[before]);
+	run_to_text(client, "\r\n\r\n");
+	return client;
+}
+
+static void test_stream(void **state)
+{
+	(void)state;
+	struct client *client = follow();
+	assert_int_equal(status_of(client), 200);
+	feed_write(&feeds[0], "{\"a\":1}\n");
+	run_to_text(client, "{\"a\":1}\n");
+	run_to_want(&feeds[0]);
+	assert_int_equal(feeds[0].asked, 2);
+	feed_write(&feeds[0], "{\"a\":2}\n");
+	feed_end(&feeds[0]);
+	run_to_end(client);
+	assert_non_null(strstr(client->answer, "{\"a\":2}\n"));
+	assert_true(is_complete(client));
+	assert_true(feeds[0].closed);
+	client_free(client);
+}
+
+static void test_stream_after_a_while(void **state)
+{
+	(void)state;
+	struct client *client = ask_plainly("GET /v1/sources/parking/records");
+	feed_way = FEED_LATER;
+	run_to_calls(1);
+	settle();
+	feed_way = FEED_TWO_LINES;
+	feed_start(take());
+	run_to_end(client);
+	assert_string_equal(body_of(client), "{\"source\":\"parking\"}\n{}\n");
+	client_free(client);
+}
+
+static void test_stream_of_nothing(void **state)
+{
+	(void)state;
+	struct client *client = follow();
+	feed_end(&feeds[0]);
+	run_to_end(client);
+	assert_true(is_complete(client));
+	client_free(client);
+}
+
+/* Much more than fits a socket: every byte comes. */
+static void test_long_stream(void **state)
+{
+	(void)state;
+	struct client *client = ask_plainly("GET /v1/sources/parking/records");
+	feed_way = FEED_ENDLESS;
+	while (n_feeds == 0 || feeds[0].asked < 30)
+		uv_run(&loop, UV_RUN_ONCE);
+	feed_end(&feeds[0]);
+	run_to_end(client);
+	assert_int_equal(strlen(body_of(client)), (size_t)feeds[0].asked * (PIECE_MAX - 1));
+	client_free(client);
+}
+
+static void test_stream_keeps_the_readers_pace(void **state)
+{
+	(void)state;
+	feed_way = FEED_ENDLESS;
+	struct client *client = client_deaf("GET /v1/sources/parking/records?follow=1");
+	int asked_before = feeds[0].asked;
+	assert_in_range(asked_before, 1, 20);
+	leap(29);
+	assert_int_equal(feeds[0].asked, asked_before);
+	assert_false(feeds[0].closed);
+	leap(2);
+	assert_true(feeds[0].closed);
+	client_free(client);
+}
+
+static void test_idle_stream_stays(void **state)
+{
+	(void)state;
+	struct client *client = follow();
+	assert_int_equal(shutdown(client->fd, SHUT_WR), 0); /* it asks nothing more: that is not leaving */
+	for (int i = 0; i < 10; i++)
+		leap(1000);
+	assert_false(feeds[0].closed || client->end);
+	feed_write(&feeds[0], "{}\n");
+	run_to_text(client, "{}\n");
+	client_free(client);
+}
+
+static void test_reader_leaves_idle_stream(void **state)
+{
+	(void)state;
+	struct client *client = follow();
+	client_free(client);
+	settle();
+	assert_false(feeds[0].closed);
+	leap(2);
+	assert_true(feeds[0].closed);
+	expect_status("GET /v1/status", 200);
+}
+
+static void test_reader_leaves_busy_stream(void **state)
+{
+	(void)state;
+	feed_way = FEED_ENDLESS;
+	client_free(client_deaf("GET /v1/sources/parking/records?follow=1"));
+	settle();
+	assert_true(feeds[0].closed);
+}
+
+static void test_stream_that_breaks_off(void **state)
+{
+	(void)state;
+	struct client *client = follow();
+	feed_write(&feeds[0], "{\"a\":1}\n");
+	run_to_want(&feeds[0]);
+	api_stream_break(feeds[0].stream);
+	run_to_end(client);
+	assert_non_null(strstr(client->answer, "{\"a\":1}\n"));
+	assert_false(is_complete(client));
+	assert_true(feeds[0].closed);
+	client_free(client);
+}
+
+static void test_head_of_records(void **state)
+{
+	(void)state;
+	expect_status("HEAD /v1/sources/parking/records", 200);
+	assert_int_equal(feeds[0].asked, 0);
+	assert_true(feeds[0].closed);
+}
+
+static void test_streams_are_few(void **state)
+{
+	(void)state;
+	struct client *clients[STREAMS_LIMIT];
+	for (size_t i = 0; i < STREAMS_LIMIT; i++)
+		clients[i] = follow();
+	expect_problem("GET /v1/sources/parking/records", 503, "read records already");
+	expect_status("GET /v1/status", 200);
+	feed_end(&feeds[1]);
+	run_to_end(clients[1]);
+	client_free(clients[1]);
+	clients[1] = follow();
+	for (size_t i = 0; i < STREAMS_LIMIT; i++)
+		client_free(clients[i]);
+}
+
+/* The client left before: there is nobody to stream to. */
+static void test_stream_for_nobody(void **state)
+{
+	(void)state;
+	struct client *client = client_new();
+	feed_way = FEED_LATER;
+	send_request(client, "GET /v1/sources/parking/records");
+	run_to_calls(1);
+	client_free(client);
+	settle();
+	leap(2);
+	assert_null(feed_start(take()));
 }
 
 /* libmicrohttpd refuses by itself what does not fit its memory; the server goes on. */
@@ -514,19 +848,20 @@ static void test_answers_within_another_call(void **state)
 	client_free(second);
 }
 
-static void test_two_requests_on_one_connection(void **state)
+static void test_one_request_a_connection(void **state)
 {
 	(void)state;
 	struct client *client = client_new();
 	send_text(client, "POST /v1/flush?wait=0 HTTP/1.1\r\nHost: m\r\n\r\n"
-	                  "GET /v1/stores HTTP/1.1\r\nHost: m\r\nConnection: close\r\n\r\n");
+	                  "GET /v1/stores HTTP/1.1\r\nHost: m\r\n\r\n");
 	run_to_calls(1);
 	assert_string_equal(asked, "flush 0");
 	api_answer_problem(take(), 503, "store \"%s\" is away", "lake");
 	run_to_end(client);
 	assert_int_equal(status_of(client), 503);
+	assert_true(has_header(client, "Connection: close\r\n"));
 	assert_non_null(strstr(client->answer, "store \\\"lake\\\" is away"));
-	assert_non_null(strstr(client->answer, "\"stores\":[]"));
+	assert_null(strstr(client->answer, "\"stores\":[]"));
 	client_free(client);
 }
 
@@ -616,26 +951,162 @@ static void test_crowd_leaves_room_for_status(void **state)
 	client_free(late);
 }
 
-static void test_full_server_takes_the_next_when_one_leaves(void **state)
+/* Their places are free again, and their calls stay the backend's, up to a limit of their own. */
+static void test_waiting_clients_that_leave_make_room(void **state)
 {
 	(void)state;
-	struct client *idle[CONNECTIONS];
-	for (size_t i = 0; i < CONNECTIONS; i++) {
-		idle[i] = client_new();
-		send_text(idle[i], "GET /v1/status HTTP/1.1\r\nHost: m\r\n\r\n");
-		while (!strstr(idle[i]->answer, "\r\n\r\n"))
-			uv_run(&loop, UV_RUN_ONCE);
+	for (size_t n = 0; n < CALLS_LIMIT;) {
+		struct client *waiting[WAITING_LIMIT];
+		size_t more = CALLS_LIMIT - n < WAITING_LIMIT ? CALLS_LIMIT - n : WAITING_LIMIT;
+		for (size_t i = 0; i < more; i++) {
+			waiting[i] = client_new();
+			send_request(waiting[i], "POST /v1/flush?wait=1");
+		}
+		n += more;
+		run_to_calls(n);
+		for (size_t i = 0; i < more; i++)
+			client_free(waiting[i]);
+		settle();
+		leap(2);
 	}
+	expect_problem("POST /v1/flush?wait=1", 503, "too many");
+	expect_status("GET /v1/status", 200);
+	api_answer(take(), json_object());
 	struct client *next = client_new();
-	send_request(next, "GET /v1/status");
-	uv_run(&loop, UV_RUN_NOWAIT);
-	assert_int_equal(next->len, 0);
-	client_free(idle[0]);
-	run_to_end(next);
-	assert_int_equal(status_of(next), 200);
+	send_request(next, "POST /v1/flush?wait=1");
+	run_to_calls(CALLS_LIMIT);
 	client_free(next);
-	for (size_t i = 1; i < CONNECTIONS; i++)
-		client_free(idle[i]);
+}
+
+static void test_waiting_call_stays(void **state)
+{
+	(void)state;
+	struct client *client = client_new();
+	send_request(client, "POST /v1/flush?wait=1");
+	assert_int_equal(shutdown(client->fd, SHUT_WR), 0);
+	run_to_calls(1);
+	for (int i = 0; i < 10; i++)
+		leap(1000);
+	assert_false(client->end);
+	api_answer(take(), json_object());
+	run_to_end(client);
+	assert_int_equal(status_of(client), 200);
+	client_free(client);
+}
+
+static void test_silence_ends(void **state)
+{
+	(void)state;
+	struct client *silent = client_new(), *half = client_new(), *slow = client_new();
+	send_text(half, "GET /v1/status HTTP/1.1\r\n");
+	settle();
+	for (int i = 0; i < 2; i++) {
+		send_text(slow, "\r\n");
+		leap(2);
+	}
+	assert_false(silent->end || half->end || slow->end);
+	send_text(slow, "G");
+	leap(2);
+	run_to_end(silent);
+	run_to_end(half);
+	run_to_end(slow);
+	assert_int_equal(silent->len + half->len + slow->len, 0);
+	client_free(silent);
+	client_free(half);
+	client_free(slow);
+}
+
+/* A body that is announced and does not come is no whole request. */
+static void test_missing_body_ends(void **state)
+{
+	(void)state;
+	struct client *client = client_new();
+	send_text(client, "POST /v1/flush HTTP/1.1\r\nHost: m\r\nContent-Length: 10\r\n\r\n");
+	settle();
+	leap(6);
+	run_to_end(client);
+	assert_string_equal(asked, "");
+	client_free(client);
+}
+
+static void test_answer_that_is_not_taken_ends(void **state)
+{
+	(void)state;
+	config_bytes = UNSENT_LIMIT / 2;
+	struct client *client = client_deaf("GET /v1/config");
+	leap(4);
+	leap(2);
+	uv_poll_start(&client->poll, UV_READABLE, on_readable);
+	run_to_end(client);
+	assert_int_equal(status_of(client), 200);
+	assert_true(strlen(body_of(client)) < config_bytes);
+	client_free(client);
+}
+
+static void test_unsent_answers_are_bounded(void **state)
+{
+	(void)state;
+	config_bytes = UNSENT_LIMIT / 2 - 100;
+	struct client *first = client_deaf("GET /v1/config"), *second = client_deaf("GET /v1/config");
+	expect_problem("GET /v1/config", 503, "too many answers");
+	client_free(first);
+	settle();
+	expect_status("GET /v1/config", 200);
+	config_bytes = 2 * UNSENT_LIMIT;
+	expect_problem("GET /v1/config", 503, "too many answers");
+	client_free(second);
+	settle();
+	expect_status("GET /v1/config", 200); /* alone it may be larger */
+}
+
+/* As fast as they can, and some with half a request. */
+static void test_silent_clients_lock_nobody_out(void **state)
+{
+	(void)state;
+	static struct client *silent[4 * CONNECTIONS];
+	size_t n = sizeof silent / sizeof *silent, open = 0;
+	for (size_t i = 0; i < n; i++) {
+		silent[i] = client_new();
+		if (i % 2)
+			send_text(silent[i], "GET /v1/status HTTP/1.1\r\n");
+		uv_run(&loop, UV_RUN_NOWAIT);
+	}
+	expect_status("GET /v1/status", 200);
+	settle();
+	for (size_t i = 0; i < n; i++)
+		open += !silent[i]->end;
+	assert_in_range(open, CONNECTIONS / 2, CONNECTIONS);
+	assert_true(silent[0]->end);
+	assert_false(silent[n - 1]->end);
+	for (size_t i = 0; i < n; i++)
+		client_free(silent[i]);
+}
+
+/* Whoever asks gets his answer, also where all ask at once while the long ones hold their places. */
+static void test_crowd_of_askers(void **state)
+{
+	(void)state;
+	struct client *waiting[WAITING_LIMIT], *streams[STREAMS_LIMIT], *asking[CONNECTIONS];
+	for (size_t i = 0; i < STREAMS_LIMIT; i++)
+		streams[i] = follow();
+	for (size_t i = 0; i < WAITING_LIMIT; i++) {
+		waiting[i] = client_new();
+		send_request(waiting[i], "POST /v1/flush?wait=1");
+	}
+	run_to_calls(WAITING_LIMIT);
+	for (size_t i = 0; i < CONNECTIONS; i++) {
+		asking[i] = client_new();
+		send_request(asking[i], "GET /v1/status");
+	}
+	for (size_t i = 0; i < CONNECTIONS; i++) {
+		run_to_end(asking[i]);
+		assert_int_equal(status_of(asking[i]), 200);
+		client_free(asking[i]);
+	}
+	for (size_t i = 0; i < WAITING_LIMIT; i++)
+		client_free(waiting[i]);
+	for (size_t i = 0; i < STREAMS_LIMIT; i++)
+		client_free(streams[i]);
 }
 
 static int open_descriptors(void)
@@ -676,6 +1147,30 @@ static void test_close_ends_open_calls(void **state)
 	client_free(second);
 	client_free(idle);
 	client_free(half);
+}
+
+/* on_stream_closed comes once, from the loop, and before all is closed; until then the stream may be written to. */
+static void test_close_breaks_streams_off(void **state)
+{
+	(void)state;
+	struct client *idle = follow(), *busy;
+	feed_way = FEED_ENDLESS;
+	busy = client_deaf("GET /v1/sources/parking/records?follow=1");
+	in_api = true;
+	api_close(api, on_closed, &closed);
+	in_api = false;
+	api = NULL;
+	assert_false(feeds[0].closed || feeds[1].closed || closed);
+	feed_write(&feeds[0], "{}\n");
+	feed_end(&feeds[1]);
+	while (!closed)
+		uv_run(&loop, UV_RUN_ONCE);
+	assert_true(feeds[0].closed && feeds[1].closed);
+	run_to_end(idle);
+	assert_int_equal(status_of(idle), 200);
+	assert_false(is_complete(idle));
+	client_free(idle);
+	client_free(busy);
 }
 
 static void test_close_keeps_no_descriptor(void **state)
@@ -788,17 +1283,37 @@ int main(void)
 		WITH_SERVER(test_retry),
 		WITH_SERVER(test_audit),
 		WITH_SERVER(test_records),
+		WITH_SERVER(test_stream),
+		WITH_SERVER(test_stream_after_a_while),
+		WITH_SERVER(test_stream_of_nothing),
+		WITH_SERVER(test_long_stream),
+		WITH_SERVER(test_stream_keeps_the_readers_pace),
+		WITH_SERVER(test_idle_stream_stays),
+		WITH_SERVER(test_reader_leaves_idle_stream),
+		WITH_SERVER(test_reader_leaves_busy_stream),
+		WITH_SERVER(test_stream_that_breaks_off),
+		WITH_SERVER(test_head_of_records),
+		WITH_SERVER(test_streams_are_few),
+		WITH_SERVER(test_stream_for_nobody),
 		WITH_SERVER(test_long_url),
 		WITH_SERVER(test_bodies),
 		WITH_SERVER(test_answers_later),
 		WITH_SERVER(test_answers_within_another_call),
-		WITH_SERVER(test_two_requests_on_one_connection),
+		WITH_SERVER(test_one_request_a_connection),
 		WITH_SERVER(test_detail_that_is_no_utf8),
 		WITH_SERVER(test_client_leaves_before_its_answer),
 		WITH_SERVER(test_waiting_is_idle),
 		WITH_SERVER(test_crowd_leaves_room_for_status),
-		WITH_SERVER(test_full_server_takes_the_next_when_one_leaves),
+		WITH_SERVER(test_waiting_clients_that_leave_make_room),
+		WITH_SERVER(test_waiting_call_stays),
+		WITH_SERVER(test_silence_ends),
+		WITH_SERVER(test_missing_body_ends),
+		WITH_SERVER(test_answer_that_is_not_taken_ends),
+		WITH_SERVER(test_unsent_answers_are_bounded),
+		WITH_SERVER(test_silent_clients_lock_nobody_out),
+		WITH_SERVER(test_crowd_of_askers),
 		WITH_SERVER(test_close_ends_open_calls),
+		WITH_SERVER(test_close_breaks_streams_off),
 		WITHOUT(test_close_keeps_no_descriptor),
 		WITH_SERVER(test_request_while_it_closes),
 		WITH_SERVER(test_socket_mode),

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -75,8 +76,11 @@ static struct status_view well(void)
 		.started_ms = NOW_MS - 86400000,
 		.buffer = { .path = "/var/lib/millrace/buffer.db",
 		            .state = "ready",
+		            .on_full = "pause",
 		            .file_bytes = 1048576,
 		            .wal_bytes = 524288,
+		            .max_bytes = 536870912,
+		            .room_bytes = 503316480,
 		            .waiting_records = 126,
 		            .waiting_batches = 2,
 		            .oldest_ms = NOW_MS - 1800000,
@@ -129,7 +133,8 @@ static void test_status_all_well(void **state)
 	            "STORE  STATE  DELIVERED  WAITING             LAST\n"
 	            "local  ready  1 batch    2 batches, 40.0 KB   31m\n"
 	            "\n"
-	            "buffer ready: 1.5 MB on the card; 126 records waiting, 2 batches sealed; the oldest for 30m\n");
+	            "buffer ready: 1.5 MB of 512.0 MB on the card, room for 480.0 MB; 126 records waiting, 2 batches "
+	            "sealed; the oldest for 30m\n");
 }
 
 static void test_status_while_a_source_fails(void **state)
@@ -142,6 +147,23 @@ static void test_status_while_a_source_fails(void **state)
 	const char *text = print(json, "status", (struct page){ 0 });
 	assert_non_null(strstr(text, "millrace 0.1.0 on pi-01: no action needed yet: 1 source failing\n"));
 	assert_non_null(strstr(text, "\n! stavanger-parking: HTTP 503\n"));
+	json_decref(json);
+}
+
+static void test_status_while_the_buffer_is_full(void **state)
+{
+	(void)state;
+	struct status_view view = well();
+	view.sources[0].state = "paused";
+	view.sources[0].dropped_records = 1;
+	view.buffer.state = "full";
+	view.buffer.room_bytes = 0;
+	json_t *json = view_status(&view);
+	const char *text = print(json, "status", (struct page){ .colour = true });
+	assert_non_null(strstr(text, "\033[33mpaused\033[0m"));
+	assert_non_null(strstr(text, "\nstavanger-parking: 1 record dropped so far, because the buffer was full\n"));
+	assert_non_null(strstr(text, "\nbuffer \033[31mfull\033[0m: 1.5 MB of 512.0 MB on the card, room for 0 B "
+	                             "(on_full: pause); 126 records waiting"));
 	json_decref(json);
 }
 
@@ -220,6 +242,11 @@ static void test_show(void **state)
 	assert_page(view_batches(&batch, 1), "batches",
 	            "ID  SOURCE             SEQ    RECORDS  BYTES  SEALED                STORES\n"
 	            " 7  stavanger-parking  10-18        9  512 B  2026-11-21T10:02:00Z  1/2\n");
+	view.sources[0].dropped_records = 1200;
+	assert_page(view_sources(&view), "sources",
+	            "SOURCE             KIND  STATE  CHANGED  RECORDS  OLDEST  ORIGIN\n"
+	            "stavanger-parking  rest  fresh       2m     6450     30m  https://example.org/a…\n"
+	            "stavanger-parking: 1200 records dropped so far, because the buffer was full\n");
 	view.stores[0].last_error = "disk full";
 	view.stores[0].next_try_ms = NOW_MS + 30000;
 	assert_page(view_stores(&view), "stores",
@@ -245,6 +272,59 @@ static void test_show_config(void **state)
 	        "names = [ \"a\", \"b\" ]\n"
 	        "none = [ ]\n"
 	        "other = [ ?, ?, { } ]\n");
+}
+
+/* One refused answer; mark: where the offset stands in the text. */
+static json_t *rejected_answer(const char *data, size_t len, int64_t offset)
+{
+	struct rejected_view view = { .source = "parking",
+		                      .cause = "no-json",
+		                      .text = "no \aJSON",
+		                      .at_ms = NOW_MS,
+		                      .bytes = 5000,
+		                      .start = 1000,
+		                      .offset = offset,
+		                      .data = data,
+		                      .len = len };
+	return json_pack("{s:[o]}", "rejected", view_rejected(&view));
+}
+
+#define REJECTED_HEAD                                                                                                  \
+	"parking: 2026-11-21T10:02:00Z: no-json\n"                                                                     \
+	"  no ?JSON\n"                                                                                                 \
+	"  5000 bytes came; from byte 1000 on:\n"
+
+static void test_show_rejected(void **state)
+{
+	(void)state;
+	assert_page(json_pack("{s:[]}", "rejected"), "rejected", "no answer was refused\n");
+	assert_page(rejected_answer("<a>\n\t\xC3\xA5\xFF\0\x1b[2J\x7F\xC2\x9B", 16, 1007), "rejected",
+	            REJECTED_HEAD "    <a>\xE2\x90\x8A\n"
+	                          "    \xE2\x90\x89\xC3\xA5\xEF\xBF\xBD\xE2\x90\x80\xE2\x90\x9B[2J\xE2\x90\xA1?\n"
+	                          "      ^ byte 1007\n");
+	assert_page(rejected_answer("{\n", 2, 1002), "rejected",
+	            REJECTED_HEAD "    {\xE2\x90\x8A\n"
+	                          "\n"
+	                          "    ^ byte 1002\n");
+	assert_page(rejected_answer("{", 1, 1001), "rejected",
+	            REJECTED_HEAD "    {\n"
+	                          "     ^ byte 1001\n");
+	assert_page(rejected_answer("abc", 3, -1), "rejected", REJECTED_HEAD "    abc\n");
+	assert_page(rejected_answer("", 0, -1), "rejected", REJECTED_HEAD);
+}
+
+static void test_show_rejected_in_rows(void **state)
+{
+	(void)state;
+	json_t *json = rejected_answer("0123456789012345678901234567890123456789", 40, 1017);
+	assert_string_equal(print(json, "rejected", (struct page){ .width = 20 }),
+	                    REJECTED_HEAD "    0123456789012345\n"
+	                                  "    6789012345678901\n"
+	                                  "     ^ byte 1017\n"
+	                                  "    23456789\n");
+	assert_non_null(
+	        strstr(print(json, "rejected", (struct page){ .colour = true }), "\033[31m^ byte 1017\033[0m\n"));
+	json_decref(json);
 }
 
 static json_t *poll_answer(const char *outcome, int records, const char *text)
@@ -280,8 +360,12 @@ static void test_answers_of_another_shape(void **state)
 	assert_non_null(strstr(print(json, "status", (struct page){ 0 }), "needs attention"));
 	print(json, "sources", (struct page){ 0 });
 	print(json, "batches", (struct page){ 0 });
+	print(json, "rejected", (struct page){ 0 });
 	print(json, "poll", (struct page){ 0 });
 	print(json, "flush", (struct page){ 0 });
+	json_decref(json);
+	json = json_pack("{s:[i, {s:i, s:s}]}", "rejected", 1, "excerpt", 5, "mark", "x");
+	print(json, "rejected", (struct page){ 0 });
 	json_decref(json);
 }
 
@@ -343,7 +427,10 @@ static void test_arguments_taken(void **state)
 		                            "show batches",
 		                            "show config --json",
 		                            "tail -n 5 parking",
-		                            "tail parking -n1000",
+		                            "tail parking -n100000",
+		                            "tail -f parking -n 0",
+		                            "tail parking --follow --last 7",
+		                            "show rejected --json",
 		                            "tail _polls",
 		                            "poll parking --json",
 		                            "poll --json -- parking",
@@ -371,8 +458,9 @@ static void test_arguments_refused(void **state)
 	expect_usage("show cows", "there is no \"cows\" to show");
 	expect_usage("tail", "SOURCE is missing");
 	expect_usage("tail parking -n", "-n needs a value");
-	expect_usage("tail parking -n 0", "from 1 to 1000");
-	expect_usage("tail parking -n 1001", "from 1 to 1000");
+	expect_usage("tail parking -n 100001", "from 0 to 100000");
+	expect_usage("tail parking --last -1", "from 0 to 100000");
+	expect_usage("poll parking -f", "unknown option -f");
 	expect_usage("tail parking -n 5x", "\"5x\"");
 	expect_usage("poll Parking", "\"Parking\" cannot be the name of a source");
 	expect_usage("poll a/../b", "cannot be");
@@ -507,6 +595,11 @@ static void test_audits(void **state)
 	assert_int_equal(run_against(OK "{\"ok\":false,\"stores\":[" SOUND "," AWAY "]}", "audit --json"),
 	                 CLI_UNAVAILABLE);
 	assert_string_equal(printed, "{\"ok\":false,\"stores\":[" SOUND "," AWAY "]}");
+	assert_int_equal(
+	        run_against(OK "{\"ok\":true,\"stores\":[{\"store\":\"lake\",\"records\":{\"lost\":12}}]}", "audit"),
+	        CLI_OK);
+	assert_non_null(strstr(printed, "\naudit: nothing is missing, nothing is double; lost for want of room: 12 "
+	                                "records\n"));
 	assert_int_equal(run_against(OK "{}", "audit"),
 	                 CLI_ATTENTION); /* whatever that was, it says not that all is well */
 }
@@ -522,6 +615,107 @@ static void test_requests(void **state)
 	assert_non_null(strstr(request, "POST /v1/flush?wait=1 HTTP/1.1\r\n"));
 	assert_int_equal(run_against(OK "{\"batches\":[]}", "show batches"), CLI_OK);
 	assert_non_null(strstr(request, "GET /v1/batches HTTP/1.1\r\n"));
+}
+
+#define CHUNKED "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+
+static void test_tail(void **state)
+{
+	(void)state;
+	assert_int_equal(run_against(CHUNKED "3\r\n{}\n\r\n0\r\n\r\n", "tail parking -f -n 0"), CLI_OK);
+	assert_string_equal(printed, "{}\n");
+	assert_non_null(strstr(request, "GET /v1/sources/parking/records?last=0&follow=1 HTTP/1.1\r\n"));
+	assert_int_equal(run_against(CHUNKED "3\r\n{}\n\r\n", "tail parking -f"), CLI_UNAVAILABLE);
+	assert_string_equal(printed, "{}\n");
+	assert_non_null(strstr(complained, " broke off: it stopped, or its answer was read too slowly\n"));
+	assert_int_equal(run_against("", "tail parking"), CLI_UNAVAILABLE);
+	assert_non_null(strstr(complained, "went away before its answer was complete"));
+	assert_int_equal(run(path, "tail parking -f"), CLI_UNAVAILABLE);
+	assert_non_null(strstr(complained, "no daemon answers at"));
+}
+
+/* A daemon that goes on only when its last line was read at the other end of standard output. */
+struct conversation {
+	int listener, output;
+	size_t lines;
+};
+
+static void *converse(void *arg)
+{
+	struct conversation *conversation = arg;
+	char text[256];
+	int fd = accept(conversation->listener, NULL, NULL);
+	ssize_t n = read(fd, text, sizeof text);
+	send(fd, CHUNKED, strlen(CHUNKED), MSG_NOSIGNAL);
+	for (; n > 0 && conversation->lines < 3; conversation->lines++) {
+		send(fd, "3\r\n{}\n\r\n", 8, MSG_NOSIGNAL);
+		n = read(conversation->output, text, sizeof text);
+		if (n != 3 || memcmp(text, "{}\n", 3) != 0)
+			break;
+	}
+	close(conversation->output); /* nobody reads any more, while nothing comes */
+	while (n > 0)
+		n = read(fd, text, sizeof text); /* until the client leaves */
+	close(fd);
+	return NULL;
+}
+
+static void test_tail_prints_as_it_comes(void **state)
+{
+	(void)state;
+	struct conversation conversation = { .listener = bind_path() };
+	pthread_t thread;
+	int ends[2];
+	struct err err = { .text = "" };
+	assert_int_equal(pipe(ends), 0);
+	conversation.output = ends[0];
+	assert_int_equal(listen(conversation.listener, 1), 0);
+	assert_int_equal(pthread_create(&thread, NULL, converse, &conversation), 0);
+	assert_int_equal(client_stream(path, "/v1/x", ends[1], &err), CLI_OK);
+	pthread_join(thread, NULL);
+	close(conversation.listener);
+	close(ends[1]);
+	unlink(path);
+	assert_int_equal(conversation.lines, 3);
+	assert_string_equal(err.text, "");
+}
+
+static int stream_to(int out, struct err *err)
+{
+	struct server server = { .listener = bind_path(), .answer = CHUNKED "3\r\n{}\n\r\n0\r\n\r\n" };
+	assert_int_equal(listen(server.listener, 1), 0);
+	assert_int_equal(pthread_create(&server.thread, NULL, serve, &server), 0);
+	int rc = client_stream(path, "/v1/x", out, err);
+	shutdown(server.listener, SHUT_RDWR); /* it may never have been asked */
+	pthread_join(server.thread, NULL);
+	close(server.listener);
+	close(out);
+	unlink(path);
+	return rc;
+}
+
+static void test_tail_into_what_takes_no_more(void **state)
+{
+	(void)state;
+	int ends[2];
+	struct err err = { .text = "" };
+	assert_int_equal(pipe(ends), 0);
+	close(ends[0]);
+	void (*before)(int) = signal(SIGPIPE, SIG_IGN);
+	assert_int_equal(stream_to(ends[1], &err), CLI_OK);
+	signal(SIGPIPE, before);
+	assert_string_equal(err.text, "");
+	assert_int_equal(stream_to(open("/dev/full", O_WRONLY), &err), CLI_CANTCREAT);
+	assert_string_equal(err.text, "standard output: No space left on device");
+}
+
+static void test_show_rejected_takes_every_byte(void **state)
+{
+	(void)state;
+	assert_int_equal(run_against(OK "{\"rejected\":[{\"excerpt\":\"a\\u0000b\"}]}", "show rejected"), CLI_OK);
+	assert_non_null(strstr(printed, "    a\xE2\x90\x80"
+	                                "b\n"));
+	assert_non_null(strstr(request, "GET /v1/rejected HTTP/1.1\r\n"));
 }
 
 static void test_problems(void **state)
@@ -643,11 +837,14 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_status_all_well),
 		cmocka_unit_test(test_status_while_a_source_fails),
+		cmocka_unit_test(test_status_while_the_buffer_is_full),
 		cmocka_unit_test(test_status_needs_attention),
 		cmocka_unit_test(test_colour),
 		cmocka_unit_test(test_narrow_page),
 		cmocka_unit_test(test_show),
 		cmocka_unit_test(test_show_config),
+		cmocka_unit_test(test_show_rejected),
+		cmocka_unit_test(test_show_rejected_in_rows),
 		cmocka_unit_test(test_poll_lines),
 		cmocka_unit_test(test_flush_lines),
 		cmocka_unit_test(test_answers_of_another_shape),
@@ -658,6 +855,10 @@ int main(void)
 		cmocka_unit_test(test_poll_exits),
 		cmocka_unit_test(test_audits),
 		cmocka_unit_test(test_requests),
+		cmocka_unit_test(test_tail),
+		cmocka_unit_test(test_tail_prints_as_it_comes),
+		cmocka_unit_test(test_tail_into_what_takes_no_more),
+		cmocka_unit_test(test_show_rejected_takes_every_byte),
 		cmocka_unit_test(test_problems),
 		cmocka_unit_test(test_no_daemon),
 		cmocka_unit_test(test_forbidden_socket),

@@ -27,6 +27,7 @@ static const struct source_view source = {
 	.unsealed_records = 18,
 	.waiting_batches = 1,
 	.waiting_records = 27,
+	.dropped_records = 12,
 	.oldest_ms = NOW_MS - 1,
 	.last_error = "a \"quoted\" error",
 };
@@ -52,12 +53,12 @@ static void test_sources(void **state)
 	            "\"state\":\"fresh\",\"last_answer\":\"2026-11-21T10:02:00.123Z\",\"last_change\":null,"
 	            "\"next_poll\":null,\"polls\":9,\"unchanged\":5,\"refused\":1,\"failed\":2,"
 	            "\"records\":9007199254740993,\"fetches\":4,\"unsealed_records\":18,\"waiting_batches\":1,"
-	            "\"waiting_records\":27,\"oldest\":\"2026-11-21T10:02:00.122Z\","
+	            "\"waiting_records\":27,\"dropped_records\":12,\"oldest\":\"2026-11-21T10:02:00.122Z\","
 	            "\"last_error\":\"a \\\"quoted\\\" error\"},"
 	            "{\"name\":\"new\",\"kind\":\"\",\"origin\":\"\",\"state\":\"waiting\",\"last_answer\":null,"
 	            "\"last_change\":null,\"next_poll\":null,\"polls\":0,\"unchanged\":0,\"refused\":0,\"failed\":0,"
 	            "\"records\":0,\"fetches\":0,\"unsealed_records\":0,\"waiting_batches\":0,\"waiting_records\":0,"
-	            "\"oldest\":null,\"last_error\":\"\"}]}");
+	            "\"dropped_records\":0,\"oldest\":null,\"last_error\":\"\"}]}");
 }
 
 static void test_stores(void **state)
@@ -121,9 +122,12 @@ static struct status_view status_with_a_problem(void)
 		.now_ms = NOW_MS,
 		.started_ms = NOW_MS - 60000,
 		.buffer = { .path = "/var/lib/millrace/buffer.db",
-		            .state = "ready",
+		            .state = "full",
+		            .on_full = "pause",
 		            .file_bytes = 8192,
 		            .wal_bytes = 4096,
+		            .max_bytes = 16384,
+		            .room_bytes = 1024,
 		            .waiting_records = 45,
 		            .waiting_batches = 1,
 		            .oldest_ms = NOW_MS - 1,
@@ -141,8 +145,9 @@ static void test_status(void **state)
 	            "{\"version\":\"0.1.0\",\"device\":\"pi-01\",\"boot\":\"9f8e7d6c\","
 	            "\"now\":\"2026-11-21T10:02:00.123Z\",\"started\":\"2026-11-21T10:01:00.123Z\",\"ok\":false,"
 	            "\"problems\":[{\"what\":\"store \\\"disk\\\" is away\",\"remedy\":\"mount it\"}],"
-	            "\"buffer\":{\"path\":\"/var/lib/millrace/buffer.db\",\"state\":\"ready\",\"file_bytes\":8192,"
-	            "\"wal_bytes\":4096,\"waiting_records\":45,\"waiting_batches\":1,"
+	            "\"buffer\":{\"path\":\"/var/lib/millrace/buffer.db\",\"state\":\"full\",\"on_full\":\"pause\","
+	            "\"file_bytes\":8192,\"wal_bytes\":4096,\"max_bytes\":16384,\"room_bytes\":1024,"
+	            "\"waiting_records\":45,\"waiting_batches\":1,"
 	            "\"oldest\":\"2026-11-21T10:02:00.122Z\",\"last_error\":\"\"},\"sources\":[],\"stores\":[]}");
 }
 
@@ -155,6 +160,49 @@ static void test_ok_without_problems(void **state)
 	assert_true(json_is_true(json_object_get(json, "ok")));
 	assert_int_equal(json_array_size(json_object_get(json, "problems")), 0);
 	json_decref(json);
+}
+
+/* The offset is of the bytes, the mark of the characters that are left of them. */
+static void test_rejected(void **state)
+{
+	(void)state;
+	static const char data[] = "[\"bl\xC3\xA5\", \xFF\0\x1b";
+	struct rejected_view view = { .source = "parking",
+		                      .cause = "no-json",
+		                      .text = "no value at byte 1009",
+		                      .at_ms = NOW_MS,
+		                      .bytes = 5000,
+		                      .start = 1000,
+		                      .offset = 1009,
+		                      .data = data,
+		                      .len = sizeof data - 1 };
+	assert_json(view_rejected(&view),
+	            "{\"source\":\"parking\",\"at\":\"2026-11-21T10:02:00.123Z\",\"cause\":\"no-json\","
+	            "\"text\":\"no value at byte 1009\",\"bytes\":5000,\"start\":1000,\"offset\":1009,"
+	            "\"excerpt\":\"[\\\"bl\xC3\xA5\\\", \xEF\xBF\xBD\\u0000\\u001B\",\"mark\":8}");
+}
+
+static json_int_t mark_at(int64_t offset, const void *data, size_t len)
+{
+	struct rejected_view view = { .start = 10, .offset = offset, .data = data, .len = len };
+	json_t *json = view_rejected(&view), *mark = json_object_get(json, "mark");
+	json_int_t value = json_is_integer(mark) ? json_integer_value(mark) : -1;
+	json_decref(json);
+	return value;
+}
+
+static void test_marks(void **state)
+{
+	(void)state;
+	assert_int_equal(mark_at(-1, "abc", 3), -1);
+	assert_int_equal(mark_at(9, "abc", 3), -1);
+	assert_int_equal(mark_at(10, "abc", 3), 0);
+	assert_int_equal(mark_at(13, "abc", 3), 3);
+	assert_int_equal(mark_at(14, "abc", 3), -1);
+	assert_int_equal(mark_at(10, NULL, 0), 0);
+	assert_int_equal(mark_at(11, "\xC3\xA5z", 3), 0); /* amid a character */
+	assert_int_equal(mark_at(12, "\xE2\x82z", 3), 2); /* two bytes that are none */
+	assert_int_equal(mark_at(12, "\xE2\x82", 2), 2);  /* cut off */
 }
 
 static void assert_text(const char *text, const char *expected)
@@ -200,6 +248,8 @@ int main(void)
 		cmocka_unit_test(test_batches),
 		cmocka_unit_test(test_status),
 		cmocka_unit_test(test_ok_without_problems),
+		cmocka_unit_test(test_rejected),
+		cmocka_unit_test(test_marks),
 		cmocka_unit_test(test_text),
 		cmocka_unit_test(test_done_frees_the_arrays),
 	};
