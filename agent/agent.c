@@ -18,11 +18,9 @@
 #include "base/clock.h"
 #include "base/container.h"
 #include "base/log.h"
-#include "buffer/chunk.h"
 #include "cli/cli.h"
 
-#define SPREAD_MS   30000 /* within which the first polls of all sources begin */
-#define DEADLINE_MS 900   /* of a stop: interface.md promises a second */
+#define DEADLINE_MS 900 /* of a stop: interface.md promises a second */
 
 static bool all_idle(const struct agent *a)
 {
@@ -56,40 +54,39 @@ static void on_committed(void *arg, struct queue_view *fresh)
 	courier_nudge(a->courier, fresh);
 }
 
-static int make_source(struct agent *a, size_t i)
+static const char *who_is_away(const struct agent *a)
 {
-	const struct config_source *config = &a->config->sources[i];
-	struct agent_source *source = &a->sources[i];
-	size_t full = config->batch.max_bytes < CHUNK_FULL ? (size_t)config->batch.max_bytes : CHUNK_FULL;
+	struct courier_store store;
 
-	source->config = config;
-	source->sink = intake_sink(a->intake, config->name, full);
-	if (!source->sink)
-		return -ENOMEM;
-	return config->enabled ? config->kind->new (&a->env, config->settings, source->sink, &source->collector) : 0;
+	for (size_t i = 0; i < a->config->n_stores; i++)
+		if (courier_store(a->courier, a->config->stores[i]->name, &store) && *store.last_error)
+			return store.last_error;
+	return "batches wait for their stores";
 }
 
-/* The first polls are spread out, so that many sources do not begin in one moment. */
-static int start_sources(struct agent *a)
+/* Polls wait while the buffer is full: for a moment only where the oldest batches are dropped for them. */
+static void on_view(void *arg, const struct queue_view *view)
 {
-	size_t n = a->config->n_sources;
+	struct agent *a = arg;
+	bool full = view->full && a->config->on_full == CONFIG_PAUSE;
 
-	a->sources = calloc(n + 1, sizeof *a->sources);
-	if (!a->sources)
-		return -ENOMEM;
-	for (size_t i = 0; i < n; i++) {
-		int r = make_source(a, i);
+	records_note(a, view);
+	intake_set_full(a->intake, view->full);
+	if (full == a->full)
+		return;
+	a->full = full;
+	if (full)
+		log_warning("buffer.full", "what is left of max_size is kept for sealing and delivery, polls wait: %s",
+		            who_is_away(a));
+	else if (!view->full)
+		log_notice("buffer.room", "the buffer has room again; polls go on");
+}
 
-		if (r < 0)
-			return r;
-	}
-	for (size_t i = 0; i < n; i++) {
-		struct collector *collector = a->sources[i].collector;
+static void on_room(void *arg)
+{
+	struct agent *a = arg;
 
-		if (collector)
-			collector->ops->start(collector, (int64_t)i * SPREAD_MS / (int64_t)n);
-	}
-	return 0;
+	intake_retry(a->intake);
 }
 
 static void closed_one(void *arg)
@@ -128,16 +125,8 @@ static void run_until_closed(struct agent *a)
 /* No new answers; those that are complete still become durable, unless the buffer is failing. */
 static void stop_sources(struct agent *a)
 {
-	for (size_t i = 0; a->sources && i < a->config->n_sources; i++) {
-		struct collector *collector = a->sources[i].collector;
-
-		if (collector)
-			collector->ops->free(collector);
-		a->sources[i].collector = NULL;
-		if (a->sources[i].sink)
-			a->sources[i].sink->on_settled = NULL;
-	}
-	while (a->reads || !intake_settled(a->intake))
+	agent_free_sources(a);
+	while (a->reads || a->reload.now || !intake_settled(a->intake))
 		uv_run(&a->loop, UV_RUN_ONCE);
 }
 
@@ -169,6 +158,7 @@ static int close_loop(struct agent *a)
 	close_handle(a, (uv_handle_t *)&a->tick);
 	close_handle(a, (uv_handle_t *)&a->sigterm);
 	close_handle(a, (uv_handle_t *)&a->sigint);
+	close_handle(a, (uv_handle_t *)&a->sighup);
 	close_handle(a, (uv_handle_t *)&a->deadline);
 	run_until_closed(a);
 	return uv_loop_close(&a->loop);
@@ -192,7 +182,6 @@ static void stop(struct agent *a)
 	run_until_closed(a);
 	close_queue(a);
 	intake_free(a->intake);
-	free(a->sources);
 }
 
 static void on_signal(uv_signal_t *handle, int number)
@@ -203,6 +192,12 @@ static void on_signal(uv_signal_t *handle, int number)
 		log_notice("agent.stopping", "%s", number == SIGTERM ? "SIGTERM" : "SIGINT");
 	a->stopping = true;
 	uv_stop(&a->loop);
+}
+
+static void on_sighup(uv_signal_t *handle, int number)
+{
+	(void)number;
+	reload_begin(container_of(handle, struct agent, sighup));
 }
 
 static int start_loop(struct agent *a)
@@ -216,10 +211,29 @@ static int start_loop(struct agent *a)
 	uv_timer_init(&a->loop, &a->deadline);
 	uv_signal_init(&a->loop, &a->sigterm);
 	uv_signal_init(&a->loop, &a->sigint);
+	uv_signal_init(&a->loop, &a->sighup);
 	r = uv_signal_start(&a->sigterm, on_signal, SIGTERM);
 	if (r == 0)
 		r = uv_signal_start(&a->sigint, on_signal, SIGINT);
+	if (r == 0)
+		r = uv_signal_start(&a->sighup, on_sighup, SIGHUP);
 	return r;
+}
+
+static int start_courier(struct agent *a)
+{
+	const struct courier_env env = {
+		.loop = &a->loop,
+		.http = a->http,
+		.queue = a->queue,
+		.worker = a->worker,
+		.alarms = &a->alarms,
+		.on_view = on_view,
+		.on_room = on_room,
+		.arg = a,
+	};
+
+	return courier_new(&env, a->config, &a->courier);
 }
 
 static int start_parts(struct agent *a, struct err *err)
@@ -229,12 +243,12 @@ static int start_parts(struct agent *a, struct err *err)
 	if (r == 0)
 		r = http_new(&a->loop, "millrace/" MILLRACE_VERSION, &a->http);
 	a->env = (struct collector_env){ .http = a->http, .alarms = &a->alarms };
-	if (r == 0)
-		r = courier_new(&a->loop, a->config, a->http, a->queue, a->worker, &a->alarms, &a->courier);
 	if (r == 0) {
 		a->intake = intake_new(a->queue, a->worker, &a->alarms, backend_on_report, on_committed, a);
-		r = a->intake ? start_sources(a) : -ENOMEM;
+		r = a->intake ? start_courier(a) : -ENOMEM;
 	}
+	if (r == 0)
+		r = agent_configure_sources(a, NULL);
 	if (r < 0)
 		return err_fail(err, r, "cannot start: %s", strerror(-r));
 	uv_prepare_start(&a->prepare, on_prepare);
@@ -255,11 +269,12 @@ static int start_agent(struct agent *a, struct err *err)
 /* A start that was refused: by the buffer or its configuration, or, with all the rest running, by the API's socket. */
 static void undo_start(struct agent *a)
 {
-	if (a->sources)
+	if (a->courier)
 		stop(a);
 	else
 		queue_close(a->queue);
 	close_loop(a);
+	config_free(a->config);
 	free(a);
 }
 
@@ -272,14 +287,16 @@ static void tune_memory(void)
 	mallopt(M_TOP_PAD, 16 * 1024);
 }
 
-int agent_run(const struct config *config)
+int agent_run(struct config *config)
 {
 	struct agent *a = calloc(1, sizeof *a);
 	struct err err = { "" };
 	int r;
 
-	if (!a)
+	if (!a) {
+		config_free(config);
 		return CLI_ATTENTION;
+	}
 	tune_memory();
 	signal(SIGPIPE, SIG_IGN);
 	log_init(config->log);
@@ -293,11 +310,13 @@ int agent_run(const struct config *config)
 	}
 	log_notice("agent.started", "millrace %s on %s: sources: %zu, stores: %zu, buffer %s", MILLRACE_VERSION,
 	           config->device, config->n_sources, config->n_stores, config->buffer_path);
+	reload_go_on(a); /* a SIGHUP that came too early */
 	if (!a->stopping)
 		uv_run(&a->loop, UV_RUN_DEFAULT);
 	stop(a);
 	r = close_loop(a);
 	log_notice("agent.stopped", "%s", r == 0 ? "all closed" : uv_strerror(r));
+	config_free(a->config);
 	free(a);
 	return CLI_OK;
 }

@@ -8,7 +8,7 @@
 
 #include "agent/config.h"
 
-/* Runs until told to stop. Returns the exit status (interface.md). */
-int agent_run(const struct config *config);
+/* Runs until told to stop, and frees the configuration. Returns the exit status (interface.md). */
+int agent_run(struct config *config);
 
 #endif

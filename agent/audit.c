@@ -58,7 +58,7 @@ static void next_store(struct audit *a);
 
 static const struct config_store *store_of(const struct audit *a)
 {
-	return &a->env.config->stores[a->store];
+	return a->env.config->stores[a->store];
 }
 
 /* --- The end --- */
@@ -303,7 +303,7 @@ static bool next_books(struct audit *a)
 static void read_work(struct job *job)
 {
 	struct audit *a = container_of(job, struct audit, job);
-	const struct config_store *store = &a->env.config->stores[a->books];
+	const struct config_store *store = a->env.config->stores[a->books];
 	char place[1024] = "";
 
 	a->n = 0;

@@ -9,23 +9,15 @@
 #include "agent/daemon.h"
 #include "base/container.h"
 
-#define READS_MAX   8         /* API reads that may queue behind the writer */
-#define LINES_MAX   (4 << 20) /* bytes of records in one answer */
-#define BATCHES_MAX 500       /* in one answer */
+#define READS_MAX    8   /* API reads that may queue behind the writer */
+#define REJECTED_MAX 256 /* in one answer */
+#define BATCHES_MAX  500 /* in one answer */
 
 struct poll_wait {
 	struct api_call *call;
 	char source[UNITS_NAME_MAX];
 	struct poll_wait *next;
 };
-
-static struct agent_source *find_source(const struct agent *a, const char *name)
-{
-	for (size_t i = 0; i < a->config->n_sources; i++)
-		if (strcmp(a->config->sources[i].name, name) == 0)
-			return &a->sources[i];
-	return NULL;
-}
 
 static void answer_unknown(const struct agent *a, const char *source, struct api_call *call)
 {
@@ -34,10 +26,16 @@ static void answer_unknown(const struct agent *a, const char *source, struct api
 	const char *nearest = NULL;
 
 	for (size_t i = 0; names && i < n; i++)
-		names[i] = a->config->sources[i].name;
+		names[i] = a->config->sources[i]->name;
 	if (names)
 		nearest = units_nearest(source, names, n);
-	if (nearest)
+	if (nearest && strcmp(nearest, source) == 0)
+		api_answer_problem(
+		        call, 503,
+		        "source \"%s\" is changing: its last fetch by the settings before has not ended; try "
+		        "again soon",
+		        source);
+	else if (nearest)
 		api_answer_problem(call, 404, "there is no source \"%s\"; did you mean \"%s\"?", source, nearest);
 	else
 		api_answer_problem(call, 404, "there is no source \"%s\"; `millrace show sources` lists them", source);
@@ -104,7 +102,7 @@ void backend_stop(struct agent *a)
 static void backend_poll(void *agent, const char *name, struct api_call *call)
 {
 	struct agent *a = agent;
-	struct agent_source *source = find_source(a, name);
+	struct agent_source *source = agent_find_source(a, name);
 	struct poll_wait *wait;
 
 	if (!source) {
@@ -112,12 +110,17 @@ static void backend_poll(void *agent, const char *name, struct api_call *call)
 		return;
 	}
 	if (!source->collector) {
-		api_answer_problem(call, 409, "source \"%s\" is disabled; set enabled = true and restart", name);
+		api_answer_problem(call, 409, "source \"%s\" is disabled; set enabled = true and reload", name);
 		return;
 	}
 	if (intake_holds(a->intake, name)) {
 		api_answer_problem(call, 503, "its last answer waits in memory, the buffer does not take it: %s",
 		                   intake_error(a->intake));
+		return;
+	}
+	if (a->full) {
+		api_answer_problem(call, 503,
+		                   "the buffer is full; polls wait until there is room: see `millrace status`");
 		return;
 	}
 	wait = calloc(1, sizeof *wait);
@@ -187,6 +190,7 @@ static void on_audited(void *agent, json_t *report, const struct err *err)
 		api_answer(call, report);
 	else
 		api_answer_problem(call, 503, "%s", err->text);
+	reload_go_on(a);
 }
 
 static void backend_audit(void *agent, int64_t since_day, struct api_call *call)
@@ -196,7 +200,9 @@ static void backend_audit(void *agent, int64_t since_day, struct api_call *call)
 		.loop = &a->loop, .config = a->config, .queue = a->queue, .queue_worker = a->worker, .http = a->http
 	};
 
-	if (a->audit)
+	if (a->reload.now)
+		api_answer_problem(call, 409, "the configuration is being reloaded; ask again");
+	else if (a->audit)
 		api_answer_problem(call, 409, "an audit is under way already; ask again when it is done");
 	else if (a->stopping)
 		api_answer_problem(call, 503, "the daemon ends");
@@ -211,41 +217,57 @@ struct read {
 	struct job job;
 	struct agent *agent;
 	struct api_call *call;
-	char source[UNITS_NAME_MAX]; /* "": the batches */
-	size_t n;
+	int (*work)(struct read *read);
 	int status;
 	struct err err;
-	struct bytes lines;
-	struct batch *batches;
+	json_t *body;
 };
+
+static int read_batches(struct read *read)
+{
+	struct batch *batches = calloc(BATCHES_MAX, sizeof *batches);
+	int n = batches ? queue_batches(read->agent->queue, batches, BATCHES_MAX, &read->err)
+	                : err_fail(&read->err, -ENOMEM, "no memory");
+
+	if (n >= 0)
+		read->body = view_batches(batches, (size_t)n);
+	free(batches);
+	return n < 0 ? n : 0;
+}
+
+static json_t *show_rejected(const struct queue_rejected *rejected)
+{
+	return view_rejected(&(struct rejected_view){ .source = rejected->source,
+	                                              .cause = rejected->cause,
+	                                              .text = rejected->text,
+	                                              .at_ms = rejected->at_ms,
+	                                              .bytes = rejected->bytes,
+	                                              .start = rejected->start,
+	                                              .offset = rejected->offset,
+	                                              .data = rejected->data,
+	                                              .len = rejected->len });
+}
+
+static int read_rejected(struct read *read)
+{
+	struct queue_rejected rejected = { .source = "" };
+	json_t *array = json_array();
+	int r = 1;
+
+	for (int i = 0; array && i < REJECTED_MAX && r == 1; i++) {
+		r = queue_next_rejected(read->agent->queue, rejected.source, &rejected, &read->err);
+		if (r == 1)
+			json_array_append_new(array, show_rejected(&rejected));
+	}
+	read->body = json_pack("{s:o}", "rejected", array);
+	return r < 0 ? r : 0;
+}
 
 static void read_work(struct job *job)
 {
 	struct read *read = container_of(job, struct read, job);
 
-	if (read->source[0])
-		read->status = queue_tail(read->agent->queue, read->source, read->n, &read->lines, &read->err);
-	else
-		read->status = queue_batches(read->agent->queue, read->batches, read->n, &read->err);
-}
-
-static void answer_read(struct read *read)
-{
-	json_t *body;
-
-	if (read->status < 0) {
-		api_answer_problem(read->call, 503, "%s", read->err.text);
-		return;
-	}
-	if (read->source[0]) {
-		api_answer_lines(read->call, &read->lines);
-		return;
-	}
-	body = view_batches(read->batches, (size_t)read->status);
-	if (body)
-		api_answer(read->call, body);
-	else
-		api_answer_problem(read->call, 500, "the answer could not be written");
+	read->status = read->work(read);
 }
 
 static void on_read_done(struct job *job)
@@ -253,50 +275,49 @@ static void on_read_done(struct job *job)
 	struct read *read = container_of(job, struct read, job);
 
 	read->agent->reads--;
-	answer_read(read);
-	bytes_done(&read->lines);
-	free(read->batches);
+	if (read->status < 0)
+		api_answer_problem(read->call, 503, "%s", read->err.text);
+	else if (!read->body)
+		api_answer_problem(read->call, 500, "the answer could not be written");
+	else
+		api_answer(read->call, json_incref(read->body));
+	json_decref(read->body);
 	free(read);
 }
 
-/* NULL where it was answered already. */
-static struct read *new_read(struct agent *a, struct api_call *call)
+static void start_read(struct agent *a, int (*work)(struct read *read), struct api_call *call)
 {
 	struct read *read = a->reads < READS_MAX ? calloc(1, sizeof *read) : NULL;
 
 	if (!read) {
 		api_answer_problem(call, 503, "too many reads at once; try again");
-		return NULL;
+		return;
 	}
 	read->job = (struct job){ .work = read_work, .done = on_read_done };
 	read->agent = a;
 	read->call = call;
+	read->work = work;
 	read->status = -ECANCELED;
 	snprintf(read->err.text, sizeof read->err.text, "the daemon ends");
-	bytes_init(&read->lines, LINES_MAX);
 	a->reads++;
-	return read;
+	worker_submit(a->worker, &read->job);
 }
 
 static void backend_batches(void *agent, struct api_call *call)
 {
-	struct agent *a = agent;
-	struct read *read = new_read(a, call);
+	start_read(agent, read_batches, call);
+}
 
-	if (!read)
-		return;
-	read->n = BATCHES_MAX;
-	read->batches = calloc(read->n, sizeof *read->batches);
-	if (!read->batches)
-		read->n = 0;
-	worker_submit(a->worker, &read->job);
+static void backend_rejected(void *agent, struct api_call *call)
+{
+	start_read(agent, read_rejected, call);
 }
 
 static bool is_known(const struct agent *a, const char *source)
 {
 	const struct queue_view *view = courier_view(a->courier);
 
-	if (find_source(a, source))
+	if (agent_find_source(a, source))
 		return true;
 	for (size_t i = 0; i < view->n_sources; i++)
 		if (strcmp(view->sources[i].source, source) == 0)
@@ -304,21 +325,14 @@ static bool is_known(const struct agent *a, const char *source)
 	return false;
 }
 
-static void backend_records(void *agent, const char *source, size_t last, struct api_call *call)
+static void backend_records(void *agent, const char *source, size_t last, bool follow, struct api_call *call)
 {
 	struct agent *a = agent;
-	struct read *read;
 
-	if (!is_known(a, source)) {
+	if (!is_known(a, source))
 		answer_unknown(a, source, call);
-		return;
-	}
-	read = new_read(a, call);
-	if (!read)
-		return;
-	read->n = last;
-	snprintf(read->source, sizeof read->source, "%s", source);
-	worker_submit(a->worker, &read->job);
+	else
+		records_answer(a, source, last, follow, call);
 }
 
 const struct api_backend agent_backend = {
@@ -326,6 +340,7 @@ const struct api_backend agent_backend = {
 	.config = backend_config,
 	.batches = backend_batches,
 	.records = backend_records,
+	.rejected = backend_rejected,
 	.poll = backend_poll,
 	.flush = backend_flush,
 	.audit = backend_audit,

@@ -25,6 +25,7 @@ struct load {
 	int part;
 	uint64_t read; /* bytes of the object so far */
 	int status;
+	bool dropped;    /* the batch is no longer in the buffer */
 	bool done_early; /* the bearer has ended while the job was under way */
 	int verdict;
 	int64_t retry_after_ms;

@@ -96,10 +96,12 @@ static void finish_close(struct carrier *c)
 /* A job of the buffer's worker is back: true where the carrier is closing and nothing may follow. */
 static bool is_over(struct carrier *c)
 {
+	bool over = c->closing; /* finish_close may free the carrier */
+
 	c->jobs--;
-	if (c->closing)
+	if (over)
 		finish_close(c);
-	return c->closing;
+	return over;
 }
 
 static void tell(struct carrier *c, struct queue_view *fresh)
@@ -222,6 +224,7 @@ static void read_work(struct job *job)
 
 	bytes_clear(&load->data);
 	load->status = queue_read_part(load->carrier->env.queue, load->batch.id, load->part, &load->data, &load->err);
+	load->dropped = load->status == -ENOENT && !queue_waits(load->carrier->env.queue, load->batch.id);
 	if (load->status == -ENOENT)
 		load->status = err_fail(&load->err, -EBADMSG, "the buffer has %llu bytes of it, not %llu",
 		                        (unsigned long long)load->read, (unsigned long long)load->batch.bytes);
@@ -229,7 +232,7 @@ static void read_work(struct job *job)
 
 static void end_load(struct load *load)
 {
-	load->used = false;
+	load->used = load->dropped = false;
 	bytes_done(&load->data);
 }
 
@@ -289,7 +292,9 @@ static void conclude(struct load *load)
 	/* A denial of this object, or of all? The probe tells; where the store takes that, the others go on. */
 	if (load->verdict == LOAD_DENIED)
 		c->probe_at_ms = 0;
-	if (load->verdict != LOAD_AWAY || count_failure(c, load->batch.id) >= TRIES_MAX)
+	if (load->dropped)
+		forget_failures(c, load->batch.id); /* to make room: nothing is left to bring */
+	else if (load->verdict != LOAD_AWAY || count_failure(c, load->batch.id) >= TRIES_MAX)
 		note_parked(c, load);
 	else
 		note_away(c, load->err.text, load->retry_after_ms);
@@ -593,6 +598,16 @@ bool carrier_stuck(const struct carrier *c, const char **ret_text)
 		return false;
 	*ret_text = c->error[0] ? c->error : c->parked_error;
 	return true;
+}
+
+size_t carrier_under_way(const struct carrier *c, int64_t *ret_batches)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < c->n_loads; i++)
+		if (c->loads[i].used)
+			ret_batches[n++] = c->loads[i].batch.id;
+	return n;
 }
 
 bool carrier_idle(const struct carrier *c)

@@ -43,6 +43,9 @@ bool carrier_empty(const struct carrier *carrier);
 /* The store is away or denied, or a batch is parked, and nothing is under way; ret_text says what is wrong. */
 bool carrier_stuck(const struct carrier *carrier, const char **ret_text);
 
+/* The batches that are on their way, up to LOADS_MAX; how many. */
+size_t carrier_under_way(const struct carrier *carrier, int64_t *ret_batches);
+
 /* Nothing is under way. */
 bool carrier_idle(const struct carrier *carrier);
 

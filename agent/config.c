@@ -2,7 +2,6 @@
 /* What may stand in a configuration, group by group; agent/settings does the reading. */
 #include "agent/config.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -12,9 +11,9 @@
 #include <unistd.h>
 
 #include "agent/config_options.h"
+#include "agent/config_secrets.h"
 #include "agent/config_text.h"
 #include "agent/settings.h"
-#include "base/secret.h"
 #include "base/units.h"
 
 #define SOCKET_MAX    (sizeof((struct sockaddr_un *)0)->sun_path - 1)
@@ -72,7 +71,12 @@ static int on_buffer(struct settings *s, const config_setting_t *setting, void *
 	const struct settings_group group = { .where = "buffer",
 		                              .options = { config_buffer_options },
 		                              .targets = { arg } };
-	return settings_is_group(s, setting, NULL) ? settings_read(s, setting, &group) : 0;
+	struct config *config = arg;
+	size_t mistakes = s->mistakes;
+	int r = settings_is_group(s, setting, NULL) ? settings_read(s, setting, &group) : 0;
+	if (s->mistakes > mistakes)
+		config->max_size = INT64_MAX; /* not known: nothing is measured by it */
+	return r;
 }
 
 static int find_store_kind(struct settings *s, const config_setting_t *setting, const char *where,
@@ -100,10 +104,10 @@ static int find_place(struct settings *s, const config_setting_t *setting, const
 	if (strlen(store->place) > SETTINGS_PLACE_MAX)
 		settings_mistake(s, setting, "the place of store \"%s\" has %zu bytes; up to %d are taken", store->name,
 		                 strlen(store->place), SETTINGS_PLACE_MAX);
-	for (const struct config_store *other = config->stores; other < store; other++)
-		if (other->place && strcmp(store->place, other->place) == 0)
+	for (size_t i = 0; config->stores[i] != store; i++)
+		if (config->stores[i]->place && strcmp(store->place, config->stores[i]->place) == 0)
 			settings_mistake(s, setting, "store \"%s\" has the place of store \"%s\"; each needs its own",
-			                 store->name, other->name);
+			                 store->name, config->stores[i]->name);
 	return 0;
 }
 
@@ -127,13 +131,15 @@ static int read_store_settings(struct settings *s, const config_setting_t *setti
 
 static int read_store(struct settings *s, const config_setting_t *setting, struct config *config)
 {
-	struct config_store *store = &config->stores[config->n_stores];
 	if (!is_nameable(s, setting, "store") || !settings_is_group(s, setting, "stores"))
 		return 0;
+	struct config_store *store = calloc(1, sizeof *store);
+	if (!store)
+		return -ENOMEM;
+	config->stores[config->n_stores++] = store;
 	store->name = strdup(config_setting_name(setting));
 	if (!store->name)
 		return -ENOMEM;
-	config->n_stores++;
 	return read_store_settings(s, setting, config, store);
 }
 
@@ -243,13 +249,15 @@ static int read_source_settings(struct settings *s, const config_setting_t *sett
 
 static int read_source(struct settings *s, const config_setting_t *setting, struct config *config)
 {
-	struct config_source *source = &config->sources[config->n_sources];
 	if (!is_nameable(s, setting, "source") || !settings_is_group(s, setting, "sources"))
 		return 0;
+	struct config_source *source = calloc(1, sizeof *source);
+	if (!source)
+		return -ENOMEM;
+	config->sources[config->n_sources++] = source;
 	source->name = strdup(config_setting_name(setting));
 	if (!source->name)
 		return -ENOMEM;
-	config->n_sources++;
 	return read_source_settings(s, setting, source);
 }
 
@@ -333,9 +341,12 @@ static int complete_paths(struct settings *s, struct config *config)
 	return 0;
 }
 
-static int embed_store(struct config *config, struct config_store *store)
+static int embed_store(struct config *config)
 {
-	config->n_stores = 1;
+	struct config_store *store = calloc(1, sizeof *store);
+	if (!store)
+		return -ENOMEM;
+	config->stores[config->n_stores++] = store;
 	store->embedded = true;
 	store->kind = &store_kind_file;
 	store->name = strdup(EMBEDDED_NAME);
@@ -354,73 +365,73 @@ static int complete_stores(struct settings *s, struct config *config)
 		return 0;
 	free(config->stores);
 	config->stores = calloc(1, sizeof *config->stores);
-	return config->stores ? embed_store(config, &config->stores[0]) : -ENOMEM;
-}
-
-/* Where the secret goes that a setting of this name refers to. */
-static char **secret_of(struct config_store *store, const char *name)
-{
-	if (strcmp(name, "access_key") == 0)
-		return &store->access_key;
-	assert(strcmp(name, "secret_key") == 0);
-	return &store->secret_key;
-}
-
-static void warn_of_secret(struct settings *s, const config_setting_t *setting, const struct config_store *store,
-                           const struct option *option)
-{
-	char *path;
-	if (!settings_others_read(s, setting, &path))
-		return;
-	settings_warn(s, setting,
-	              "\"%s\" in store \"%s\" stands in the file itself, which others can read; write file:PATH or "
-	              "env:NAME, or chmod 600 %s",
-	              option->name, store->name, path);
-	free(path);
-}
-
-static int read_secret(struct settings *s, const config_setting_t *setting, struct config_store *store,
-                       const struct option *option, enum config_use use)
-{
-	struct err err = { "" };
-	const char *reference = *(char **)(void *)((char *)store->settings + option->offset);
-	if (!reference)
-		return 0;
-	int r = secret_read(reference, s->folder, secret_of(store, option->name), &err);
-	if (r == -ENOMEM)
-		return r;
-	if (r < 0)
-		settings_mistake(s, setting, "\"%s\" in store \"%s\": %s", option->name, store->name, err.text);
-	else if (use == CONFIG_CHECK && setting && secret_is_literal(reference))
-		warn_of_secret(s, setting, store, option);
-	return 0;
-}
-
-static int read_secrets(struct settings *s, struct config *config, enum config_use use)
-{
-	const config_setting_t *stores = config_lookup(&s->tree, "stores");
-	int r = 0;
-	for (size_t i = 0; use != CONFIG_ASK && i < config->n_stores; i++) {
-		struct config_store *store = &config->stores[i];
-		const config_setting_t *group = stores ? config_setting_get_member(stores, store->name) : NULL;
-		for (const struct option *o = store->kind ? store->kind->options : NULL; o && o->name && r == 0; o++)
-			if (o->secret)
-				r = read_secret(s, group ? config_setting_get_member(group, o->name) : NULL, store, o,
-				                use);
-	}
-	return r;
+	return config->stores ? embed_store(config) : -ENOMEM;
 }
 
 static void complete_batches(struct config *config)
 {
 	for (size_t i = 0; i < config->n_sources; i++) {
-		struct config_batch *batch = &config->sources[i].batch;
+		struct config_batch *batch = &config->sources[i]->batch;
 		if (batch->max_bytes == 0)
 			batch->max_bytes = config->batch.max_bytes;
 		if (batch->max_records == 0)
 			batch->max_records = config->batch.max_records;
 		if (batch->max_age_ms == 0)
 			batch->max_age_ms = config->batch.max_age_ms;
+	}
+}
+
+/* A setting of a group, or where it is not in it, the group. */
+static const config_setting_t *setting_or_group(const config_setting_t *group, const char *name)
+{
+	const config_setting_t *setting = group ? config_setting_get_member(group, name) : NULL;
+	return setting ? setting : group;
+}
+
+/* What is sealed lies in the buffer twice for a while: as it came, and as the object. */
+static void check_batch(struct settings *s, const config_setting_t *group, const char *where, int64_t max_bytes,
+                        int64_t max_size)
+{
+	char is[UNITS_TEXT_MAX], size[UNITS_TEXT_MAX], least[UNITS_TEXT_MAX], most[UNITS_TEXT_MAX];
+	if (max_bytes <= max_size / 2)
+		return;
+	settings_mistake(s, setting_or_group(group, "max_bytes"),
+	                 "\"max_bytes\" in %s: \"%s\" is over half of the buffer's max_size, \"%s\"; set it to at most "
+	                 "\"%s\", or max_size to at least \"%s\"",
+	                 where, units_size(max_bytes, is), units_size(max_size, size), units_size(max_size / 2, most),
+	                 units_size(max_bytes * 2, least));
+}
+
+/* One transaction must be able to hold the record, beside the room that is kept for sealing and delivering. */
+static void check_record(struct settings *s, const config_setting_t *group, const struct config_source *source,
+                         int64_t max_size)
+{
+	char is[UNITS_TEXT_MAX], size[UNITS_TEXT_MAX], least[UNITS_TEXT_MAX], most[UNITS_TEXT_MAX];
+	int64_t max_record = source->kind ? source->kind->max_record(source->settings) : 0;
+	if (max_record <= max_size / 16)
+		return;
+	settings_mistake(
+	        s, setting_or_group(group, "max_record"),
+	        "\"max_record\" in source \"%s\": \"%s\" is over a sixteenth of the buffer's max_size, \"%s\"; "
+	        "set it to at most \"%s\", or max_size to at least \"%s\"",
+	        source->name, units_size(max_record, is), units_size(max_size, size), units_size(max_size / 16, most),
+	        units_size(max_record * 16, least));
+}
+
+/* What has to fit into the buffer, wherever in the file its size stands. */
+static void check_sizes(struct settings *s, const struct config *config)
+{
+	char where[WHERE_MAX];
+	const config_setting_t *sources = config_lookup(&s->tree, "sources");
+	check_batch(s, config_lookup(&s->tree, "batch"), "batch", config->batch.max_bytes, config->max_size);
+	for (size_t i = 0; i < config->n_sources; i++) {
+		const struct config_source *source = config->sources[i];
+		const config_setting_t *group = config_setting_get_member(sources, source->name);
+		const config_setting_t *batch = config_setting_get_member(group, "batch");
+		snprintf(where, sizeof where, "batch of source \"%s\"", source->name);
+		check_record(s, group, source, config->max_size);
+		if (batch && config_setting_get_member(batch, "max_bytes")) /* else it is the file's, told above */
+			check_batch(s, batch, where, source->batch.max_bytes, config->max_size);
 	}
 }
 
@@ -433,13 +444,14 @@ static int read_config(struct settings *s, struct config *config, enum config_us
 		r = complete_paths(s, config);
 	if (r == 0)
 		r = complete_stores(s, config);
-	if (r == 0)
-		r = read_secrets(s, config, use);
+	if (r == 0 && use != CONFIG_ASK)
+		r = config_read_secrets(s, config, use == CONFIG_CHECK);
 	if (r < 0) {
 		settings_mistake(s, NULL, "out of memory");
 		return r;
 	}
 	complete_batches(config);
+	check_sizes(s, config);
 	return s->mistakes > 0 ? -EINVAL : 0;
 }
 
@@ -459,31 +471,14 @@ int config_load(const char *path, enum config_use use, FILE *errors, struct conf
 	return r;
 }
 
-static void free_store(struct config_store *store)
-{
-	if (store->settings)
-		option_done(store->kind->options, store->settings);
-	free(store->settings);
-	free(store->place);
-	free(store->name);
-	secret_free(store->access_key);
-	secret_free(store->secret_key);
-}
-
 void config_free(struct config *config)
 {
 	if (!config)
 		return;
-	for (size_t i = 0; i < config->n_sources; i++) {
-		struct config_source *source = &config->sources[i];
-		if (source->settings)
-			option_done(source->kind->options, source->settings);
-		free(source->settings);
-		option_done(config_source_options, source);
-		free(source->name);
-	}
+	for (size_t i = 0; i < config->n_sources; i++)
+		config_free_source(config->sources[i]);
 	for (size_t i = 0; i < config->n_stores; i++)
-		free_store(&config->stores[i]);
+		config_free_store(config->stores[i]);
 	option_done(config_top_options, config);
 	option_done(config_buffer_options, config);
 	free(config->sources);

@@ -21,6 +21,11 @@ struct config_batch {
 	int64_t max_bytes, max_records, max_age_ms;
 };
 
+enum config_on_full {
+	CONFIG_PAUSE,       /* no polls until there is room */
+	CONFIG_DROP_OLDEST, /* the oldest batch makes room */
+};
+
 struct config_source {
 	char *name;
 	const struct collector_ops *kind;
@@ -45,11 +50,13 @@ struct config {
 	char *socket;
 	int log; /* enum log_format */
 	char *buffer_path;
+	int64_t max_size; /* bytes that the buffer ever takes of the card */
+	int on_full;      /* enum config_on_full */
 	int64_t keep_delivered_ms;
 	struct config_batch batch;
-	struct config_source *sources;
+	struct config_source **sources; /* each of its own, so that it may outlive the configuration */
 	size_t n_sources;
-	struct config_store *stores;
+	struct config_store **stores; /* the same */
 	size_t n_stores;
 };
 
@@ -65,6 +72,35 @@ enum config_use {
  */
 int config_load(const char *path, enum config_use use, FILE *errors, struct config **ret_config);
 void config_free(struct config *config); /* overwrites the secrets; NULL is fine */
+
+/*
+ * A reload. Running parts borrow sources and stores, with their settings and secrets, and must not notice that what
+ * they borrow was read again.
+ */
+
+/*
+ * Whether a collector of a could do b's work: kind, settings with what their secrets refer to, enabled. Stores and
+ * batch are no matter of the collector but of the buffer's routes.
+ */
+bool config_same_source(const struct config_source *a, const struct config_source *b);
+
+/* Whether a carrier to a is one to b: kind, place, settings, secrets, embedded. */
+bool config_same_store(const struct config_store *a, const struct config_store *b);
+
+/*
+ * Moves each source and store of `before` into `now` where `now` has the same under that name, in place of its own,
+ * which is freed; a source takes stores and batch from its own. So pointers to them stay good, and what is left in
+ * `before` is what is gone or changed. Loop thread, while no job reads either of the two. Cannot fail.
+ */
+void config_keep(struct config *now, struct config *before);
+
+/* Takes one out of a configuration, which the caller then frees when nothing borrows it; NULL: it has none such. */
+struct config_source *config_take_source(struct config *config, const char *name);
+struct config_store *config_take_store(struct config *config, const char *name);
+
+/* Overwrite the secrets; NULL is fine. */
+void config_free_source(struct config_source *source);
+void config_free_store(struct config_store *store);
 
 /* What `millrace check` says of a file without mistakes: a line `FILE: fine: 1 source, 1 store`, then one for each. */
 void config_print(const struct config *config, FILE *out);

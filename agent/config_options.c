@@ -36,6 +36,8 @@ const struct option config_top_options[] = {
 	OPTION_END,
 };
 
+static const char *const on_full[] = { [CONFIG_PAUSE] = "pause", [CONFIG_DROP_OLDEST] = "drop-oldest", NULL };
+
 const struct option config_buffer_options[] = {
 	{ .name = "path",
 	  .type = OPTION_TEXT,
@@ -43,6 +45,17 @@ const struct option config_buffer_options[] = {
 	  .fallback = "/var/lib/millrace/buffer.db",
 	  .path = true,
 	  .check = option_check_path },
+	{ .name = "max_size",
+	  .type = OPTION_SIZE,
+	  .offset = offsetof(struct config, max_size),
+	  .fallback = "512M",
+	  .min = 16 * KIB * KIB,
+	  .max = KIB * KIB * KIB * KIB },
+	{ .name = "on_full",
+	  .type = OPTION_CHOICE,
+	  .offset = offsetof(struct config, on_full),
+	  .fallback = "pause",
+	  .choices = on_full },
 	{ .name = "keep_delivered",
 	  .type = OPTION_DURATION,
 	  .offset = offsetof(struct config, keep_delivered_ms),

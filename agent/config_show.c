@@ -33,7 +33,7 @@ static void print_source(const struct config *config, const struct config_source
 	for (size_t i = 0; i < source->stores.n; i++)
 		fprintf(out, "%s %s", i > 0 ? "," : "", source->stores.names[i]);
 	for (size_t i = 0; !source->stores.names && i < config->n_stores; i++)
-		fprintf(out, "%s %s", i > 0 ? "," : "", config->stores[i].name);
+		fprintf(out, "%s %s", i > 0 ? "," : "", config->stores[i]->name);
 	fputs(source->enabled ? "\n" : ", disabled\n", out);
 }
 
@@ -42,10 +42,10 @@ void config_print(const struct config *config, FILE *out)
 	fprintf(out, "%s: fine: %zu source%s, %zu store%s\n", config->path, config->n_sources,
 	        config->n_sources == 1 ? "" : "s", config->n_stores, config->n_stores == 1 ? "" : "s");
 	for (size_t i = 0; i < config->n_sources; i++)
-		print_source(config, &config->sources[i], out);
+		print_source(config, config->sources[i], out);
 	for (size_t i = 0; i < config->n_stores; i++)
-		fprintf(out, "  store %s: %s %s\n", config->stores[i].name, config->stores[i].kind->kind,
-		        config->stores[i].place);
+		fprintf(out, "  store %s: %s %s\n", config->stores[i]->name, config->stores[i]->kind->kind,
+		        config->stores[i]->place);
 	if (config->n_sources == 0)
 		fputs("  no source is named: nothing will be collected\n", out);
 }
@@ -61,16 +61,22 @@ static json_t *done(json_t *object, int rc)
 	return NULL;
 }
 
-/* Of a URL all but the query, in which keys are common. */
+/* Of a URL all but login and query, in which keys are common. */
 static json_t *text_value(const struct option *option, const char *text)
 {
 	if (option->secret)
 		return view_text(secret_show(text));
-	if (!strchr(text, '?') || (strncmp(text, "http://", 7) != 0 && strncmp(text, "https://", 8) != 0))
+	const char *host = strstr(text, "://");
+	if (!host)
 		return view_text(text);
+	host += strlen("://");
+	size_t len = strcspn(host, "?");
+	const char *login_end = memrchr(host, '@', strcspn(host, "/?#"));
+	const char *kept = login_end ? login_end : host;
 	char *shown = NULL;
 	json_t *json = NULL;
-	if (asprintf(&shown, "%.*s?(hidden)", (int)strcspn(text, "?"), text) >= 0)
+	if (asprintf(&shown, "%.*s%s%.*s%s", (int)(host - text), text, login_end ? "(hidden)" : "",
+	             (int)(host + len - kept), kept, host[len] ? "?(hidden)" : "") >= 0)
 		json = view_text(shown);
 	free(shown);
 	return json;
@@ -82,6 +88,15 @@ static json_t *names_value(const struct option_names *list)
 	int rc = 0;
 	for (size_t i = 0; rc == 0 && i < list->n; i++)
 		rc = json_array_append_new(json, json_string(list->names[i]));
+	return done(json, rc);
+}
+
+static json_t *pairs_value(const struct option_pairs *list)
+{
+	json_t *json = json_object();
+	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < list->n; i++)
+		rc = json_object_set_new(json, list->pairs[i].name, view_text(secret_show(list->pairs[i].reference)));
 	return done(json, rc);
 }
 
@@ -103,6 +118,8 @@ static json_t *option_value(const struct option *option, const void *field)
 		return json_string(option->choices[*(const int *)field]);
 	case OPTION_NAMES:
 		return names_value(field);
+	case OPTION_PAIRS:
+		return pairs_value(field);
 	}
 	return NULL;
 }
@@ -112,6 +129,8 @@ static bool is_left_out(const struct option *option, const void *field)
 {
 	if (option->type == OPTION_NAMES)
 		return !((const struct option_names *)field)->names;
+	if (option->type == OPTION_PAIRS)
+		return ((const struct option_pairs *)field)->n == 0;
 	return option->type == OPTION_TEXT && !*(char *const *)field;
 }
 
@@ -143,7 +162,7 @@ static json_t *stores_json(const struct config *config)
 	json_t *json = json_object();
 	int rc = 0;
 	for (size_t i = 0; rc == 0 && i < config->n_stores; i++)
-		rc = json_object_set_new(json, config->stores[i].name, store_json(&config->stores[i]));
+		rc = json_object_set_new(json, config->stores[i]->name, store_json(config->stores[i]));
 	return done(json, rc);
 }
 
@@ -152,7 +171,7 @@ static json_t *all_stores(const struct config *config)
 	json_t *json = json_array();
 	int rc = 0;
 	for (size_t i = 0; rc == 0 && i < config->n_stores; i++)
-		rc = json_array_append_new(json, json_string(config->stores[i].name));
+		rc = json_array_append_new(json, json_string(config->stores[i]->name));
 	return done(json, rc);
 }
 
@@ -174,7 +193,7 @@ static json_t *sources_json(const struct config *config)
 	json_t *json = json_object();
 	int rc = 0;
 	for (size_t i = 0; rc == 0 && i < config->n_sources; i++)
-		rc = json_object_set_new(json, config->sources[i].name, source_json(config, &config->sources[i]));
+		rc = json_object_set_new(json, config->sources[i]->name, source_json(config, config->sources[i]));
 	return done(json, rc);
 }
 

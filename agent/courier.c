@@ -6,12 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/bearer.h"
 #include "agent/carrier.h"
 #include "base/clock.h"
 #include "base/container.h"
 #include "base/log.h"
 
-#define EXPIRE_EVERY_MS (10 * 60 * 1000)
+#define EXPIRE_EVERY_MS (60 * 60 * 1000) /* many at once: what a commit costs the card is its pages */
+#define DROP_AFTER_MS   5000
+#define UNDER_WAY_MAX   (64 * LOADS_MAX)
 #define ERROR_LASTS_MS  90000 /* longer than a source that cannot be sealed rests: no recovery is told in between */
 
 /* Somebody waits until all is sealed, and perhaps delivered. */
@@ -25,12 +28,19 @@ struct flush {
 	struct flush *next;
 };
 
+/* A store's carrier, from the day that the store is configured until it is closed. */
+struct berth {
+	struct courier *courier;
+	struct carrier *carrier;
+	const struct config_store *store;
+	struct config_store *own; /* what `store` is, once it is gone from the configuration; else NULL */
+	bool closing;
+	struct berth *next;
+};
+
 struct courier {
 	const struct config *config;
-	struct http *http;
-	struct queue *queue;
-	struct worker *worker;
-	struct alarms *alarms;
+	struct courier_env env;
 
 	/* Tending: seal what is due, delete what was kept long enough, see when the next is due. One job at a time. */
 	struct job job;
@@ -39,9 +49,13 @@ struct courier {
 	int64_t expire_at_ms;
 
 	/* The job's own while it is under way. */
-	bool seal_all, expire;
-	int sealed, expired; /* 1: one more may follow */
-	struct batch batch;
+	bool seal_all, expire, drop;
+	int64_t keep_ms;
+	int sealed, expired, dropped; /* 1: one more may follow */
+	struct batch batch;           /* sealed or dropped */
+	int64_t under_way[UNDER_WAY_MAX];
+	size_t n_under_way;
+	bool made_room;
 	int64_t due_in_ms;
 	struct err err;
 	struct queue_view *fresh;
@@ -50,15 +64,21 @@ struct courier {
 	char error[ERR_MAX];
 	int64_t error_until_ms;
 	struct flush *flushes;
-	struct carrier **carriers;
-	size_t n_carriers;
+	struct berth *berths;
+	int64_t short_since_ms;  /* monotonic; ALARM_NEVER: there is room in the buffer for all that comes */
+	uint64_t delivered_then; /* batches, when the last one was dropped */
+	int64_t dropped_ms;      /* wall; of the last batch that was; 0: none since start */
 
 	void (*on_closed)(void *arg);
 	void *closed_arg;
-	size_t open; /* carriers not closed yet */
 };
 
 static void tend(struct courier *c);
+
+static bool is_short(const struct queue_view *view)
+{
+	return view->full || view->wanted;
+}
 
 static void take_view(struct courier *c, struct queue_view *fresh)
 {
@@ -66,6 +86,11 @@ static void take_view(struct courier *c, struct queue_view *fresh)
 		return;
 	queue_view_free(c->view);
 	c->view = fresh;
+	if (!is_short(fresh))
+		c->short_since_ms = ALARM_NEVER;
+	else if (c->short_since_ms == ALARM_NEVER)
+		c->short_since_ms = clock_mono_ms();
+	c->env.on_view(c->env.arg, fresh);
 }
 
 static void end_flush(struct flush **at, int status, const char *text)
@@ -88,10 +113,12 @@ static int judge_delivery(const struct courier *c, const char **ret_text)
 {
 	int verdict = 0;
 
-	for (size_t i = 0; i < c->n_carriers; i++) {
-		if (carrier_stuck(c->carriers[i], ret_text))
+	for (const struct berth *b = c->berths; b; b = b->next) {
+		if (b->closing)
+			continue;
+		if (carrier_stuck(b->carrier, ret_text))
 			return -EHOSTDOWN;
-		if (!carrier_empty(c->carriers[i]))
+		if (!carrier_empty(b->carrier))
 			verdict = 1;
 	}
 	return verdict;
@@ -120,10 +147,17 @@ static void note_all_sealed(struct courier *c)
 		else
 			at = &(*at)->next;
 	}
-	if (c->flushes)
-		for (size_t i = 0; i < c->n_carriers; i++)
-			carrier_retry(c->carriers[i]);
+	for (struct berth *b = c->flushes ? c->berths : NULL; b; b = b->next)
+		if (!b->closing)
+			carrier_retry(b->carrier);
 	judge_flushes(c);
+}
+
+static void nudge_carriers(struct courier *c)
+{
+	for (struct berth *b = c->berths; b; b = b->next)
+		if (!b->closing)
+			carrier_nudge(b->carrier);
 }
 
 static void note_sealed(struct courier *c)
@@ -133,8 +167,15 @@ static void note_sealed(struct courier *c)
 	         (unsigned long long)c->batch.bytes, c->batch.key);
 	for (struct flush *flush = c->flushes; flush; flush = flush->next)
 		flush->batches += !flush->sealed;
-	for (size_t i = 0; i < c->n_carriers; i++)
-		carrier_nudge(c->carriers[i]);
+	nudge_carriers(c);
+}
+
+static void note_dropped(const struct courier *c)
+{
+	log_warning("buffer.dropped",
+	            "source \"%s\": seq %llu to %llu (%llu records) dropped, on_full = \"drop-oldest\"",
+	            c->batch.source, (unsigned long long)c->batch.first_seq, (unsigned long long)c->batch.last_seq,
+	            (unsigned long long)c->batch.records);
 }
 
 static void note_error(struct courier *c, int status)
@@ -156,17 +197,63 @@ static void note_no_error(struct courier *c)
 	c->error[0] = '\0';
 }
 
+/* What all have is kept while there is room; the oldest of what they have not is dropped where that is told. */
+static void make_room(struct courier *c, int64_t wall_ms)
+{
+	uint64_t before = c->fresh->batches;
+
+	c->expired = queue_expire(c->env.queue, wall_ms, 0, &c->err);
+	queue_view_free(c->fresh);
+	c->fresh = queue_view(c->env.queue);
+	c->made_room = c->fresh && c->fresh->batches < before;
+	if (c->made_room || c->expired < 0 || !c->fresh || c->sealed != 0 || !c->drop)
+		return;
+	c->dropped = queue_drop(c->env.queue, c->under_way, c->n_under_way, &c->batch, &c->err);
+	c->made_room = c->dropped == 1;
+	queue_view_free(c->fresh);
+	c->fresh = queue_view(c->env.queue);
+}
+
 static void tend_work(struct job *job)
 {
 	struct courier *c = container_of(job, struct courier, job);
 	int64_t wall = clock_wall_ms(), mono = clock_mono_ms();
 
-	c->expired = 0;
-	c->sealed = queue_seal(c->queue, wall, mono, c->seal_all, &c->batch, &c->err);
+	c->sealed = queue_seal(c->env.queue, wall, mono, c->seal_all, &c->batch, &c->err);
 	if (c->sealed == 0 && c->expire)
-		c->expired = queue_expire(c->queue, wall, c->config->keep_delivered_ms, &c->err);
-	c->due_in_ms = queue_seal_due_ms(c->queue, wall, mono);
-	c->fresh = queue_view(c->queue);
+		c->expired = queue_expire(c->env.queue, wall, c->keep_ms, &c->err);
+	c->fresh = queue_view(c->env.queue);
+	c->made_room = c->sealed == 1;
+	if (c->fresh && is_short(c->fresh) && c->sealed <= 0)
+		make_room(c, wall);
+	c->due_in_ms = queue_seal_due_ms(c->env.queue, wall, mono);
+}
+
+static uint64_t count_delivered(const struct courier *c)
+{
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < c->view->n_stores; i++)
+		n += c->view->stores[i].delivered_batches;
+	return n;
+}
+
+/*
+ * When the oldest batch may be dropped: at once where no store takes any, or none has since the last one was dropped;
+ * else they have some time to make room.
+ */
+static int64_t drop_at_ms(const struct courier *c)
+{
+	const char *ignored;
+
+	if (c->short_since_ms == ALARM_NEVER)
+		return ALARM_NEVER;
+	if (c->dropped_ms && count_delivered(c) == c->delivered_then)
+		return c->short_since_ms;
+	for (const struct berth *b = c->berths; b; b = b->next)
+		if (!b->closing && !carrier_stuck(b->carrier, &ignored))
+			return c->short_since_ms + DROP_AFTER_MS;
+	return c->short_since_ms;
 }
 
 static void set_due(struct courier *c)
@@ -178,18 +265,17 @@ static void set_due(struct courier *c)
 		at = c->error_until_ms;
 	if (at > c->expire_at_ms)
 		at = c->expire_at_ms;
-	alarm_set(c->alarms, &c->due, at);
+	if (c->config->on_full == CONFIG_DROP_OLDEST && now < drop_at_ms(c) && drop_at_ms(c) < at)
+		at = drop_at_ms(c);
+	alarm_set(c->env.alarms, &c->due, at);
 }
 
 static void finish_close(struct courier *c)
 {
-	if (c->tending || c->open)
+	if (c->tending || c->berths)
 		return;
-	for (size_t i = 0; i < c->n_carriers; i++)
-		carrier_free(c->carriers[i]);
 	alarm_cancel(&c->due);
 	queue_view_free(c->view);
-	free(c->carriers);
 	c->on_closed(c->closed_arg);
 	free(c);
 }
@@ -198,7 +284,7 @@ static void on_tended(struct job *job)
 {
 	struct courier *c = container_of(job, struct courier, job);
 	bool all = c->seal_all;
-	int status = c->sealed < 0 ? c->sealed : c->expired;
+	int status = c->sealed < 0 ? c->sealed : c->expired < 0 ? c->expired : c->dropped;
 
 	c->tending = false;
 	take_view(c, c->fresh);
@@ -215,11 +301,18 @@ static void on_tended(struct job *job)
 		note_sealed(c);
 	else if (c->sealed == 0 && all)
 		note_all_sealed(c);
+	if (c->dropped == 1) {
+		c->dropped_ms = clock_wall_ms();
+		c->delivered_then = count_delivered(c);
+		note_dropped(c);
+	}
 	if (c->expire && c->expired <= 0 && c->sealed == 0)
 		c->expire_at_ms = clock_mono_ms() + EXPIRE_EVERY_MS;
+	if (c->made_room)
+		c->env.on_room(c->env.arg);
 	set_due(c);
 	/* A source that could not be sealed rests; the others go on at once. */
-	if (c->sealed != 0 || c->expired == 1 || c->again)
+	if (c->sealed != 0 || c->expired == 1 || (is_short(c->view) && (c->made_room || !all)) || c->again)
 		tend(c);
 }
 
@@ -237,12 +330,18 @@ static void tend(struct courier *c)
 	if (c->tending || c->closing)
 		return;
 	c->tending = true;
-	c->seal_all = any_unsealed(c);
+	c->seal_all = any_unsealed(c) || is_short(c->view); /* sealed, it takes less room, and can go */
 	c->expire = clock_mono_ms() >= c->expire_at_ms;
-	c->sealed = c->expired = 0;
+	c->drop = c->config->on_full == CONFIG_DROP_OLDEST && clock_mono_ms() >= drop_at_ms(c);
+	c->keep_ms = c->config->keep_delivered_ms;
+	c->n_under_way = 0;
+	for (const struct berth *b = c->berths; b; b = b->next)
+		if (c->n_under_way + LOADS_MAX <= UNDER_WAY_MAX)
+			c->n_under_way += carrier_under_way(b->carrier, &c->under_way[c->n_under_way]);
+	c->sealed = c->expired = c->dropped = 0;
 	c->due_in_ms = INT64_MAX;
 	c->err.text[0] = '\0';
-	worker_submit(c->worker, &c->job);
+	worker_submit(c->env.worker, &c->job);
 }
 
 static void on_due(struct alarm *alarm)
@@ -256,57 +355,146 @@ static void on_carried(void *arg, struct queue_view *fresh)
 	struct courier *c = arg;
 
 	take_view(c, fresh);
-	if (!c->closing)
-		judge_flushes(c);
+	if (c->closing)
+		return;
+	judge_flushes(c);
+	if (is_short(c->view))
+		tend(c); /* what all have now makes room */
 }
 
-static int make_carriers(struct courier *c, uv_loop_t *loop)
-{
-	c->carriers = calloc(c->config->n_stores, sizeof *c->carriers);
-	if (!c->carriers)
-		return -ENOMEM;
-	for (size_t i = 0; i < c->config->n_stores; i++) {
-		const struct carrier_env env = {
-			.loop = loop,
-			.http = c->http,
-			.queue = c->queue,
-			.queue_worker = c->worker,
-			.alarms = c->alarms,
-			.on_step = on_carried,
-			.arg = c,
-		};
-		int r = carrier_new(&env, &c->config->stores[i], &c->carriers[i]);
+/* --- Stores come and go --- */
 
-		if (r < 0)
-			return r;
-		c->n_carriers++;
+static bool is_configured(const struct courier *c, const struct config_store *store)
+{
+	for (size_t i = 0; i < c->config->n_stores; i++)
+		if (c->config->stores[i] == store)
+			return true;
+	return false;
+}
+
+static bool has_berth(const struct courier *c, const char *store)
+{
+	const struct berth *b = c->berths;
+
+	while (b && strcmp(b->store->name, store) != 0)
+		b = b->next;
+	return b != NULL;
+}
+
+static int add_berth(struct courier *c, const struct config_store *store)
+{
+	const struct carrier_env env = {
+		.loop = c->env.loop,
+		.http = c->env.http,
+		.queue = c->env.queue,
+		.queue_worker = c->env.worker,
+		.alarms = c->env.alarms,
+		.on_step = on_carried,
+		.arg = c,
+	};
+	struct berth **end = &c->berths, *b = calloc(1, sizeof *b);
+	int r = b ? carrier_new(&env, store, &b->carrier) : -ENOMEM;
+
+	if (r < 0) {
+		free(b);
+		return r;
 	}
+	b->courier = c;
+	b->store = store;
+	while (*end)
+		end = &(*end)->next;
+	*end = b;
 	return 0;
 }
 
-int courier_new(uv_loop_t *loop, const struct config *config, struct http *http, struct queue *queue,
-                struct worker *worker, struct alarms *alarms, struct courier **ret_courier)
+/* Where one has none, and none of the same name that is still being closed, it gets a carrier. 0 or -errno. */
+static int add_berths(struct courier *c)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < c->config->n_stores; i++)
+		if (!has_berth(c, c->config->stores[i]->name))
+			r = add_berth(c, c->config->stores[i]);
+	return r;
+}
+
+static void add_missing(struct courier *c)
+{
+	int r = add_berths(c);
+
+	if (r < 0)
+		log_error("store.refused", "a store cannot be served until the next reload: %s", strerror(-r));
+	nudge_carriers(c);
+}
+
+static void on_berth_closed(void *arg)
+{
+	struct berth *b = arg, **at = &b->courier->berths;
+	struct courier *c = b->courier;
+
+	while (*at != b)
+		at = &(*at)->next;
+	*at = b->next;
+	carrier_free(b->carrier);
+	config_free_store(b->own);
+	free(b);
+	if (c->closing)
+		finish_close(c);
+	else
+		add_missing(c);
+}
+
+static void close_berth(struct berth *b)
+{
+	if (b->closing)
+		return;
+	b->closing = true;
+	carrier_close(b->carrier, on_berth_closed, b);
+}
+
+/* Closing one may take it, and no other, off the list at once. */
+static void close_berths(struct courier *c)
+{
+	for (struct berth *b = c->berths, *next; b; b = next) {
+		next = b->next;
+		close_berth(b);
+	}
+}
+
+void courier_configure(struct courier *c, const struct config *now, struct config *before)
+{
+	c->config = now;
+	for (struct berth *b = c->berths, *next; b; b = next) {
+		next = b->next;
+		if (b->closing || is_configured(c, b->store))
+			continue;
+		b->own = config_take_store(before, b->store->name);
+		close_berth(b);
+	}
+	add_missing(c);
+	judge_flushes(c);
+	tend(c);
+}
+
+int courier_new(const struct courier_env *env, const struct config *config, struct courier **ret_courier)
 {
 	struct courier *c = calloc(1, sizeof *c);
 	int r;
 
 	if (!c)
 		return -ENOMEM;
+	c->env = *env;
 	c->config = config;
-	c->http = http;
-	c->queue = queue;
-	c->worker = worker;
-	c->alarms = alarms;
 	c->job = (struct job){ .work = tend_work, .done = on_tended };
 	c->due.on_ring = on_due;
-	c->view = queue_view(queue);
-	r = c->view ? make_carriers(c, loop) : -ENOMEM;
+	c->short_since_ms = ALARM_NEVER;
+	c->view = queue_view(env->queue);
+	r = c->view ? add_berths(c) : -ENOMEM;
 	if (r < 0)
 		return r; /* NOLINT(clang-analyzer-unix.Malloc): the process ends, nothing here outlives it */
 	*ret_courier = c;
 	tend(c);
-	for (size_t i = 0; i < c->n_carriers; i++)
-		carrier_nudge(c->carriers[i]);
+	nudge_carriers(c);
 	return 0;
 }
 
@@ -335,24 +523,29 @@ size_t courier_retry(struct courier *c, int64_t batch)
 {
 	size_t n = 0;
 
-	for (size_t i = 0; i < c->n_carriers; i++)
-		n += carrier_retry_batch(c->carriers[i], batch);
+	for (struct berth *b = c->berths; b; b = b->next)
+		n += !b->closing && carrier_retry_batch(b->carrier, batch);
 	return n;
 }
 
-size_t courier_stores(const struct courier *c)
+bool courier_store(const struct courier *c, const char *store, struct courier_store *ret_store)
 {
-	return c->n_carriers;
-}
-
-void courier_store(const struct courier *c, size_t i, struct courier_store *ret_store)
-{
-	carrier_view(c->carriers[i], ret_store);
+	for (const struct berth *b = c->berths; b; b = b->next)
+		if (strcmp(b->store->name, store) == 0) {
+			carrier_view(b->carrier, ret_store);
+			return true;
+		}
+	return false;
 }
 
 const char *courier_error(const struct courier *c)
 {
 	return c->error;
+}
+
+int64_t courier_dropped_ms(const struct courier *c)
+{
+	return c->dropped_ms;
 }
 
 const struct queue_view *courier_view(const struct courier *c)
@@ -364,18 +557,10 @@ bool courier_idle(const struct courier *c)
 {
 	if (c->tending)
 		return false;
-	for (size_t i = 0; i < c->n_carriers; i++)
-		if (!carrier_idle(c->carriers[i]))
+	for (const struct berth *b = c->berths; b; b = b->next)
+		if (!carrier_idle(b->carrier))
 			return false;
 	return true;
-}
-
-static void on_carrier_closed(void *arg)
-{
-	struct courier *c = arg;
-
-	c->open--;
-	finish_close(c);
 }
 
 void courier_close(struct courier *c, void (*on_closed)(void *arg), void *arg)
@@ -383,9 +568,9 @@ void courier_close(struct courier *c, void (*on_closed)(void *arg), void *arg)
 	c->closing = true;
 	c->on_closed = on_closed;
 	c->closed_arg = arg;
-	c->open = c->n_carriers + 1; /* a carrier may be closed from within */
 	end_flushes(c, -ECANCELED, "the daemon ends");
-	for (size_t i = 0; i < c->n_carriers; i++)
-		carrier_close(c->carriers[i], on_carrier_closed, c);
-	on_carrier_closed(c);
+	if (c->berths)
+		close_berths(c);
+	else
+		finish_close(c);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The courier takes what the buffer holds to the stores: has it sealed when it is due, reads a sealed batch part by
- * part and writes it to each of its stores, books it as delivered, and deletes what was kept long enough. Each store
+ * part and writes it to each of its stores, books it as delivered, and deletes what was kept long enough. Where the
+ * buffer is full it deletes what all have at once, and, told so, drops the oldest of what they have not. Each store
  * has its own pace and its own worker; one that is away is tried again with backoff and holds back nobody. Every step
  * may run twice, so starting after a crash is just starting. Loop thread only.
  */
@@ -18,9 +19,27 @@
 
 struct courier;
 
-/* All is borrowed for the courier's life. 0 or -errno. */
-int courier_new(uv_loop_t *loop, const struct config *config, struct http *http, struct queue *queue,
-                struct worker *worker, struct alarms *alarms, struct courier **ret_courier);
+/* All is borrowed for the courier's life. */
+struct courier_env {
+	uv_loop_t *loop;
+	struct http *http;
+	struct queue *queue;
+	struct worker *worker;
+	struct alarms *alarms;
+	void (*on_view)(void *arg, const struct queue_view *view); /* new figures; borrowed */
+	void (*on_room)(void *arg); /* there is more of it: a batch was sealed, deleted or dropped */
+	void *arg;
+};
+
+/* config is borrowed until courier_configure brings another. 0 or -errno. */
+int courier_new(const struct courier_env *env, const struct config *config, struct courier **ret_courier);
+
+/*
+ * Another configuration, which the queue has been told already: stores that config_keep has brought along go on as they
+ * are; the others are closed, taken out of `before`, and those of `now` that have no carrier get one, a changed one
+ * once its predecessor is closed.
+ */
+void courier_configure(struct courier *courier, const struct config *now, struct config *before);
 
 /* There may be something new to seal. fresh: the buffer's figures since, which it takes; may be NULL. */
 void courier_nudge(struct courier *courier, struct queue_view *fresh);
@@ -46,11 +65,14 @@ struct courier_store {
 /* Tries a batch again that is parked or waits for a store that is away or denied; at how many stores. */
 size_t courier_retry(struct courier *courier, int64_t batch);
 
-size_t courier_stores(const struct courier *courier);
-void courier_store(const struct courier *courier, size_t i, struct courier_store *ret_store);
+/* How a configured store is doing; false: there was no memory for its carrier. Borrowed until the loop goes on. */
+bool courier_store(const struct courier *courier, const char *store, struct courier_store *ret_store);
 
 /* "" while sealing and booking go well. */
 const char *courier_error(const struct courier *courier);
+
+/* When a batch was dropped last to make room (wall); 0: none since start. */
+int64_t courier_dropped_ms(const struct courier *courier);
 
 /* The figures after the last change; borrowed until the loop goes on. Never NULL after courier_new. */
 const struct queue_view *courier_view(const struct courier *courier);

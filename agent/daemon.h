@@ -13,21 +13,35 @@
 #include "agent/intake.h"
 #include "api/api.h"
 
+/* A source from the day that it is configured until its last fetch has ended. */
 struct agent_source {
 	const struct config_source *config;
+	struct config_source *own; /* what `config` is, once it is gone from the configuration; else NULL */
 	struct sink *sink;
 	struct collector *collector; /* NULL: disabled */
+	int64_t since_ms;            /* wall; when it was configured */
+	struct agent_source *next;
 };
 
 struct poll_wait; /* somebody who waits for the end of a poll; backend.c's */
+struct reading;   /* somebody who reads records; records.c's */
+
+/* A reload under way (agent/reload.c). */
+struct reload {
+	struct job job;
+	struct config *now; /* NULL: none is under way */
+	bool due;           /* one more was asked for, or this one waits for the end of an audit */
+	int status;
+	struct err err;
+};
 
 struct agent {
-	const struct config *config;
+	struct config *config;
 	uv_loop_t loop;
 	struct alarms alarms;
 	uv_prepare_t prepare; /* rings the alarms before the loop sleeps */
 	uv_timer_t tick;      /* wakes the loop for the next alarm */
-	uv_signal_t sigterm, sigint;
+	uv_signal_t sigterm, sigint, sighup;
 	uv_timer_t deadline; /* of the stop */
 
 	struct queue *queue;
@@ -37,10 +51,14 @@ struct agent {
 	struct intake *intake;
 	struct courier *courier;
 	struct api *api;
-	struct agent_source *sources; /* as many as the configuration has */
+	struct agent_source *sources;
+	struct alarm sweep; /* looks for sources that are gone and at rest */
+	struct reload reload;
+	bool full; /* the buffer is, and polls wait for room */
 
 	int64_t started_ms; /* wall */
 	struct poll_wait *waits;
+	struct reading *readings;
 	unsigned reads;      /* API reads that wait for the buffer's worker */
 	struct audit *audit; /* NULL: none is under way */
 	struct api_call *audit_call;
@@ -51,11 +69,36 @@ struct agent {
 	unsigned open; /* parts that are not closed yet */
 };
 
+/* The one that is configured under this name; NULL: there is none. */
+struct agent_source *agent_find_source(const struct agent *agent, const char *name);
+
+/*
+ * Sources as the configuration has them now: what is gone or changed stops, what is new starts, a changed one once its
+ * predecessor's fetch has ended. Those that are gone are taken out of `before`; NULL at the start. 0 or -ENOMEM: the
+ * others start all the same.
+ */
+int agent_configure_sources(struct agent *agent, struct config *before);
+
+/* Drops fetches under way. */
+void agent_free_sources(struct agent *agent);
+
+/* Reads the configuration again; what is wrong with it is logged, and the old one stays. */
+void reload_begin(struct agent *agent);
+
+/* What was waited for has ended. */
+void reload_go_on(struct agent *agent);
+
 /* What the API asks; the ctx of each call is the struct agent. */
 extern const struct api_backend agent_backend;
 
 /* The intake tells the end of each poll. */
 void backend_on_report(void *agent, const char *source, const struct intake_report *report);
+
+/* Answers with the source's last n records, and with follow with all that come. */
+void records_answer(struct agent *agent, const char *source, size_t last, bool follow, struct api_call *call);
+
+/* There are new figures: perhaps new records for those who follow. */
+void records_note(struct agent *agent, const struct queue_view *view);
 
 /* Answers those who still wait for a poll, and ends an audit, as one of the open parts; before the API closes. */
 void backend_stop(struct agent *agent);

@@ -6,11 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/rejects.h"
+#include "agent/staging.h"
 #include "base/clock.h"
 #include "base/container.h"
 #include "base/log.h"
 #include "buffer/chunk.h"
 
+#define COMMIT_MAX     (1 << 20) /* bytes of records in one transaction, or one fetch: what bounds the WAL */
+#define FETCH_ALONE    8192      /* what a fetch costs beside its records: a row, at worst on pages of its own */
 #define RETRY_FIRST_MS 1000
 #define RETRY_MAX_MS   30000
 
@@ -20,9 +24,14 @@ struct feed {
 	struct intake *intake;
 	char name[UNITS_NAME_MAX];
 	size_t full;
-	struct fetch *fetch; /* being built; NULL between fetches and where memory ran out */
+	bool fetching;
+	struct fetch *fetch;    /* being built; NULL between fetches and where memory ran out */
+	struct fetch *complete; /* waits for its last full piece to be staged; then it is published */
+	struct staging staging;
+	struct reject_memory rejected;
 	struct intake_counts counts;
 	struct alarm settled; /* for a fetch that settles without a commit */
+	struct alarm room;    /* tells the collector that there is some */
 	struct feed *next;
 };
 
@@ -53,6 +62,7 @@ struct intake {
 	struct alarm retry;
 	int64_t retry_ms;
 	char error[ERR_MAX];
+	bool full; /* the buffer takes nothing new */
 };
 
 static void list_init(struct fetch_list *list)
@@ -140,15 +150,32 @@ static void report_unsettled(struct intake *intake)
 		report(find_feed(intake, fetch->source), SINK_FAILED, NULL, text.text);
 }
 
+static void note_trouble(struct intake *intake, const char *text)
+{
+	if (strcmp(intake->error, text) != 0)
+		log_error("buffer.failing", "the buffer does not take all, answers wait in memory: %s", text);
+	snprintf(intake->error, sizeof intake->error, "%s", text);
+}
+
+static void note_no_trouble(struct intake *intake)
+{
+	if (intake->stuck.first)
+		return;
+	for (const struct feed *feed = intake->feeds; feed; feed = feed->next)
+		if (feed->staging.error[0])
+			return;
+	intake->retry_ms = RETRY_FIRST_MS;
+	if (intake->error[0])
+		log_notice("buffer.recovered", "the buffer takes records again");
+	intake->error[0] = '\0';
+}
+
 static void note_commit_failed(struct intake *intake)
 {
 	report_unsettled(intake);
 	list_append(&intake->stuck, intake->failed);
 	intake->failed = NULL;
-	if (strcmp(intake->error, intake->err.text) != 0)
-		log_error("buffer.failing", "the buffer does not take all, answers wait in memory: %s",
-		          intake->err.text);
-	snprintf(intake->error, sizeof intake->error, "%s", intake->err.text);
+	note_trouble(intake, intake->err.text);
 	if (intake->retry.set)
 		return;
 	alarm_set(intake->alarms, &intake->retry, clock_mono_ms() + intake->retry_ms);
@@ -171,13 +198,7 @@ static void note_committed(struct intake *intake)
 	struct fetch *committed = intake->committing;
 
 	intake->committing = NULL;
-	if (!intake->stuck.first) {
-		intake->retry_ms = RETRY_FIRST_MS;
-		if (intake->error[0])
-			log_notice("buffer.recovered", "the buffer takes records again");
-		intake->error[0] = '\0';
-	}
-	intake->on_committed(intake->arg, intake->fresh);
+	note_no_trouble(intake);
 	for (struct fetch *fetch = committed; fetch; fetch = fetch->next)
 		settle(intake, fetch);
 	free_fetches(committed);
@@ -213,7 +234,7 @@ static void commit_work(struct job *job)
 	intake->status = queue_commit(intake->queue, intake->committing, &intake->err);
 	if (intake->status < 0)
 		commit_singly(intake);
-	intake->fresh = intake->committing ? queue_view(intake->queue) : NULL;
+	intake->fresh = queue_view(intake->queue);
 }
 
 static void on_commit_done(struct job *job)
@@ -228,9 +249,37 @@ static void on_commit_done(struct job *job)
 	}
 	if (intake->failed)
 		note_commit_failed(intake);
+	intake->on_committed(intake->arg, intake->fresh);
 	if (intake->committing)
 		note_committed(intake);
 	start_commit(intake);
+}
+
+/* About what it adds to its transaction. */
+static size_t bytes_at_hand(const struct fetch *fetch)
+{
+	size_t bytes = FETCH_ALONE;
+
+	for (const struct fetch_piece *piece = fetch->first; piece; piece = piece->next)
+		bytes += piece->records.len;
+	return bytes;
+}
+
+/* The first of the list, as many as one transaction takes, at least one. */
+static struct fetch *take_some(struct fetch_list *list)
+{
+	struct fetch *first = list->first, *last = first;
+	size_t bytes = bytes_at_hand(first);
+
+	while (last->next && bytes + bytes_at_hand(last->next) <= COMMIT_MAX) {
+		last = last->next;
+		bytes += bytes_at_hand(last);
+	}
+	list->first = last->next;
+	if (!list->first)
+		list_init(list);
+	last->next = NULL;
+	return first;
 }
 
 /* What was published while a commit was under way goes into the next one together. */
@@ -239,8 +288,7 @@ static void start_commit(struct intake *intake)
 	if (intake->busy || !intake->pending.first)
 		return;
 	intake->busy = true;
-	intake->committing = intake->pending.first;
-	list_init(&intake->pending);
+	intake->committing = take_some(&intake->pending);
 	intake->status = -ECANCELED; /* stands where the worker gives the job back unworked */
 	worker_submit(intake->worker, &intake->job);
 }
@@ -263,27 +311,151 @@ static void on_retry(struct alarm *alarm)
 	start_commit(intake);
 }
 
+static void on_room(struct alarm *alarm)
+{
+	struct feed *feed = container_of(alarm, struct feed, room);
+
+	if (!feed->sink.full && feed->sink.on_room)
+		feed->sink.on_room(feed->sink.collector);
+}
+
+/*
+ * A fetch under way has no room while one full piece is being staged and the next one is full too; what is begun is
+ * brought to its end though the buffer be full, for which some room was left.
+ */
+static void judge_room(struct feed *feed)
+{
+	bool before = feed->sink.full;
+
+	if (feed->staging.too_large)
+		feed->sink.full = false; /* the next record is told so */
+	else if (feed->fetching)
+		feed->sink.full = feed->fetch && fetch_is_large(feed->fetch);
+	else
+		feed->sink.full = feed->intake->full;
+	if (before && !feed->sink.full)
+		alarm_set(feed->intake->alarms, &feed->room, clock_mono_ms());
+}
+
+void intake_set_full(struct intake *intake, bool full)
+{
+	if (intake->full == full)
+		return;
+	intake->full = full;
+	for (struct feed *feed = intake->feeds; feed; feed = feed->next)
+		judge_room(feed);
+}
+
+void intake_retry(struct intake *intake)
+{
+	if (intake->retry.set)
+		alarm_set(intake->alarms, &intake->retry, clock_mono_ms());
+	for (struct feed *feed = intake->feeds; feed; feed = feed->next)
+		staging_retry(&feed->staging);
+}
+
+static void publish(struct feed *feed, struct fetch *fetch)
+{
+	staging_release(&feed->staging);
+	list_append(&feed->intake->pending, fetch);
+	start_commit(feed->intake);
+}
+
+/* Who waits for the poll is told now; the answer itself goes on once the buffer takes it. */
+static void note_staging_failed(struct feed *feed)
+{
+	struct err text;
+
+	note_trouble(feed->intake, feed->staging.error);
+	err_fail(&text, 0, "the answer comes, and what came of it waits in memory: %s", feed->staging.error);
+	report(feed, SINK_FAILED, NULL, text.text);
+}
+
+/*
+ * It is too large by its last pieces. What the collector has made of it in the sink's state was never committed:
+ * without any, the next answer is news, whatever it says.
+ */
+static void drop_complete(struct feed *feed)
+{
+	char text[ERR_MAX];
+
+	snprintf(text, sizeof text, "%s", feed->staging.err.text);
+	staging_drop(&feed->staging);
+	fetch_free(feed->complete);
+	feed->complete = NULL;
+	feed->sink.state_len = 0;
+	feed->counts.refused++;
+	note_failure(feed, SINK_REFUSED, "too-large", text);
+	report(feed, SINK_REFUSED, NULL, text);
+	alarm_set(feed->intake->alarms, &feed->settled, clock_mono_ms());
+}
+
+/* A piece was staged, or could not be. */
+static void on_staged(struct staging *staging)
+{
+	struct feed *feed = container_of(staging, struct feed, staging);
+	struct fetch *complete = feed->complete;
+
+	if (complete && staging->too_large) {
+		drop_complete(feed);
+		return;
+	}
+	if (staging->error[0])
+		note_staging_failed(feed);
+	else
+		note_no_trouble(feed->intake);
+	feed->intake->on_committed(feed->intake->arg, NULL); /* there are new figures, and perhaps room to make */
+	if (complete && !staging_busy(staging)) {
+		feed->complete = NULL;
+		publish(feed, complete);
+	}
+	if (feed->fetch)
+		staging_take(staging, feed->fetch);
+	judge_room(feed);
+}
+
+static void end_fetch(struct feed *feed)
+{
+	staging_drop(&feed->staging);
+	fetch_free(feed->fetch);
+	feed->fetch = NULL;
+	feed->fetching = false;
+	judge_room(feed);
+}
+
 static void sink_on_begin(struct sink *sink)
 {
 	struct feed *feed = container_of(sink, struct feed, sink);
 
 	feed->counts.polls++;
+	feed->fetching = true;
 	feed->fetch = fetch_new(feed->name);
+	judge_room(feed);
 }
 
 static int sink_on_record(struct sink *sink, const void *data, size_t len)
 {
 	struct feed *feed = container_of(sink, struct feed, sink);
+	int r = feed->fetch ? fetch_add(feed->fetch, data, len, feed->full) : -ENOMEM;
 
-	return feed->fetch ? fetch_add(feed->fetch, data, len, feed->full) : -ENOMEM;
+	if (feed->staging.too_large)
+		return -EFBIG;
+	if (r == 0) {
+		staging_take(&feed->staging, feed->fetch);
+		judge_room(feed);
+	}
+	return r;
 }
 
-static void sink_on_drop(struct sink *sink, enum sink_outcome outcome, const char *cause, const char *text)
+static void sink_on_drop(struct sink *sink, enum sink_outcome outcome, const char *cause, const char *text,
+                         const struct sink_excerpt *excerpt)
 {
 	struct feed *feed = container_of(sink, struct feed, sink);
+	struct intake *intake = feed->intake;
 
-	fetch_free(feed->fetch);
-	feed->fetch = NULL;
+	end_fetch(feed);
+	if (excerpt)
+		rejects_keep(&feed->rejected, intake->queue, intake->worker, feed->name, cause, text, excerpt);
 	if (outcome == SINK_REFUSED)
 		feed->counts.refused++;
 	else
@@ -298,27 +470,31 @@ static void sink_on_publish(struct sink *sink, int64_t wall_ms, int64_t mono_ms)
 	struct fetch *fetch = feed->fetch;
 
 	if (!fetch) {
-		/* An answer without records, for which there was no memory at its beginning. */
-		sink_on_drop(sink, SINK_FAILED, "memory", "no memory for this answer");
+		/* An answer without records, for which there was no memory at its beginning; as drop_complete. */
+		sink->state_len = 0;
+		sink_on_drop(sink, SINK_FAILED, "memory", "no memory for this answer", NULL);
 		alarm_set(feed->intake->alarms, &feed->settled, mono_ms);
 		return;
 	}
 	feed->fetch = NULL;
+	feed->fetching = false;
 	fetch->wall_ms = wall_ms;
 	fetch->mono_ms = mono_ms;
 	fetch->clock = clock_plausible(wall_ms) ? CHUNK_SYNCED : CHUNK_UNSYNCED;
 	memcpy(fetch->state, sink->state, sink->state_len);
 	fetch->state_len = sink->state_len;
-	list_append(&feed->intake->pending, fetch);
-	start_commit(feed->intake);
+	if (staging_busy(&feed->staging))
+		feed->complete = fetch;
+	else
+		publish(feed, fetch);
+	judge_room(feed);
 }
 
 static void sink_on_unchanged(struct sink *sink)
 {
 	struct feed *feed = container_of(sink, struct feed, sink);
 
-	fetch_free(feed->fetch);
-	feed->fetch = NULL;
+	end_fetch(feed);
 	feed->counts.unchanged++;
 	note_answer(feed, clock_wall_ms());
 	report(feed, SINK_UNCHANGED, NULL, "");
@@ -357,17 +533,27 @@ struct sink *intake_sink(struct intake *intake, const char *source, size_t full)
 {
 	struct feed *feed = find_feed(intake, source);
 
-	if (feed)
+	if (feed) {
+		feed->full = full;
 		return &feed->sink;
+	}
 	feed = calloc(1, sizeof *feed);
 	if (!feed)
 		return NULL;
 	feed->sink.ops = &intake_sink_ops;
 	feed->sink.state_len = queue_source_state(intake->queue, source, feed->sink.state);
 	feed->settled.on_ring = on_settled_alarm;
+	feed->room.on_ring = on_room;
 	feed->intake = intake;
 	feed->full = full;
 	snprintf(feed->name, sizeof feed->name, "%s", source);
+	feed->staging = (struct staging){ .queue = intake->queue,
+		                          .worker = intake->worker,
+		                          .alarms = intake->alarms,
+		                          .source = feed->name,
+		                          .on_step = on_staged };
+	staging_init(&feed->staging);
+	feed->sink.full = intake->full;
 	feed->next = intake->feeds;
 	intake->feeds = feed;
 	return &feed->sink;
@@ -387,12 +573,23 @@ const char *intake_error(const struct intake *intake)
 
 bool intake_holds(const struct intake *intake, const char *source)
 {
-	return has_source(intake->stuck.first, source);
+	const struct feed *feed = find_feed(intake, source);
+
+	return has_source(intake->stuck.first, source) || (feed && feed->complete && feed->staging.error[0]);
+}
+
+/* A staging that fails is not waited for: nothing of its fetch was ever acknowledged. */
+static bool is_staging(const struct intake *intake)
+{
+	for (const struct feed *feed = intake->feeds; feed; feed = feed->next)
+		if (feed->staging.working && !feed->staging.error[0])
+			return true;
+	return false;
 }
 
 bool intake_settled(const struct intake *intake)
 {
-	return !intake->busy && !intake->pending.first;
+	return !intake->busy && !intake->pending.first && !is_staging(intake);
 }
 
 void intake_free(struct intake *intake)
@@ -407,7 +604,10 @@ void intake_free(struct intake *intake)
 
 		intake->feeds = feed->next;
 		alarm_cancel(&feed->settled);
+		alarm_cancel(&feed->room);
+		staging_done(&feed->staging);
 		fetch_free(feed->fetch);
+		fetch_free(feed->complete);
 		free(feed);
 	}
 	free(intake);

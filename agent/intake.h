@@ -2,7 +2,8 @@
 /*
  * From the sinks into the queue: builds fetches from what collectors push, gathers published ones while a commit is
  * under way, and commits them together (group commit). A commit that fails is tried again with the same fetches until
- * it holds; meanwhile their sources wait. Keeps each source's counts and how its last poll ended. Loop thread only.
+ * it holds; meanwhile their sources wait. A large fetch is staged while it comes in (agent/staging), and its collector
+ * told to wait where the card is slower. Keeps each source's counts and how its last poll ended. Loop thread only.
  */
 #ifndef AGENT_INTAKE_H
 #define AGENT_INTAKE_H
@@ -36,19 +37,25 @@ struct intake_report {
 typedef void (*intake_on_report)(void *arg, const char *source, const struct intake_report *report);
 
 /*
- * queue and worker are borrowed. on_report: every poll's end. on_committed: after every commit and before its reports,
- * for the courier; takes the figures, which may be NULL. NULL: no memory.
+ * queue and worker are borrowed. on_report: every poll's end. on_committed: after every commit, also one that failed,
+ * and before its reports, for the courier; takes the figures, which may be NULL. NULL: no memory.
  */
 struct intake *intake_new(struct queue *queue, struct worker *worker, struct alarms *alarms, intake_on_report on_report,
                           void (*on_committed)(void *arg, struct queue_view *fresh), void *arg);
 
-/* The sink of a source; made on first use with the state that the queue has. full: bytes of a full piece. Owned by the
- * intake. NULL: no memory. */
+/* The sink of a source; made on first use with the state that the queue has. full: bytes of a full piece from now on.
+ * Owned by the intake. NULL: no memory. */
 struct sink *intake_sink(struct intake *intake, const char *source, size_t full);
 
 const struct intake_counts *intake_counts(const struct intake *intake, const char *source);
 
-/* "" while commits hold, else why the last one did not. */
+/* The buffer is full (or has room again): while it is, collectors begin nothing. */
+void intake_set_full(struct intake *intake, bool full);
+
+/* There may be room now for what could not be committed: it is tried at once. */
+void intake_retry(struct intake *intake);
+
+/* "" while commits and stagings hold, else why the last one did not. */
 const char *intake_error(const struct intake *intake);
 
 /* Whether an answer of this source waits in memory because it could not be committed. */

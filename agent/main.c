@@ -28,7 +28,7 @@ static const char help_text[] =
         "\n"
         "usage: millrace [-c FILE] [--socket PATH] COMMAND ...\n"
         "\n"
-        "  run                         collect and deliver until SIGTERM\n"
+        "  run                         collect and deliver until SIGTERM; SIGHUP reads the configuration again\n"
         "  check [--online]            read the configuration and tell every mistake in it; --online: ask the stores\n";
 
 static const char help_options[] =
@@ -95,13 +95,8 @@ static int take_globals(int argc, char **argv, struct globals *ret_globals)
 static int command_run(const char *path)
 {
 	struct config *config;
-	int status;
 
-	if (config_load(path, CONFIG_RUN, stderr, &config) < 0)
-		return CLI_CONFIG;
-	status = agent_run(config);
-	config_free(config);
-	return status;
+	return config_load(path, CONFIG_RUN, stderr, &config) < 0 ? CLI_CONFIG : agent_run(config);
 }
 
 static int command_check(const char *path, bool online)

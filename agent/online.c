@@ -262,7 +262,7 @@ int online_check(const struct config *config, FILE *out, FILE *errors)
 
 	signal(SIGPIPE, SIG_IGN);
 	for (size_t i = 0; i < config->n_stores; i++) {
-		if (!check_store(&config->stores[i], out, errors))
+		if (!check_store(config->stores[i], out, errors))
 			status = CLI_UNAVAILABLE;
 		fflush(out);
 	}

@@ -36,7 +36,7 @@ static void fill_route(struct queue_route *route, const struct config_batch *bat
 	route->n_stores = stores ? stores->n : 0;
 }
 
-static int configure(const struct config *config, struct queue *queue, struct err *err)
+static int tell_routes(const struct config *config, struct queue *queue, struct err *err)
 {
 	const char **stores = calloc(config->n_stores + 1, sizeof *stores);
 	struct queue_route *routes = calloc(config->n_sources + 1, sizeof *routes);
@@ -45,9 +45,9 @@ static int configure(const struct config *config, struct queue *queue, struct er
 
 	if (stores && routes) {
 		for (size_t i = 0; i < config->n_stores; i++)
-			stores[i] = config->stores[i].name;
+			stores[i] = config->stores[i]->name;
 		for (size_t i = 0; i < config->n_sources; i++) {
-			const struct config_source *source = &config->sources[i];
+			const struct config_source *source = config->sources[i];
 
 			snprintf(routes[i].source, sizeof routes[i].source, "%s", source->name);
 			fill_route(&routes[i], &source->batch, &source->stores);
@@ -60,6 +60,27 @@ static int configure(const struct config *config, struct queue *queue, struct er
 	return r;
 }
 
+static int64_t largest_record(const struct config *config)
+{
+	int64_t largest = 0;
+
+	for (size_t i = 0; i < config->n_sources; i++) {
+		int64_t max_record = config->sources[i]->kind->max_record(config->sources[i]->settings);
+
+		if (max_record > largest)
+			largest = max_record;
+	}
+	return largest;
+}
+
+int opening_configure(const struct config *config, struct queue *queue, struct err *err)
+{
+	const struct queue_bounds bounds = { .max_size = config->max_size, .max_record = largest_record(config) };
+	int r = tell_routes(config, queue, err);
+
+	return r == 0 ? queue_bound(queue, &bounds, err) : r;
+}
+
 int opening_queue(const struct config *config, struct queue **ret_queue, struct err *err)
 {
 	char boot_id[BOARD_BOOT_ID];
@@ -70,7 +91,7 @@ int opening_queue(const struct config *config, struct queue **ret_queue, struct 
 	if (r == 0)
 		r = queue_open(config->buffer_path, &identity, &queue, err);
 	if (r == 0)
-		r = configure(config, queue, err);
+		r = opening_configure(config, queue, err);
 	if (r < 0) {
 		queue_close(queue);
 		return r;

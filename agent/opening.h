@@ -13,6 +13,10 @@
 /* Opens it and tells it stores and routes. 0 or what queue_open and queue_configure say; then nothing is open. */
 int opening_queue(const struct config *config, struct queue **ret_queue, struct err *err);
 
+/* Tells an open one stores, routes and bounds, at the start or at a reload; the queue's worker may do it. 0 or -errno.
+ */
+int opening_configure(const struct config *config, struct queue *queue, struct err *err);
+
 /* The exit status of a start that failed with this -errno (interface.md). */
 int opening_status(int r);
 

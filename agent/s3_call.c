@@ -14,13 +14,16 @@ static const char *find_header(void *arg, const char *name)
 	return http_header(arg, name);
 }
 
-static int on_body(void *arg, long status, const void *data, size_t len)
+static ssize_t on_body(void *arg, long status, const void *data, size_t len)
 {
 	struct s3_call *call = arg;
+	int r;
 
 	if (call->on_object && status == 200)
-		return call->on_object(call, data, len);
-	return bytes_add(&call->body, data, len);
+		r = call->on_object(call, data, len);
+	else
+		r = bytes_add(&call->body, data, len);
+	return r ? HTTP_BODY_ABORT : (ssize_t)len;
 }
 
 static void on_done(void *arg, const struct http_answer *answer)

@@ -11,6 +11,7 @@
 
 #include "agent/config_text.h"
 #include "base/bytes.h"
+#include "base/secret.h"
 #include "base/units.h"
 
 #define LINE_MAX_BYTES 1024
@@ -144,6 +145,7 @@ static void tell_wrong_type(struct settings *s, const config_setting_t *setting,
 		[OPTION_NUMBER] = "a whole number",
 		[OPTION_BOOL] = "true or false",
 		[OPTION_NAMES] = "an array of names such as [ \"one\", \"two\" ]",
+		[OPTION_PAIRS] = "a group of texts such as { Name = \"file:PATH\" }",
 	};
 	char choices[LINE_MAX_BYTES / 2] = "";
 	if (option->type == OPTION_CHOICE)
@@ -235,9 +237,48 @@ static int resolve(struct settings *s, const config_setting_t *at, const struct 
 	return option->secret ? resolve_secret(s, at, text) : 0;
 }
 
+static int read_pair(struct settings *s, const config_setting_t *setting, const char *where,
+                     const struct option *option, void *target)
+{
+	const struct option_pairs *list = (const void *)((const char *)target + option->offset);
+	const char *name = config_setting_name(setting), *reference = config_setting_get_string(setting);
+	struct err err;
+	char *text = NULL;
+	if (!reference) {
+		settings_mistake(s, setting, "\"%.80s\" in \"%s\"%s%s wants text in quotes, not %s", name, option->name,
+		                 IN(where), shape(setting));
+		return 0;
+	}
+	if (asprintf(&text, "%s: %s", name, reference) < 0)
+		return -ENOMEM;
+	int r = option_set(option, target, text, &err);
+	secret_free(text);
+	if (r == 0)
+		return resolve_secret(s, setting, &list->pairs[list->n - 1].reference);
+	if (r != -EINVAL)
+		return r;
+	settings_mistake(s, setting, "\"%.80s\" in \"%s\"%s%s: %s", name, option->name, IN(where), err.text);
+	return 0;
+}
+
+static int read_pairs(struct settings *s, const config_setting_t *setting, const char *where,
+                      const struct option *option, void *target)
+{
+	int n = config_setting_length(setting), r = 0;
+	if (!config_setting_is_group(setting)) {
+		tell_wrong_type(s, setting, where, option);
+		return 0;
+	}
+	for (int i = 0; i < n && i <= OPTION_PAIRS_MAX && r == 0; i++) /* of what is too many the first is told */
+		r = read_pair(s, config_setting_get_elem(setting, (unsigned)i), where, option, target);
+	return r;
+}
+
 static int read_option(struct settings *s, const config_setting_t *setting, const char *where,
                        const struct option *option, void *target)
 {
+	if (option->type == OPTION_PAIRS)
+		return read_pairs(s, setting, where, option, target);
 	struct err err;
 	char number[NUMBER_MAX];
 	struct bytes joined;
@@ -266,9 +307,10 @@ static int read_option(struct settings *s, const config_setting_t *setting, cons
 static void tell_missing(struct settings *s, const config_setting_t *setting, const struct settings_group *group)
 {
 	static const char *const example[] = {
-		[OPTION_TEXT] = "\"...\"",      [OPTION_DURATION] = "\"2m\"", [OPTION_SIZE] = "\"8M\"",
-		[OPTION_NUMBER] = "1",          [OPTION_BOOL] = "true",       [OPTION_CHOICE] = "\"...\"",
-		[OPTION_NAMES] = "[ \"...\" ]",
+		[OPTION_TEXT] = "\"...\"",      [OPTION_DURATION] = "\"2m\"",
+		[OPTION_SIZE] = "\"8M\"",       [OPTION_NUMBER] = "1",
+		[OPTION_BOOL] = "true",         [OPTION_CHOICE] = "\"...\"",
+		[OPTION_NAMES] = "[ \"...\" ]", [OPTION_PAIRS] = "{ Name = \"file:PATH\" }",
 	};
 	for (int t = 0; t < 2; t++)
 		for (const struct option *o = group->options[t]; o && o->name; o++)

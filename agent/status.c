@@ -9,7 +9,8 @@
 #include "agent/daemon.h"
 #include "base/clock.h"
 
-#define NEVER_WELL_MS 60000 /* of failing from the start on: longer, and it is the settings that are wrong */
+#define DROPPED_TOLD_MS (10 * 60 * 1000) /* since the last one was dropped */
+#define NEVER_WELL_MS   60000 /* of failing from the start on: longer, and it is the settings that are wrong */
 
 static const struct queue_source_view *find_figures(const struct queue_view *view, const char *source)
 {
@@ -19,17 +20,9 @@ static const struct queue_source_view *find_figures(const struct queue_view *vie
 	return NULL;
 }
 
-static const struct agent_source *find_source(const struct agent *a, const char *name)
-{
-	for (size_t i = 0; i < a->config->n_sources; i++)
-		if (strcmp(a->config->sources[i].name, name) == 0)
-			return &a->sources[i];
-	return NULL;
-}
-
 /*
- * Judged by the time since the last complete answer, or since the start where none came yet. A source that never gave
- * one and fails does not get the patience that goes with its `every`: somebody has just written its settings.
+ * Judged by the time since the last complete answer, or since it was configured, if that is later. A source that never
+ * gave one and fails does not get the patience that goes with its `every`: somebody has just written its settings.
  */
 static const char *judge_source(const struct agent *a, const struct agent_source *source,
                                 const struct intake_counts *counts)
@@ -38,7 +31,9 @@ static const char *judge_source(const struct agent *a, const struct agent_source
 
 	if (!source->collector)
 		return "disabled";
-	since = counts->last_answer_ms ? counts->last_answer_ms : a->started_ms;
+	if (a->full || (courier_view(a->courier)->wanted && intake_holds(a->intake, source->config->name)))
+		return "paused";
+	since = counts->last_answer_ms > source->since_ms ? counts->last_answer_ms : source->since_ms;
 	if (clock_wall_ms() - since > source->collector->ops->patience_ms(source->collector))
 		return "stale";
 	if (counts->cause[0] && !counts->last_answer_ms && clock_mono_ms() - counts->failing_since_ms >= NEVER_WELL_MS)
@@ -55,6 +50,7 @@ static void fill_figures(struct source_view *v, const struct queue_source_view *
 	v->unsealed_records = figures->unsealed_records;
 	v->waiting_batches = figures->waiting_batches;
 	v->waiting_records = figures->waiting_records;
+	v->dropped_records = figures->dropped_records;
 	v->oldest_ms = figures->oldest_ms;
 }
 
@@ -68,8 +64,6 @@ static void fill_source(const struct agent *a, const struct agent_source *source
 {
 	const struct intake_counts *counts = intake_counts(a->intake, source->config->name);
 
-	v->name = source->config->name;
-	v->kind = source->config->kind->kind;
 	v->state = judge_source(a, source, counts);
 	v->last_answer_ms = counts->last_answer_ms;
 	v->last_change_ms = counts->last_change_ms;
@@ -85,6 +79,19 @@ static void fill_source(const struct agent *a, const struct agent_source *source
 	}
 }
 
+/* One that waits for its predecessor's last fetch has nothing to say for itself yet. */
+static void fill_configured(const struct agent *a, const struct config_source *config, struct source_view *v)
+{
+	const struct agent_source *source = agent_find_source(a, config->name);
+
+	v->name = config->name;
+	v->kind = config->kind->kind;
+	v->state = "waiting";
+	v->origin = v->last_error = "";
+	if (source)
+		fill_source(a, source, v);
+}
+
 /* The configured sources, then those that are gone from the file while something of them waits. */
 static int fill_sources(const struct agent *a, struct status_view *v)
 {
@@ -97,7 +104,7 @@ static int fill_sources(const struct agent *a, struct status_view *v)
 	for (size_t i = 0; i < a->config->n_sources; i++) {
 		struct source_view *source = &v->sources[v->n_sources++];
 
-		fill_source(a, &a->sources[i], source);
+		fill_configured(a, a->config->sources[i], source);
 		figures = find_figures(view, source->name);
 		if (figures)
 			fill_figures(source, figures);
@@ -106,7 +113,7 @@ static int fill_sources(const struct agent *a, struct status_view *v)
 		struct source_view *source = &v->sources[v->n_sources];
 
 		figures = &view->sources[i];
-		if (find_source(a, figures->source) || (!figures->unsealed_records && !figures->waiting_batches))
+		if (agent_find_source(a, figures->source) || (!figures->unsealed_records && !figures->waiting_batches))
 			continue;
 		source->name = figures->source;
 		source->kind = source->origin = source->last_error = "";
@@ -121,14 +128,16 @@ static int fill_stores(const struct agent *a, struct status_view *v)
 {
 	const struct queue_view *view = courier_view(a->courier);
 
-	v->stores = calloc(courier_stores(a->courier) + 1, sizeof *v->stores);
+	v->stores = calloc(a->config->n_stores + 1, sizeof *v->stores);
 	if (!v->stores)
 		return -ENOMEM;
-	for (size_t i = 0; i < courier_stores(a->courier); i++) {
-		struct store_view *store = &v->stores[v->n_stores++];
+	for (size_t i = 0; i < a->config->n_stores; i++) {
+		struct store_view *store = &v->stores[v->n_stores];
 		struct courier_store s;
 
-		courier_store(a->courier, i, &s);
+		if (!courier_store(a->courier, a->config->stores[i]->name, &s))
+			continue;
+		v->n_stores++;
 		store->name = s.name;
 		store->kind = s.kind;
 		store->place = s.place;
@@ -150,11 +159,14 @@ static int fill_stores(const struct agent *a, struct status_view *v)
 static void fill_buffer(const struct agent *a, struct buffer_view *v)
 {
 	const struct queue_view *view = courier_view(a->courier);
-	bool failing = intake_error(a->intake)[0] != '\0';
+	bool failing = intake_error(a->intake)[0] != '\0' && !view->wanted;
 
 	v->path = a->config->buffer_path;
-	v->state = failing || courier_error(a->courier)[0] ? "failing" : "ready";
+	v->state = failing || courier_error(a->courier)[0] ? "failing" : a->full || view->wanted ? "full" : "ready";
 	v->last_error = failing ? intake_error(a->intake) : courier_error(a->courier);
+	v->on_full = a->config->on_full == CONFIG_PAUSE ? "pause" : "drop-oldest";
+	v->max_bytes = view->max_bytes;
+	v->room_bytes = view->room_bytes;
 	if (worker_busy_ms(a->worker) >= HUNG_MS) {
 		v->state = "hung";
 		v->last_error = "the card does not answer";
@@ -195,14 +207,29 @@ static void add_stale(struct status_view *v, const struct source_view *source)
 	char remedy[sizeof v->problems->remedy];
 
 	snprintf(remedy, sizeof remedy,
-	         "see whether the address still gives what the source's settings say: curl -v %s", source->origin);
+	         "see what came (millrace show rejected), and whether the address still gives what the source's "
+	         "settings say: curl -v %s",
+	         source->origin);
 	add_problem(v, remedy, "source", source->name,
 	            *source->last_error ? source->last_error : "no answer for too long");
 }
 
-static int fill_problems(struct status_view *v)
+/* max_size is reached: polls wait, or the oldest records go. */
+static void add_want_of_room(const struct agent *a, struct status_view *v)
 {
-	v->problems = calloc(v->n_sources + v->n_stores + 1, sizeof *v->problems);
+	static const char remedy[] = "mend what keeps the stores away or slow, or raise max_size and reload";
+
+	if (strcmp(v->buffer.state, "full") == 0)
+		add_problem(v, remedy, "buffer", "",
+		            "it is full: what is left of max_size is kept for sealing and delivery, and polls wait");
+	if (clock_wall_ms() - courier_dropped_ms(a->courier) < DROPPED_TOLD_MS)
+		add_problem(v, remedy, "buffer", "",
+		            "it is full: the oldest records are being dropped (on_full = \"drop-oldest\")");
+}
+
+static int fill_problems(const struct agent *a, struct status_view *v)
+{
+	v->problems = calloc(v->n_sources + v->n_stores + 3, sizeof *v->problems);
 	if (!v->problems)
 		return -ENOMEM;
 	for (size_t i = 0; i < v->n_sources; i++)
@@ -212,6 +239,7 @@ static int fill_problems(struct status_view *v)
 		if (*v->stores[i].last_error)
 			add_problem(v, store_remedy(&v->stores[i]), "store", v->stores[i].name,
 			            v->stores[i].last_error);
+	add_want_of_room(a, v);
 	if (*v->buffer.last_error)
 		add_problem(v, "make room on the card, or replace it; records wait meanwhile", "buffer", "",
 		            v->buffer.last_error);
@@ -231,5 +259,5 @@ int status_fill(const struct agent *a, struct status_view *v)
 	r = fill_sources(a, v);
 	if (r == 0)
 		r = fill_stores(a, v);
-	return r == 0 ? fill_problems(v) : r;
+	return r == 0 ? fill_problems(a, v) : r;
 }

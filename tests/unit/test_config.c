@@ -133,8 +133,8 @@ static const struct {
 	{ "\nwhat = 1",
 	  "FILE:2: unknown setting \"what\"; known: buffer, batch, stores, sources, device, socket, log\n" },
 	{ "buffer = { keep = \"1h\"\nxyzzy = 1 }",
-	  "FILE:1: unknown setting \"keep\" in buffer; known: path, keep_delivered\n"
-	  "FILE:2: unknown setting \"xyzzy\" in buffer; known: path, keep_delivered\n" },
+	  "FILE:1: unknown setting \"keep\" in buffer; known: path, max_size, on_full, keep_delivered\n"
+	  "FILE:2: unknown setting \"xyzzy\" in buffer; known: path, max_size, on_full, keep_delivered\n" },
 	{ "batch = { max_byte = 1 }", "FILE:1: unknown setting \"max_byte\" in batch; did you mean \"max_bytes\"?\n" },
 	{ SOURCE(EVERY " batch = { maxage = 1 }"),
 	  "FILE:5: unknown setting \"maxage\" in batch of source \"parking\"; did you mean \"max_age\"?\n" },
@@ -171,7 +171,39 @@ static const struct {
 	{ SOURCE(EVERY "batch = \"8M\""),
 	  "FILE:5: \"batch\" in source \"parking\" wants a group, batch = { ... }, not text\n" },
 
+	{ SOURCE(EVERY "headers = \"A: b\""),
+	  "FILE:5: \"headers\" in source \"parking\" wants a group of texts such as { Name = \"file:PATH\" }, not "
+	  "text\n" },
+	{ SOURCE(EVERY "headers = {\n A = \"one\"\n B = 5\n C = { } }"),
+	  "FILE:7: \"B\" in \"headers\" in source \"parking\" wants text in quotes, not a number\n"
+	  "FILE:8: \"C\" in \"headers\" in source \"parking\" wants text in quotes, not a group { ... }\n" },
+	{ SOURCE(EVERY "headers = {\n X-Key = \"one\"\n x-key = \"two\" }"),
+	  "FILE:7: \"x-key\" in \"headers\" in source \"parking\": the name stands there twice; capitals make no "
+	  "difference\n" },
+	{ "buffer = { on_full = true }",
+	  "FILE:1: \"on_full\" in buffer wants \"pause\" or \"drop-oldest\", not true or false\n" },
+
 	/* values and ranges */
+	{ "buffer = { max_size = \"16777215\"\n on_full = \"drop-newest\" }",
+	  "FILE:1: \"max_size\" in buffer: \"16777215\" is out of range; it must be between \"16M\" and \"1024G\"\n"
+	  "FILE:2: \"on_full\" in buffer: \"drop-newest\" is not one of \"pause\", \"drop-oldest\"; did you mean "
+	  "\"drop-oldest\"?\n" },
+	{ "buffer = { max_size = \"1025G\" }", "FILE:1: \"max_size\" in buffer: \"1025G\" is out of range; it must be "
+	                                       "between \"16M\" and \"1024G\"\n" },
+	{ SOURCE(EVERY "max_record = \"33M\""), /* the default's sixteenth is 32M */
+	  "FILE:5: \"max_record\" in source \"parking\": \"33M\" is over a sixteenth of the buffer's max_size, "
+	  "\"512M\"; set it to at most \"32M\", or max_size to at least \"528M\"\n" },
+	{ SOURCE(EVERY "max_record = 1048577\n batch = {\n max_bytes = \"9M\" }") "buffer = { max_size = \"16M\" }\n"
+	                                                                          "batch = { max_bytes = 8388609 }",
+	  "FILE:10: \"max_bytes\" in batch: \"8388609\" is over half of the buffer's max_size, \"16M\"; set it to at "
+	  "most \"8M\", or max_size to at least \"16777218\"\n"
+	  "FILE:5: \"max_record\" in source \"parking\": \"1048577\" is over a sixteenth of the buffer's max_size, "
+	  "\"16M\"; set it to at most \"1M\", or max_size to at least \"16777232\"\n"
+	  "FILE:7: \"max_bytes\" in batch of source \"parking\": \"9M\" is over half of the buffer's max_size, "
+	  "\"16M\"; set it to at most \"8M\", or max_size to at least \"18M\"\n" },
+	{ SOURCE(EVERY "max_record = \"33M\"") "buffer = {\n max_size = \"1X\" }", /* nothing is measured by that */
+	  "FILE:8: \"max_size\" in buffer: \"1X\" is no size; write it in bytes, or like \"64K\", \"8M\" or "
+	  "\"2G\"\n" },
 	{ SOURCE("every = \"10x\""), "FILE:4: \"every\" in source \"parking\": \"10x\" is no duration; write it like "
 	                             "\"90s\", \"2m\" or \"6h\"\n" },
 	{ "buffer = { keep_delivered = \"366d\" }",
@@ -298,18 +330,20 @@ static void test_defaults(void **state)
 	assert_string_equal(config->socket, "/var/lib/millrace/millrace.sock");
 	assert_int_equal(config->log, LOG_TEXT);
 	assert_string_equal(config->buffer_path, "/var/lib/millrace/buffer.db");
+	assert_int_equal(config->max_size, 536870912);
+	assert_int_equal(config->on_full, CONFIG_PAUSE);
 	assert_int_equal(config->keep_delivered_ms, 86400000);
 	assert_int_equal(config->batch.max_bytes, 8388608);
 	assert_int_equal(config->batch.max_records, 100000);
 	assert_int_equal(config->batch.max_age_ms, 900000);
 	assert_int_equal(config->n_sources, 0);
 	assert_int_equal(config->n_stores, 1);
-	assert_string_equal(config->stores[0].name, "local");
-	assert_string_equal(config->stores[0].place, "/var/lib/millrace/objects");
-	assert_ptr_equal(config->stores[0].kind, &store_kind_file);
-	assert_string_equal(((struct store_file_settings *)config->stores[0].settings)->path,
+	assert_string_equal(config->stores[0]->name, "local");
+	assert_string_equal(config->stores[0]->place, "/var/lib/millrace/objects");
+	assert_ptr_equal(config->stores[0]->kind, &store_kind_file);
+	assert_string_equal(((struct store_file_settings *)config->stores[0]->settings)->path,
 	                    "/var/lib/millrace/objects");
-	assert_true(config->stores[0].embedded);
+	assert_true(config->stores[0]->embedded);
 	config_free(config);
 }
 
@@ -317,7 +351,7 @@ static void test_defaults_of_a_source(void **state)
 {
 	(void)state;
 	struct config *config = load("stores = { }\n" SOURCE(EVERY));
-	const struct config_source *source = &config->sources[0];
+	const struct config_source *source = config->sources[0];
 	const struct rest_settings *rest = source->settings;
 	assert_int_equal(config->n_sources, 1);
 	assert_string_equal(source->name, "parking");
@@ -330,7 +364,7 @@ static void test_defaults_of_a_source(void **state)
 	assert_null(rest->records);
 	assert_int_equal(rest->dedupe, REST_DEDUPE_BODY);
 	assert_int_equal(rest->max_body, 16777216);
-	assert_true(config->stores[0].embedded); /* an empty group of stores is none */
+	assert_true(config->stores[0]->embedded); /* an empty group of stores is none */
 	config_free(config);
 }
 
@@ -338,7 +372,7 @@ static const char everything[] =
         "device = \"pi.01\"\n"
         "socket = \"/run/m.sock\"\n"
         "log = \"json\"\n"
-        "buffer = { path = \"/b/x.db\"  keep_delivered = \"0s\" }\n"
+        "buffer = { path = \"/b/x.db\"  max_size = \"16M\"  on_full = \"drop-oldest\"  keep_delivered = \"0s\" }\n"
         "sources = { parking = { kind = \"rest\"  url = \"https://a.example/p\"  every = \"1m\"\n"
         "  records = \"$\"  dedupe = \"none\"  stores = [ \"b\" ]  enabled = false\n"
         "  batch = { max_records = 7 } } }\n"
@@ -350,12 +384,14 @@ static void test_every_setting_is_read(void **state)
 {
 	(void)state;
 	struct config *config = load(everything);
-	const struct config_source *source = &config->sources[0];
+	const struct config_source *source = config->sources[0];
 	const struct rest_settings *rest = source->settings;
 	assert_string_equal(config->device, "pi.01");
 	assert_string_equal(config->socket, "/run/m.sock");
 	assert_int_equal(config->log, LOG_JSON);
 	assert_string_equal(config->buffer_path, "/b/x.db");
+	assert_int_equal(config->max_size, 16777216);
+	assert_int_equal(config->on_full, CONFIG_DROP_OLDEST);
 	assert_int_equal(config->keep_delivered_ms, 0);
 	assert_int_equal(config->batch.max_records, 100000);
 	assert_int_equal(source->batch.max_bytes, 65536); /* the file's, which stands behind the source */
@@ -367,11 +403,21 @@ static void test_every_setting_is_read(void **state)
 	assert_string_equal(rest->records, "$");
 	assert_int_equal(rest->dedupe, REST_DEDUPE_NONE);
 	assert_int_equal(config->n_stores, 2);
-	assert_string_equal(config->stores[0].place, "/a");
-	assert_string_equal(config->stores[1].name, "b");
-	assert_string_equal(config->stores[1].place, "/a/b");
-	assert_false(config->stores[1].embedded);
+	assert_string_equal(config->stores[0]->place, "/a");
+	assert_string_equal(config->stores[1]->name, "b");
+	assert_string_equal(config->stores[1]->place, "/a/b");
+	assert_false(config->stores[1]->embedded);
 	config_free(config);
+}
+
+static void test_what_just_fits_into_the_buffer(void **state)
+{
+	(void)state;
+	config_free(load(
+	        SOURCE(EVERY "max_record = \"1M\" batch = { max_bytes = \"8M\" }") "buffer = { max_size = \"16M\" } "
+	                                                                           "batch = { max_bytes = \"8M\" }"));
+	config_free(load(
+	        SOURCE(EVERY "max_record = \"64M\" batch = { max_bytes = \"64M\" }") "buffer = { max_size = \"1G\" }"));
 }
 
 static void test_paths_are_meant_from_the_files_folder(void **state)
@@ -381,7 +427,7 @@ static void test_paths_are_meant_from_the_files_folder(void **state)
 	        load("buffer = { path = \"./data/b.db\" } stores = { a = { kind = \"file\" path = \"lake/\" } }");
 	assert_string_equal(config->buffer_path, in_folder("data/b.db"));
 	assert_string_equal(config->socket, in_folder("data/millrace.sock"));
-	assert_string_equal(config->stores[0].place, in_folder("lake"));
+	assert_string_equal(config->stores[0]->place, in_folder("lake"));
 	config_free(config);
 
 	assert_int_equal(chdir(folder), 0); /* the same for a file that is named without a folder */
@@ -390,7 +436,7 @@ static void test_paths_are_meant_from_the_files_folder(void **state)
 	config_free(config);
 	free(lines);
 	config = load("buffer = { path = \"b.db\" }");
-	assert_string_equal(config->stores[0].place, in_folder("objects"));
+	assert_string_equal(config->stores[0]->place, in_folder("objects"));
 	config_free(config);
 }
 
@@ -398,7 +444,7 @@ static void test_an_s3_store(void **state)
 {
 	(void)state;
 	struct config *config = load("stores = { lake = { " S3("lake") " ca_file = \"./ca.pem\" } }");
-	const struct config_store *store = &config->stores[0];
+	const struct config_store *store = config->stores[0];
 	const struct s3_settings *s3 = store->settings;
 	assert_ptr_equal(store->kind, &store_kind_s3);
 	assert_string_equal(store->place, "http://minio.lan:9000/lake/landing");
@@ -434,9 +480,9 @@ static void test_secrets_are_read_for_a_run(void **state)
 	write_file("x.conf", "stores = { disk = { kind = \"file\" path = \"/d\" } lake = { " S3("lake") " } }");
 	char *lines = told_for(CONFIG_RUN, in_folder("x.conf"), 0, &config);
 	assert_string_equal(lines, "");
-	assert_null(config->stores[0].secret_key);
-	assert_string_equal(config->stores[1].access_key, "AKIA");
-	assert_string_equal(config->stores[1].secret_key, "hunter2");
+	assert_null(config->stores[0]->secret_key);
+	assert_string_equal(config->stores[1]->access_key, "AKIA");
+	assert_string_equal(config->stores[1]->secret_key, "hunter2");
 	config_free(config);
 	free(lines);
 }
@@ -494,6 +540,267 @@ static void test_a_literal_secret_that_others_can_read(void **state)
 	}
 	assert_int_equal(remove(in_folder("inc.conf")), 0);
 	assert_int_equal(remove(in_folder("x.conf")), 0); /* the next one is made with the mode that is usual */
+}
+
+static const struct option_pairs *headers_of(const struct config *config)
+{
+	return &((const struct rest_settings *)config->sources[0]->settings)->headers;
+}
+
+static void test_headers(void **state)
+{
+	(void)state;
+	struct config *config = load(SOURCE("headers = { X-Api-Key = \"file:keys/access\"; Accept = \"text/csv\" }"));
+	assert_int_equal(headers_of(config)->n, 2);
+	assert_string_equal(headers_of(config)->pairs[0].name, "X-Api-Key");
+	assert_memory_equal(headers_of(config)->pairs[0].reference, "file:", 5);
+	assert_string_equal(headers_of(config)->pairs[0].reference + 5, in_folder("keys/access"));
+	assert_null(headers_of(config)->pairs[0].value); /* who only asks the daemon reads no secret */
+	assert_string_equal(headers_of(config)->pairs[1].reference, "text/csv");
+	assert_null(headers_of(config)->pairs[1].value);
+	config_free(config);
+
+	write_keys("hunter2\n");
+	char *lines = told_for(CONFIG_RUN, in_folder("x.conf"), 0, &config);
+	assert_string_equal(lines, "");
+	assert_string_equal(headers_of(config)->pairs[0].value, "hunter2");
+	assert_string_equal(headers_of(config)->pairs[1].value, "text/csv");
+	config_free(config);
+	free(lines);
+}
+
+static void test_headers_that_cannot_be_read_are_mistakes(void **state)
+{
+	(void)state;
+	static const char text[] =
+	        SOURCE("headers = {\n A = \"env:LAKE_NONE\"\n B = \"file:none\"\n C = \"hunter\\n2\" }");
+	static const enum config_use uses[] = { CONFIG_RUN, CONFIG_CHECK };
+	config_free(load(text));
+	for (size_t i = 0; i < 2; i++) {
+		char *lines = told_for(uses[i], in_folder("x.conf"), -EINVAL, NULL);
+		assert_string_equal(
+		        lines,
+		        "FILE:5: \"A\" in \"headers\" in source \"parking\": env:LAKE_NONE: the environment has no "
+		        "such "
+		        "variable\n"
+		        "FILE:6: \"B\" in \"headers\" in source \"parking\": file:DIR/none: No such file or directory\n"
+		        "FILE:7: \"C\" in \"headers\" in source \"parking\": (hidden): the secret has a control "
+		        "character (byte 7)\n");
+		free(lines);
+	}
+}
+
+/* Only the first of those that are too many is told. */
+static void test_headers_have_a_ceiling(void **state)
+{
+	(void)state;
+	char text[4000] = "", headers[3500] = "";
+	for (int i = 1; i <= OPTION_PAIRS_MAX + 2; i++) {
+		size_t len = strlen(headers);
+		snprintf(headers + len, sizeof headers - len, "H%d = \"text\"\n", i);
+		snprintf(text, sizeof text, SOURCE("headers = { %s }"), headers);
+		if (i == OPTION_PAIRS_MAX)
+			config_free(load(text));
+	}
+	assert_told(text, "FILE:36: \"H33\" in \"headers\" in source \"parking\": it is one too many; up to 32 are "
+	                  "taken\n");
+}
+
+/* Whether check says so depends on the name: not every header is a secret. */
+static void test_a_literal_header_that_others_can_read(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *header;
+		enum config_use use;
+		mode_t mode;
+		bool told;
+	} cases[] = {
+		{ "X-Api-KEY = \"hunter2\"", CONFIG_CHECK, 0644, true },
+		{ "authorization = \"hunter2\"", CONFIG_CHECK, 0640, true },
+		{ "Cookie = \"hunter2\"", CONFIG_CHECK, 0644, true },
+		{ "X-Tokens = \"hunter2\"", CONFIG_CHECK, 0644, true },
+		{ "My-Secret = \"hunter2\"", CONFIG_CHECK, 0604, true },
+		{ "Accept = \"text/csv\"", CONFIG_CHECK, 0644, false },
+		{ "X-Api-Key = \"file:keys/access\"", CONFIG_CHECK, 0644, false },
+		{ "X-Api-Key = \"hunter2\"", CONFIG_CHECK, 0600, false },
+		{ "X-Api-Key = \"hunter2\"", CONFIG_RUN, 0644, false },
+		{ "X-Api-Key = \"hunter2\"", CONFIG_ASK, 0644, false },
+	};
+	write_keys("AKIA");
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		char text[300], expected[300] = "";
+		struct config *config;
+		snprintf(text, sizeof text, SOURCE("headers = { %s }"), cases[i].header);
+		write_file("x.conf", text);
+		assert_int_equal(chmod(in_folder("x.conf"), cases[i].mode), 0);
+		if (cases[i].told)
+			snprintf(expected, sizeof expected,
+			         "FILE:4: warning: \"%.*s\" in \"headers\" in source \"parking\" stands in the file "
+			         "itself, which others can read; write file:PATH or env:NAME, or chmod 600 FILE\n",
+			         (int)strcspn(cases[i].header, " "), cases[i].header);
+		char *lines = told_for(cases[i].use, in_folder("x.conf"), 0, &config);
+		assert_string_equal(lines, expected);
+		config_free(config);
+		free(lines);
+	}
+	assert_int_equal(remove(in_folder("x.conf")), 0);
+}
+
+/* --- Reloads --- */
+
+static struct config *load_for_run(const char *text)
+{
+	struct config *config;
+	write_file("x.conf", text);
+	char *lines = told_for(CONFIG_RUN, in_folder("x.conf"), 0, &config);
+	assert_string_equal(lines, "");
+	free(lines);
+	return config;
+}
+
+static bool same_source(const char *a, const char *b)
+{
+	struct config *one = load_for_run(a), *two = load_for_run(b);
+	bool same = config_same_source(one->sources[0], two->sources[0]);
+	assert_int_equal(config_same_source(two->sources[0], one->sources[0]), same);
+	config_free(one);
+	config_free(two);
+	return same;
+}
+
+static void test_what_makes_another_source(void **state)
+{
+	(void)state;
+	static const char plain[] = SOURCE("headers = { A = \"env:LAKE_SECRET\" }");
+	setenv("LAKE_SECRET", "hunter2", 1);
+	assert_true(same_source(plain, plain));
+	assert_true(same_source(plain, SOURCE("headers = { A = \"env:LAKE_SECRET\" }\n every = \"60s\"\n"
+	                                      "stores = [ \"local\" ]\n batch = { max_records = 7 }")));
+	assert_false(same_source(plain, SOURCE("headers = { A = \"env:LAKE_SECRET\" }\n every = \"61s\"")));
+	assert_false(same_source(plain, SOURCE("headers = { A = \"env:LAKE_SECRET\" }\n enabled = false")));
+	assert_false(same_source(plain, SOURCE("")));
+	struct config *one = load_for_run(plain);
+	setenv("LAKE_SECRET", "hunter3", 1);
+	struct config *two = load_for_run(plain);
+	assert_false(config_same_source(one->sources[0], two->sources[0]));
+	config_free(one);
+	config_free(two);
+}
+
+static bool same_store(const char *a, const char *b)
+{
+	struct config *one = load_for_run(a), *two = load_for_run(b);
+	bool same = config_same_store(one->stores[0], two->stores[0]);
+	assert_int_equal(config_same_store(two->stores[0], one->stores[0]), same);
+	config_free(one);
+	config_free(two);
+	return same;
+}
+
+#define LAKE(more)                                                                                                     \
+	"stores = { lake = { kind = \"s3\" endpoint = \"http://h\" bucket = \"lake\" access_key = "                    \
+	"\"file:keys/access\"\n" more " } }"
+
+static void test_what_makes_another_store(void **state)
+{
+	(void)state;
+	static const char plain[] = LAKE("secret_key = \"env:LAKE_SECRET\"");
+	static const char embedded[] = "buffer = { path = \"b.db\" }";
+	setenv("LAKE_SECRET", "hunter2", 1);
+	write_keys("AKIA");
+	assert_true(same_store(plain, plain));
+	assert_true(same_store(embedded, embedded));
+	assert_false(same_store(plain, LAKE("secret_key = \"hunter2\"")));
+	assert_false(same_store(plain, LAKE("secret_key = \"env:LAKE_SECRET\" prefix = \"p\"")));
+	assert_false(same_store(plain, LAKE("secret_key = \"env:LAKE_SECRET\" parallel = 3")));
+	assert_false(same_store(plain, embedded));
+	assert_false(same_store(embedded, "buffer = { path = \"b.db\" } stores = { local = { kind = \"file\" "
+	                                  "path = \"objects\" } }"));
+	struct config *one = load_for_run(plain);
+	setenv("LAKE_SECRET", "hunter3", 1);
+	struct config *two = load_for_run(plain);
+	assert_false(config_same_store(one->stores[0], two->stores[0]));
+	setenv("LAKE_SECRET", "hunter2", 1);
+	write_keys("other");
+	struct config *three = load_for_run(plain);
+	assert_false(config_same_store(one->stores[0], three->stores[0]));
+	config_free(one);
+	config_free(two);
+	config_free(three);
+}
+
+#define REST(every) " kind = \"rest\"  url = \"http://h/\"  every = \"" every "\" "
+#define DISK(path)  " kind = \"file\"  path = \"" path "\" "
+
+static void test_what_is_the_same_is_kept(void **state)
+{
+	(void)state;
+	struct config *before = load("sources = { gone = {" REST("1m") "}  same = {" REST(
+	        "1m") "}\n"
+	              "routed = {" REST("1m") "stores = [ \"a\" ] }  changed = {" REST(
+	                      "1m") "} }\n"
+	                            "stores = { x = {" DISK("/x") "}  a = {" DISK("/a") "}  b = {" DISK("/b") "} }");
+	struct config *now = load("sources = { routed = {" REST(
+	        "1m") "stores = [ \"b\", \"a\" ]\n"
+	              "batch = { max_records = 7 } }  new = {" REST(
+	                      "1m") "}\n"
+	                            "changed = {" REST("2m") "}  same = {" REST(
+	                                    "1m") "} }\n"
+	                                          "stores = { b = {" DISK("/b2") "}  a = {" DISK("/a") "}  c = {" DISK(
+	                                                  "/c") "} }");
+	const struct config_source *same = before->sources[1], *routed = before->sources[2];
+	const void *settings = routed->settings;
+	const struct config_store *a = before->stores[1];
+	config_keep(now, before);
+
+	assert_int_equal(now->n_sources, 4);
+	assert_ptr_equal(now->sources[0], routed);
+	assert_ptr_equal(routed->settings, settings);
+	assert_int_equal(routed->stores.n, 2); /* the routes are the new ones */
+	assert_string_equal(routed->stores.names[0], "b");
+	assert_int_equal(routed->batch.max_records, 7);
+	assert_string_equal(now->sources[1]->name, "new");
+	assert_int_equal(((struct rest_settings *)now->sources[2]->settings)->every_ms, 120000);
+	assert_ptr_equal(now->sources[3], same);
+	assert_int_equal(now->n_stores, 3);
+	assert_string_equal(now->stores[0]->place, "/b2");
+	assert_ptr_equal(now->stores[1], a);
+
+	assert_int_equal(before->n_sources, 2);
+	assert_string_equal(before->sources[0]->name, "gone");
+	assert_string_equal(before->sources[1]->name, "changed");
+	assert_int_equal(((struct rest_settings *)before->sources[1]->settings)->every_ms, 60000);
+	assert_int_equal(before->n_stores, 2);
+	assert_string_equal(before->stores[0]->name, "x");
+	assert_string_equal(before->stores[1]->place, "/b");
+	config_free(before);
+	assert_string_equal(same->name, "same");
+	config_free(now);
+}
+
+static void test_what_is_taken_outlives_it(void **state)
+{
+	(void)state;
+	struct config *config = load("sources = { a = {" REST("1m") "}  b = {" REST("2m") "}  c = {" REST(
+	        "1m") "} }\n"
+	              "stores = { x = {" DISK("/x") "}  y = {" DISK("/y") "} }");
+	assert_null(config_take_source(config, "x"));
+	assert_null(config_take_store(config, "a"));
+	struct config_source *b = config_take_source(config, "b");
+	struct config_store *y = config_take_store(config, "y");
+	assert_null(config_take_source(config, "b"));
+	assert_null(config_take_store(config, "y"));
+	assert_int_equal(config->n_sources, 2);
+	assert_string_equal(config->sources[1]->name, "c");
+	assert_int_equal(config->n_stores, 1);
+	config_free(config);
+	assert_int_equal(((struct rest_settings *)b->settings)->every_ms, 120000);
+	assert_string_equal(y->place, "/y");
+	config_free_source(b);
+	config_free_store(y);
+	config_free_source(NULL);
+	config_free_store(NULL);
 }
 
 static void test_a_long_path_is_told(void **state)
@@ -649,14 +956,16 @@ static void test_json(void **state)
 	             "batch = { max_records = 7 } } }");
 	json_t *json = config_json(config);
 	char *text = json_dumps(json, JSON_COMPACT);
-	static const char rest[] = "\"every\":\"1m\",\"format\":\"json\",\"dedupe\":\"body\",\"timeout\":\"30s\","
-	                           "\"connect_timeout\":\"10s\",\"max_body\":\"16M\",\"max_record\":\"1M\","
-	                           "\"backoff_max\":\"5m\"";
+	static const char rest[] =
+	        "\"proxy\":\"\",\"every\":\"1m\",\"format\":\"json\",\"dedupe\":\"body\",\"timeout\":\"30s\","
+	        "\"connect_timeout\":\"10s\",\"max_body\":\"16M\",\"max_record\":\"1M\","
+	        "\"backoff_max\":\"5m\"";
 	char *expected = NULL;
 	assert_true(
 	        asprintf(&expected,
 	                 "{\"device\":\"pi\",\"socket\":\"/millrace.sock\",\"log\":\"text\","
-	                 "\"buffer\":{\"path\":\"/b.db\",\"keep_delivered\":\"1d\"},"
+	                 "\"buffer\":{\"path\":\"/"
+	                 "b.db\",\"max_size\":\"512M\",\"on_full\":\"pause\",\"keep_delivered\":\"1d\"},"
 	                 "\"batch\":{\"max_bytes\":\"8M\",\"max_records\":100000,\"max_age\":\"90s\"},"
 	                 "\"stores\":{\"lake\":{\"kind\":\"s3\",\"endpoint\":\"https://h\",\"region\":\"us-east-1\","
 	                 "\"bucket\":\"lake\",\"prefix\":\"\",\"access_key\":\"env:LAKE_KEY\",\"secret_key\":\"(hidden)"
@@ -676,6 +985,36 @@ static void test_json(void **state)
 	config_free(config);
 }
 
+static char *shown(const struct config *config, const char *name)
+{
+	json_t *json = config_json(config);
+	const json_t *source = json_object_get(json_object_get(json, "sources"), "parking");
+	char *text = json_dumps(json_object_get(source, name), JSON_COMPACT | JSON_ENCODE_ANY);
+	json_decref(json);
+	assert_non_null(text);
+	return text;
+}
+
+static void test_json_hides_what_may_be_secret(void **state)
+{
+	(void)state;
+	struct config *config = load(SOURCE("headers = { X-Api-Key = \"env:LAKE_KEY\"; Accept = \"text/csv\" }\n"
+	                                    "proxy = \"http://me:hunter2@proxy.lan:3128\""));
+	char *text = shown(config, "headers");
+	assert_string_equal(text, "{\"X-Api-Key\":\"env:LAKE_KEY\",\"Accept\":\"(hidden)\"}");
+	free(text);
+	text = shown(config, "proxy");
+	assert_null(strstr(text, "hunter2"));
+	assert_non_null(strstr(text, "(hidden)"));
+	free(text);
+	config_free(config);
+	config = load(SOURCE("proxy = \"http://proxy.lan:3128\""));
+	text = shown(config, "proxy");
+	assert_string_equal(text, "\"http://proxy.lan:3128\"");
+	free(text);
+	config_free(config);
+}
+
 /* Run from the project's folder, as make does. */
 static void test_the_sample_is_fine(void **state)
 {
@@ -684,8 +1023,8 @@ static void test_the_sample_is_fine(void **state)
 	assert_string_equal(lines, "");
 	free(lines);
 	assert_int_equal(config->n_sources, 1);
-	assert_string_equal(config->sources[0].name, "stavanger-parking");
-	const struct rest_settings *rest = config->sources[0].settings;
+	assert_string_equal(config->sources[0]->name, "stavanger-parking");
+	const struct rest_settings *rest = config->sources[0]->settings;
 	assert_int_equal(rest->every_ms, 60000);
 	assert_string_equal(rest->records, "$");
 	config_free(config);
@@ -723,11 +1062,20 @@ int main(void)
 		cmocka_unit_test(test_defaults),
 		cmocka_unit_test(test_defaults_of_a_source),
 		cmocka_unit_test(test_every_setting_is_read),
+		cmocka_unit_test(test_what_just_fits_into_the_buffer),
 		cmocka_unit_test(test_paths_are_meant_from_the_files_folder),
 		cmocka_unit_test(test_an_s3_store),
 		cmocka_unit_test(test_secrets_are_read_for_a_run),
 		cmocka_unit_test(test_secrets_that_cannot_be_read_are_mistakes),
 		cmocka_unit_test(test_a_literal_secret_that_others_can_read),
+		cmocka_unit_test(test_headers),
+		cmocka_unit_test(test_headers_that_cannot_be_read_are_mistakes),
+		cmocka_unit_test(test_headers_have_a_ceiling),
+		cmocka_unit_test(test_a_literal_header_that_others_can_read),
+		cmocka_unit_test(test_what_makes_another_source),
+		cmocka_unit_test(test_what_makes_another_store),
+		cmocka_unit_test(test_what_is_the_same_is_kept),
+		cmocka_unit_test(test_what_is_taken_outlives_it),
 		cmocka_unit_test(test_a_long_path_is_told),
 		cmocka_unit_test(test_a_host_name_that_is_no_device),
 		cmocka_unit_test(test_a_byte_order_mark_is_skipped),
@@ -738,6 +1086,7 @@ int main(void)
 		cmocka_unit_test(test_a_file_has_at_most_a_megabyte),
 		cmocka_unit_test(test_print),
 		cmocka_unit_test(test_json),
+		cmocka_unit_test(test_json_hides_what_may_be_secret),
 		cmocka_unit_test_prestate(test_the_sample_is_fine, sample ? sample : "systemd/millrace.conf"),
 	};
 	int failed = cmocka_run_group_tests(tests, make_folder, remove_folder);

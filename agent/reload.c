@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * SIGHUP: the configuration is read again on the loop, told to the queue by its worker, and then to the running parts.
+ * One reload at a time; none while an audit reads the configuration. A file with mistakes changes nothing.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/daemon.h"
+#include "agent/opening.h"
+#include "base/container.h"
+#include "base/log.h"
+
+#define MISTAKES_TOLD 20
+
+/* Each line of what config_load says, as one line of the log. */
+static void tell_mistakes(char *text)
+{
+	char *rest = text, *line;
+
+	for (int i = 0; i < MISTAKES_TOLD && (line = strsep(&rest, "\n")); i++)
+		if (*line)
+			log_error("config.refused", "%s", line);
+	log_error("config.refused", "the configuration was not reloaded; the one before runs on");
+}
+
+/* NULL: it was told why. */
+static struct config *load(const char *path)
+{
+	struct config *now = NULL;
+	char *text = NULL;
+	size_t size = 0;
+	FILE *errors = open_memstream(&text, &size);
+
+	if (!errors) {
+		log_error("config.refused", "no memory; the configuration before runs on");
+		return NULL;
+	}
+	if (config_load(path, CONFIG_RUN, errors, &now) < 0)
+		now = NULL;
+	fclose(errors);
+	if (!now)
+		tell_mistakes(text);
+	free(text);
+	return now;
+}
+
+/* What only a restart can change stays as it is, also in what `show config` says. */
+static void keep(char **now, char **before, const char *name)
+{
+	char *text = *now;
+
+	if (strcmp(*now, *before) == 0)
+		return;
+	log_warning("config.restart", "%s = \"%s\" wants a restart; until then it is \"%s\"", name, *now, *before);
+	*now = strdup(*before);
+	if (*now)
+		free(text);
+	else
+		*now = text;
+}
+
+/* A socket's path that cannot be taken leaves the old one in place. */
+static void move_socket(struct agent *a, struct config *now)
+{
+	struct api *api, *before = a->api;
+	struct err err;
+
+	if (strcmp(now->socket, a->config->socket) == 0)
+		return;
+	if (api_start(&a->loop, now->socket, &agent_backend, a, &api, &err) < 0) {
+		log_error("config.socket", "%s; the API stays at \"%s\"", err.text, a->config->socket);
+		keep(&now->socket, &a->config->socket, "socket");
+		return;
+	}
+	a->api = api;
+	api_close(before, NULL, NULL);
+}
+
+static void take(struct agent *a)
+{
+	struct config *now = a->reload.now, *before = a->config;
+
+	move_socket(a, now);
+	config_keep(now, before);
+	a->config = now;
+	a->reload.now = NULL;
+	log_init((enum log_format)now->log);
+	courier_configure(a->courier, now, before);
+	if (agent_configure_sources(a, before) < 0)
+		log_error("source.refused", "no memory for a source; reload the configuration to try again");
+	config_free(before);
+	log_notice("agent.reloaded", "configuration %s: sources: %zu, stores: %zu", now->path, now->n_sources,
+	           now->n_stores);
+}
+
+static void work(struct job *job)
+{
+	struct agent *a = container_of(job, struct agent, reload.job);
+
+	a->reload.status = opening_configure(a->reload.now, a->queue, &a->reload.err);
+}
+
+static void on_worked(struct job *job)
+{
+	struct agent *a = container_of(job, struct agent, reload.job);
+
+	if (a->reload.status == 0 && !a->stopping) {
+		take(a);
+	} else {
+		if (!a->stopping)
+			log_error("config.refused", "%s; the configuration before runs on", a->reload.err.text);
+		config_free(a->reload.now);
+		a->reload.now = NULL;
+	}
+	reload_go_on(a);
+}
+
+void reload_begin(struct agent *a)
+{
+	struct config *now;
+
+	a->reload.due = a->reload.now || a->audit || !a->api;
+	if (a->reload.due || a->stopping)
+		return;
+	now = load(a->config->path);
+	if (!now)
+		return;
+	keep(&now->device, &a->config->device, "device");
+	keep(&now->buffer_path, &a->config->buffer_path, "the buffer's path");
+	a->reload.now = now;
+	a->reload.status = -ECANCELED; /* stands where the worker gives the job back unworked */
+	a->reload.job = (struct job){ .work = work, .done = on_worked };
+	worker_submit(a->worker, &a->reload.job);
+}
+
+void reload_go_on(struct agent *a)
+{
+	if (a->reload.due)
+		reload_begin(a);
+}
