@@ -79,7 +79,8 @@ $(O)/unit/%: tests/unit/%.c $(LIB_OBJECTS)
 
 DEPS := build-essential pkg-config libuv1-dev libcurl4-openssl-dev libsqlite3-dev zlib1g-dev libconfig-dev \
 	libjansson-dev libmicrohttpd-dev libmbedtls-dev ca-certificates python3
-TEST_DEPS := $(DEPS) curl libcmocka-dev python3-venv
+TEST_DEPS := $(DEPS) curl libcmocka-dev python3-venv tinyproxy-bin
+SOAK_DEPS := $(TEST_DEPS) valgrind
 LINT_DEPS := $(TEST_DEPS) clang clang-format clang-tidy cppcheck shellcheck
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
@@ -89,11 +90,13 @@ missing = $(patsubst %/installed,%,$(filter-out $(call installed,$(1)),$(addsuff
 install-missing = $(if $(call missing,$(1)),@echo "installing from Debian: $(call missing,$(1))" && \
 	$(APT) update && $(APT) install -y --no-install-recommends $(call missing,$(1)),@:)
 
-.PHONY: deps test-deps lint-deps
+.PHONY: deps test-deps soak-deps lint-deps
 deps: ## install what is missing of Debian's packages for build and demo (through sudo when not root)
 	$(call install-missing,$(DEPS))
 test-deps:
 	$(call install-missing,$(TEST_DEPS))
+soak-deps:
+	$(call install-missing,$(SOAK_DEPS))
 lint-deps:
 	$(call install-missing,$(LINT_DEPS))
 
@@ -129,7 +132,7 @@ $(VERSITYGW_STAMP): GO_WHAT = $(VERSITYGW)
 
 MAKE_AGAIN = +@$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 
-.PHONY: demo bench test test-stores unit system lint format install clean
+.PHONY: demo bench test test-stores soak unit system lint format install clean
 STORE ?= file
 DEMO_NEEDS := $(if $(filter minio,$(STORE)),test-deps $(MINIO_STAMP),deps)
 demo: $(DEMO_NEEDS) ## see it work: a simulated feed, the daemon and a reader that counts (STORE=minio: into MinIO)
@@ -143,6 +146,14 @@ test: test-deps $(MINIO_STAMP) ## unit tests, then system tests on the real bina
 test-stores: test-deps $(MINIO_STAMP) $(VERSITYGW_STAMP) ## the s3 tests on MinIO and on versitygw
 	$(MAKE_AGAIN) system MILLRACE_STORES=minio,versitygw ONLY='$(wildcard tests/system/test_s3*.py)'
 
+SOAK_TESTS := tests/system/test_reload.py tests/system/test_kill.py
+soak: soak-deps $(MINIO_STAMP) ## a month in quick motion, days under ASan and valgrind, 1000 reloads (K='-k month')
+	$(if $(K),,$(MAKE_AGAIN) system MILLRACE_RELOADS=1000 MILLRACE_KILLS=100 ONLY='$(SOAK_TESTS)')
+	$(MAKE_AGAIN) O=$(O)/sim all
+	$(MAKE_AGAIN) O=$(O)/asan-sim all
+	@MILLRACE_SIM_BIN=$(O)/sim/millrace MILLRACE_ASAN_SIM_BIN=$(O)/asan-sim/millrace MILLRACE_SOAK=$(O)/soak \
+	  $(VENV)/bin/python -m pytest -c tests/pytest.ini -o cache_dir=$(abspath $(O))/pytest -s tests/soak $(K)
+
 unit: $(UNIT) ## the unit tests alone
 	@failed=0; for test in $^; do \
 	  if $$test >$$test.log 2>&1; then echo "$$(basename $$test): $$(grep PASSED $$test.log)"; \
@@ -154,9 +165,20 @@ system: all
 	  $(VENV)/bin/python -m pytest -c tests/pytest.ini -o cache_dir=$(abspath $(O))/pytest \
 	  $(or $(ONLY),tests/system) $(K)
 
-bench: test-deps $(MINIO_STAMP) ## figures beside those of peers in the same run (also as $(O)/bench/bench.json)
-	$(MAKE_AGAIN) all
-	@$(VENV)/bin/python tests/bench.py $(O)/millrace $(O)/bench
+# MILLRACE names another build of the program, BENCH_JSON another file.
+MILLRACE ?= $(O)/millrace
+BENCH_JSON ?= $(O)/bench.json
+BENCH := $(patsubst tests/bench/%.c,$(O)/bench/%,$(wildcard tests/bench/*.c))
+$(O)/bench/libs: tests/bench/libs.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< -Wl,--no-as-needed $(LDLIBS)
+$(O)/bench/%: tests/bench/%.c $(LIB_OBJECTS)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< $(LIB_OBJECTS) $(LDLIBS)
+
+bench: test-deps $(MINIO_STAMP) ## figures beside those of floors and peers in the same run (ONLY=flash: a section of it)
+	$(MAKE_AGAIN) all $(BENCH)
+	@$(VENV)/bin/python tests/bench.py $(MILLRACE) $(O)/bench $(O)/bench/work $(BENCH_JSON) $(ONLY)
 
 lint: lint-deps $(VENV)/stamp ## includes, formatting, cppcheck, clang-tidy, shellcheck, ruff
 	@$(VENV)/bin/python tests/lint/run.py

@@ -1,134 +1,76 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""make bench: what it costs, each figure beside a peer's in the same run. So far: bringing a backlog to MinIO.
+"""make bench: what Millrace costs, each figure beside a floor's or a peer's in the same run. docs/bench.md tells what
+each row means. A bound that does not hold is shown and no failure; what could not be measured is one."""
 
-The daemon's upload (parallel = 2, each object conditional, checked and booked) stands beside curl putting the same
-objects with two connections to presigned addresses, which neither signs nor books.
-"""
-
-import base64
-import json
+import argparse
 import os
-import random
-import re
 import shutil
-import subprocess
+import signal
 import sys
 import time
+from http.client import HTTPException
 from pathlib import Path
+from subprocess import SubprocessError
 
-import object_store
-from daemon import Daemon, wait_until
-from feed import Answer, Server
-from proxy import free_port
+from bench import durable, flash, latency, memory, splitter, upload
+from bench.report import HEAD, NoRight, NotMeasured, Report
+from bench.rig import Bench
 
-BATCHES = 1000
-RAW = 80_000  # of each answer; more than max_bytes, so each makes a batch
-PATH = "/feed.json"
-ROUNDS = 3
-
-
-def fresh_answers():
-    """Each new, and as incompressible as text can be."""
-    source = random.Random(1)
-    return lambda _request: Answer(json.dumps([base64.b64encode(source.randbytes(RAW * 3 // 4)).decode()]).encode())
+SECTIONS = {
+    "memory": memory.run,
+    "split": splitter.run,
+    "durable": durable.run,
+    "latency": latency.run,
+    "flash": flash.run,
+    "upload": upload.run,
+}
 
 
-def private_dirty_kb(pid):
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return int(re.search(r"Private_Dirty: +(\d+)", text)[1])
-
-
-def configure(daemon, server, bucket, endpoint):
-    settings = bucket.settings() | {"endpoint": endpoint}
-    daemon.configure(
-        {"feed": {"url": server.url(PATH), "every": "1h"}}, stores={"lake": settings}, batch={"max_bytes": "64K"}
-    )
-
-
-def collect(daemon, server, bucket):
-    """A backlog: the store is away while it grows."""
-    configure(daemon, server, bucket, f"http://127.0.0.1:{free_port()}")
-    daemon.start()
-    for _ in range(BATCHES):
-        daemon.poll("feed")
-    daemon.cli("flush")
-    daemon.stop()
-
-
-def upload(daemon, server, bucket):
-    """Seconds until the store has the backlog, and the memory that it took."""
-    configure(daemon, server, bucket, bucket.store.url)
+def section(bench, name):
+    """A section that fails takes no other with it."""
     begun = time.monotonic()
-    daemon.start()
-    idle = peak = private_dirty_kb(daemon.process.pid)
-    while daemon.store()["delivered_batches"] < BATCHES:
-        peak = max(peak, private_dirty_kb(daemon.process.pid))
-        time.sleep(0.02)
-    seconds = time.monotonic() - begun
-    wait_until("nothing to wait", lambda: daemon.status()["buffer"]["waiting_batches"] == 0)
-    idle = min(idle, private_dirty_kb(daemon.process.pid))
-    daemon.stop()
-    return seconds, idle, peak
-
-
-def upload_by_curl(bucket, files, to):
-    lines = []
-    for file in files:
-        url = bucket.client.generate_presigned_url(
-            "put_object", Params={"Bucket": bucket.name, "Key": f"{to}/{file.name}"}
-        )
-        lines.append(f'url = "{url}"\nupload-file = "{file}"\n')
-    config = files[0].parent / "curl.conf"
-    config.write_text("".join(lines))
-    begun = time.monotonic()
-    command = ["curl", "-sSf", "--parallel", "--parallel-max", "2", "-K", str(config)]
-    subprocess.run(command, check=True, capture_output=True)
-    return time.monotonic() - begun
-
-
-def bench_upload(binary, folder):
-    store = object_store.Minio(folder / "minio")
-    server = Server()
-    server.route(PATH, fresh_answers())
-    daemon = Daemon(binary, folder)
+    print(f"\n{name}", flush=True)
     try:
-        bucket = object_store.Bucket(store.start(), "lake")
-        collect(daemon, server, bucket)
-        seconds, idle, peak = upload(daemon, server, bucket)
-        objects = bucket.objects()
-        assert BATCHES <= len(objects) <= BATCHES + 2  # each start polls once
-        files = []
-        (folder / "files").mkdir()
-        for i, content in enumerate(objects.values()):
-            files.append(folder / "files" / f"{i}.gz")
-            files[-1].write_bytes(content)
-        curl = sorted(upload_by_curl(bucket, files, f"curl-{n}") for n in range(ROUNDS))[ROUNDS // 2]
-    finally:
-        daemon.end()
-        store.end()
-        server.close()
-    size = sum(map(len, objects.values())) / 1e6
-    return {
-        "batches": len(objects),
-        "megabytes": round(size, 1),
-        "upload_mb_s": round(size / seconds, 1),
-        "curl_mb_s": round(size / curl, 1),
-        "upload_beside_curl": round(curl / seconds, 2),
-        "private_dirty_idle_kb": idle,
-        "private_dirty_added_kb": peak - idle,
-    }
+        SECTIONS[name](bench)
+    except NoRight as error:
+        bench.report.leave_out(name, str(error), failed=False)
+    except (NotMeasured, AssertionError, OSError, RuntimeError, SubprocessError, HTTPException) as error:
+        bench.report.leave_out(name, f"{type(error).__name__}: {error}")
+    bench.report.seconds[name] = round(time.monotonic() - begun, 1)
 
 
-def main(binary, folder):
+def main(arguments):
+    folder = Path(arguments.folder).resolve()
+    flash.tidy(folder)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    figures = {"upload": bench_upload(binary, folder)}
-    for name, value in figures["upload"].items():
-        print(f"  upload  {name:<24}{value}")
-    (folder / "bench.json").write_text(json.dumps(figures, indent=2) + "\n")
+    report = Report(arguments.binary)
+    bench = Bench(arguments.binary, Path(arguments.programs).resolve(), folder, report)
+    print(HEAD)
+    for name in arguments.only or SECTIONS:
+        section(bench, name)
+    report.write(Path(arguments.json))
+    shutil.rmtree(folder, ignore_errors=True)
+    print(f"\nbench: {len(report.rows)} figures, {sum(report.seconds.values()):.0f} s, also in {arguments.json}")
+    return int(report.failed)
+
+
+def parsed():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("binary")
+    parser.add_argument("programs", help="folder of what was built of tests/bench/*.c")
+    parser.add_argument("folder", help="to work in, on the file system that is to be measured; made anew")
+    parser.add_argument("json", help="file for the figures")
+    parser.add_argument("only", nargs="*", help=f"sections [all]: {', '.join(SECTIONS)}")
+    arguments = parser.parse_args()
+    unknown = set(arguments.only) - set(SECTIONS)
+    if unknown:
+        parser.error(f"no such section: {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+    return arguments
 
 
 if __name__ == "__main__":
     os.environ.pop("http_proxy", None)
-    main(sys.argv[1], Path(sys.argv[2]).resolve())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was mounted and started is ended
+    sys.exit(main(parsed()))

@@ -43,8 +43,8 @@ def libconfig(value, indent=0):
 
 
 class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path):
-        super().__init__("localhost", timeout=PATIENCE)
+    def __init__(self, path, patience=PATIENCE):
+        super().__init__("localhost", timeout=patience)
         self._path = str(path)
 
     def connect(self):
@@ -99,9 +99,9 @@ class Daemon:
         except OSError:
             return None
 
-    def request(self, method, path):
+    def request(self, method, path, patience=PATIENCE):
         """(status, body) of one request on the socket."""
-        connection = UnixConnection(self.socket)
+        connection = UnixConnection(self.socket, patience)
         try:
             connection.request(method, path)
             answer = connection.getresponse()
@@ -109,9 +109,9 @@ class Daemon:
         finally:
             connection.close()
 
-    def ask(self, method, path):
+    def ask(self, method, path, patience=PATIENCE):
         """The JSON of an answer that must be 200."""
-        status, body = self.request(method, path)
+        status, body = self.request(method, path, patience)
         assert status == 200, f"{method} {path}: {status} {body.decode()}"
         return json.loads(body)
 
@@ -128,8 +128,8 @@ class Daemon:
     def store(self, name="lake"):
         return next(s for s in self.status()["stores"] if s["name"] == name)
 
-    def poll(self, source):
-        return self.ask("POST", f"/v1/sources/{source}/poll")
+    def poll(self, source, patience=PATIENCE):
+        return self.ask("POST", f"/v1/sources/{source}/poll", patience)
 
     def poll_new(self, source, server, path):
         """A poll whose answer was surely asked for after this call: one that is under way is waited for."""
@@ -139,8 +139,14 @@ class Daemon:
             if len(server.requests(path)) > before:
                 return report
 
-    def flush(self):
-        return self.ask("POST", "/v1/flush?wait=1")
+    def flush(self, patience=PATIENCE):
+        return self.ask("POST", "/v1/flush?wait=1", patience)
+
+    def records(self, source, last=1000):
+        """The object lines that `tail` shows."""
+        status, body = self.request("GET", f"/v1/sources/{source}/records?last={last}")
+        assert status == 200, body.decode()
+        return body.splitlines()
 
     def cli(self, *args, timeout=PATIENCE):
         """Runs a command as a user would."""

@@ -2,11 +2,16 @@
 """Sources on loopback that answer by a script and remember what they served; for the system tests and the demo.
 
 Server is the web server: each path has a route, which says what a GET gets. ParkingFeed is a route: nine car parks in
-the shape of the Stavanger feed, with its quirks, sped up. Standard library only.
+the shape of the Stavanger feed, with its quirks, sped up. RawServer sends whatever bytes it is told, over TLS too.
+Standard library only.
 """
 
+import contextlib
 import json
 import socket
+import ssl
+import struct
+import subprocess
 import threading
 import time
 from collections import defaultdict
@@ -199,6 +204,128 @@ class Server:
         for at in range(0, len(body), piece):
             part = body[at : at + piece]
             handler.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
+
+
+HEAD_MAX = 64 * 1024
+TLS_HANDSHAKE = b"\x16"
+NOT_HERE = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+
+
+class Reset(Exception):
+    """Raised by a route of RawServer: the connection ends with a reset, not with a close."""
+
+
+@dataclass
+class RawRequest:
+    path: str
+    head: bytes
+    sent: int = 0  # bytes of the answer that went out before the client left
+    over: bool = False
+
+
+class RawServer:
+    """Sends exactly the bytes that a route gives and closes: answers that no HTTP library would write.
+
+    A route is bytes, or something callable that takes the RawRequest and gives pieces of bytes one by one, for as long
+    as the client reads. certificate: (file, key file), for https. Thread-safe.
+    """
+
+    def __init__(self, certificate=None):
+        self._lock = threading.Lock()
+        self._routes = {}
+        self._requests = []
+        self._open = set()
+        self._tls = None
+        if certificate:
+            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._tls.load_cert_chain(*certificate)
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self.port = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def url(self, path):
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}{path}"
+
+    def route(self, path, answer):
+        with self._lock:
+            self._routes[path] = answer
+
+    def requests(self, path=None):
+        with self._lock:
+            return [r for r in self._requests if path in (None, r.path)]
+
+    def close(self):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+        with self._lock:
+            for connection in self._open:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self):
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, plain):
+        with self._lock:
+            self._open.add(plain)
+        connection = plain
+        try:
+            if self._tls:
+                connection = self._tls.wrap_socket(plain, server_side=True)
+            self._answer(connection)
+        except Reset:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        except OSError:
+            pass  # the client had enough of it
+        finally:
+            with self._lock:
+                self._open.discard(plain)
+            connection.close()
+
+    def _answer(self, connection):
+        connection.settimeout(60)
+        head = b""
+        while b"\r\n\r\n" not in head and len(head) < HEAD_MAX and not head.startswith(TLS_HANDSHAKE):
+            more = connection.recv(HEAD_MAX)
+            if not more:
+                return
+            head += more
+        path = head.split(b" ")[1] if head.startswith(b"GET ") else b""  # else TLS at a plain port
+        request = RawRequest(path.decode("latin-1"), head)
+        with self._lock:
+            self._requests.append(request)
+            route = self._routes.get(request.path, NOT_HERE)
+        try:
+            for piece in route(request) if callable(route) else [route]:
+                connection.sendall(piece)
+                request.sent += len(piece)
+            self._end(connection)
+        finally:
+            request.over = True
+
+    def _end(self, connection):
+        if self._tls:
+            connection.unwrap()
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(HEAD_MAX):  # a close with something unread would be a reset
+            pass
+
+
+def make_certificate(folder):
+    """A certificate of its own for 127.0.0.1, for RawServer: (file, key file)."""
+    files = folder / "server.crt", folder / "server.key"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    names = ["-subj", "/CN=feed", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+    out = ["-out", str(files[0]), "-keyout", str(files[1])]
+    subprocess.run([*command, *names, *out], check=True, capture_output=True)
+    return files
 
 
 # Latitude, longitude and about how many places are free; two of them never count.

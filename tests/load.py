@@ -31,13 +31,14 @@ class FreshAnswers:
 
 
 class Load:
-    """Polls all these sources many times a second, and notes what was reported as committed."""
+    """Polls all these sources many times a second, and notes what was reported as committed (in a list that may be
+    another load's)."""
 
-    def __init__(self, daemon, sources, pause=0.01):
+    def __init__(self, daemon, sources, pause=0.01, committed=None):
         self._daemon = daemon
         self._pause = pause
         self._stop = threading.Event()
-        self.committed = []
+        self.committed = [] if committed is None else committed
         self._threads = [threading.Thread(target=self._poll, args=(s,), daemon=True) for s in sources]
         for thread in self._threads:
             thread.start()
