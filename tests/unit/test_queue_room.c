@@ -404,9 +404,9 @@ static void test_what_is_staged_leaves_room(void **state)
 		fetch_free(fetch);
 		pieces++;
 	}
-	assert_int_equal(r, -ENOSPC);
-	assert_non_null(strstr(box->err.text, "has reached max_size (16M)"));
-	assert_true(pieces > 20);
+	assert_int_equal(r, -EFBIG);
+	assert_non_null(strstr(box->err.text, "more than a quarter of max_size"));
+	assert_true(pieces > 50);
 	for (int n = 0; n < 300; n++)
 		assert_int_equal(commit(box, &small, n), 0);
 	seal(box, true);
