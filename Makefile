@@ -156,7 +156,7 @@ soak: soak-deps $(MINIO_STAMP) ## a month in quick motion, days under ASan and v
 
 unit: $(UNIT) ## the unit tests alone
 	@failed=0; for test in $^; do \
-	  if $$test >$$test.log 2>&1; then echo "$$(basename $$test): $$(grep PASSED $$test.log)"; \
+	  if $$test >$$test.log 2>&1; then echo "$$(basename $$test): $$(grep -E 'PASSED|SKIPPED' $$test.log)"; \
 	  else cat $$test.log; echo "$$test failed"; failed=1; fi; done; exit $$failed
 
 system: all
