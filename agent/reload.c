@@ -47,19 +47,24 @@ static struct config *load(const char *path)
 	return now;
 }
 
-/* What only a restart can change stays as it is, also in what `show config` says. */
-static void keep(char **now, char **before, const char *name)
+/* As it is, also in what `show config` says. */
+static void keep(char **now, const char *before)
 {
-	char *text = *now;
+	char *kept = strdup(before);
 
-	if (strcmp(*now, *before) == 0)
+	if (!kept)
 		return;
-	log_warning("config.restart", "%s = \"%s\" wants a restart; until then it is \"%s\"", name, *now, *before);
-	*now = strdup(*before);
-	if (*now)
-		free(text);
-	else
-		*now = text;
+	free(*now);
+	*now = kept;
+}
+
+/* What only a restart can change. */
+static void put_off(char **now, const char *before, const char *name)
+{
+	if (strcmp(*now, before) == 0)
+		return;
+	log_warning("config.restart", "%s = \"%s\" wants a restart; until then it is \"%s\"", name, *now, before);
+	keep(now, before);
 }
 
 /* A socket's path that cannot be taken leaves the old one in place. */
@@ -72,7 +77,7 @@ static void move_socket(struct agent *a, struct config *now)
 		return;
 	if (api_start(&a->loop, now->socket, &agent_backend, a, &api, &err) < 0) {
 		log_error("config.socket", "%s; the API stays at \"%s\"", err.text, a->config->socket);
-		keep(&now->socket, &a->config->socket, "socket");
+		keep(&now->socket, a->config->socket);
 		return;
 	}
 	a->api = api;
@@ -128,8 +133,8 @@ void reload_begin(struct agent *a)
 	now = load(a->config->path);
 	if (!now)
 		return;
-	keep(&now->device, &a->config->device, "device");
-	keep(&now->buffer_path, &a->config->buffer_path, "the buffer's path");
+	put_off(&now->device, a->config->device, "device");
+	put_off(&now->buffer_path, a->config->buffer_path, "the buffer's path");
 	a->reload.now = now;
 	a->reload.status = -ECANCELED; /* stands where the worker gives the job back unworked */
 	a->reload.job = (struct job){ .work = work, .done = on_worked };
