@@ -52,6 +52,7 @@ static int load_source(struct queue *q, struct err *err)
 	source->now.seq = (uint64_t)queue_number(q, SQL_SOURCES, 2);
 	source->now.fetch = (uint64_t)queue_number(q, SQL_SOURCES, 3);
 	source->now.state_len = state_len;
+	source->now.batch = queue_number(q, SQL_SOURCES, 5);
 	if (state_len > 0)
 		memcpy(source->now.state, sqlite3_column_blob(stmt, 4), state_len);
 	return 0;

@@ -103,6 +103,7 @@ struct staged {
 /* A source's progress. */
 struct mark {
 	int64_t id;              /* 0: no row yet */
+	int64_t batch;           /* the last one, as its row has it; an id is never used again */
 	uint64_t seq, fetch;     /* the next record's; fetches committed so far */
 	uint64_t records, lines; /* unsealed */
 	uint64_t stored;         /* bytes of the data of its chunks with records, staged ones included */

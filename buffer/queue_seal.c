@@ -264,6 +264,7 @@ static int write_batch(struct seal *s)
 	if (r < 0)
 		return r;
 	batch->bytes = s->pack.bytes;
+	s->sealed.batch = batch->id;
 	object_key(batch->key, &first, batch->last_seq, batch->sha256);
 	r = queue_put_batch(s->q, &s->row, s->err);
 	if (r == 0)

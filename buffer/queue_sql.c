@@ -47,11 +47,12 @@ static const struct statement statements[SQL_STATEMENTS] = {
 	[SQL_PAGES_FREE] = { "PRAGMA freelist_count", NULL },
 	[SQL_BUFFER_GET] = { "SELECT id, crc FROM buffer", "buffer" },
 	[SQL_BUFFER_PUT] = { "INSERT INTO buffer (id, crc) VALUES (?, ?)", NULL },
-	[SQL_SOURCES] = { "SELECT id, name, seq, fetch, state, crc FROM source ORDER BY id", "source" },
+	[SQL_SOURCES] = { "SELECT id, name, seq, fetch, state, batch, crc FROM source ORDER BY id", "source" },
 	/* No REPLACE: it would write the index of the names anew. */
-	[SQL_SOURCE_PUT] = { "INSERT INTO source (id, name, seq, fetch, state, crc) VALUES (?, ?, ?, ?, ?, ?) "
+	[SQL_SOURCE_PUT] = { "INSERT INTO source (id, name, seq, fetch, state, batch, crc) "
+	                     "VALUES (?, ?, ?, ?, ?, ?, ?) "
 	                     "ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, fetch = excluded.fetch, "
-	                     "state = excluded.state, crc = excluded.crc",
+	                     "state = excluded.state, batch = excluded.batch, crc = excluded.crc",
 	                     NULL },
 	[SQL_CHUNKS] = { "SELECT " CHUNK " FROM chunk WHERE id BETWEEN ? AND ? ORDER BY id", "chunk" },
 	[SQL_CHUNK_HOLDING] = { "SELECT max(id) FROM chunk WHERE id BETWEEN ? AND ?", NULL },
@@ -76,7 +77,7 @@ static const struct statement statements[SQL_STATEMENTS] = {
 	                          " FROM batch WHERE delivered > 0 AND delivered <= ? ORDER BY id LIMIT ?",
 	                          "batch" },
 	[SQL_BATCHES_COUNT] = { "SELECT (SELECT count(*) FROM batch), max(ifnull((SELECT max(id) FROM batch), 0), "
-	                        "ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'batch'), 0))",
+	                        "ifnull((SELECT max(batch) FROM source), 0))",
 	                        NULL },
 	[SQL_BATCH_DELETE] = { "DELETE FROM batch WHERE id = ?", NULL },
 	[SQL_PART_GET] = { "SELECT id, data, crc FROM part WHERE id = ?", "part" },
@@ -392,6 +393,7 @@ int queue_put_source(struct queue *q, const char *name, const struct mark *mark,
 		cell_number((int64_t)mark->seq),
 		cell_number((int64_t)mark->fetch),
 		cell_blob(mark->state, mark->state_len),
+		cell_number(mark->batch),
 	};
 
 	return queue_put(q, SQL_SOURCE_PUT, CELLS(row), err);
