@@ -30,18 +30,53 @@ struct queue_identity {
 };
 
 /*
- * Opens or makes the buffer, brings its schema up to date, and takes it for this process alone.
+ * A queue that is not open yet. It can be configured, bounded, viewed and closed; all else fails as queue_start did
+ * last. path and identity are copied. NULL: no memory.
+ */
+struct queue *queue_new(const char *path, const struct queue_identity *identity);
+
+/*
+ * Opens or makes the buffer, brings its schema up to date, and takes it for this process alone; a buffer that is
+ * damaged, found so here or by any call since (queue_is_sound), is salvaged into a fresh one where `salvage` says so
+ * (buffer/salvage.h). Does nothing where it is open and sound. 0; 1: it was salvaged, queue_last_salvage says more;
  *   -ENOENT, -ENOTDIR, -EACCES, -EPERM  its folder or file is missing or forbidden (exit 73)
  *   -EBUSY    another process owns it; err names its pid (exit 75)
- *   -EBADMSG  no buffer of ours, or damaged; -EPROTONOSUPPORT  a schema newer than this program (exit 65)
- *   -EROFS    its file system is read-only
- *   others    the system's
- * Nothing is changed in a file that is refused.
+ *   -EMEDIUMTYPE  no buffer of ours; -EPROTONOSUPPORT  a schema newer than this program (exit 65)
+ *   -EBADMSG  damaged, and `salvage` is false
+ *   -EROFS, -ENOSPC, -EIO, -ENOMEM, others  states: it may be called again
+ * Nothing is changed in a file that is refused. Batch ids, seqs and what a fetch has staged outlast a salvage.
  */
+int queue_start(struct queue *queue, bool salvage, struct err *err);
+
+/* Both in one, for those who cannot wait: a damaged one is salvaged; nothing is left open where it fails. */
 int queue_open(const char *path, const struct queue_identity *identity, struct queue **ret_queue, struct err *err);
+
+/* Open, and nothing damaged was met since. */
+bool queue_is_sound(const struct queue *queue);
+
+/* Whether queue_start is salvaging now. Any thread. */
+bool queue_is_salvaging(const struct queue *queue);
+
+struct queue_salvage {
+	int64_t at_ms;             /* wall; 0: there was none since queue_new */
+	char aside[512];           /* where the damaged file is now */
+	uint64_t records, batches; /* taken over: unsealed ones, sealed ones */
+	uint64_t lost_records;     /* that are known to be gone */
+	uint64_t open_ends;        /* sources of which nobody knows whether more is gone */
+};
+const struct queue_salvage *queue_last_salvage(const struct queue *queue);
 
 /* Closes the file, and writes nothing; the WAL stays as it is. NULL is fine. */
 void queue_close(struct queue *queue);
+
+/*
+ * What is known of this boot's clock. Fetches that came with CHUNK_UNSYNCED are not sealed before mono wait_until_ms,
+ * unless their times can be corrected: once `synced`, by wall_ms - mono_ms, which is remembered for their boot; their
+ * lines then say "corrected". What an earlier boot brought and nobody corrected is sealed as it is. May be called as
+ * often as one likes. 0, or -errno where it could not be written down; it counts for this process all the same.
+ */
+int queue_set_clock(struct queue *queue, bool synced, int64_t wall_ms, int64_t mono_ms, int64_t wait_until_ms,
+                    struct err *err);
 
 /* Where a source's records go and when they are sealed. Sources without one have the defaults and go to all stores. */
 struct queue_route {
@@ -193,7 +228,7 @@ enum queue_range_kind {
 	QUEUE_DELIVERED, /* the store has it */
 	QUEUE_WAITING,   /* sealed, and the store has it not */
 	QUEUE_UNSEALED,
-	QUEUE_LOST, /* dropped for want of room before the store had it */
+	QUEUE_LOST, /* dropped for want of room before the store had it, or destroyed by damage */
 };
 
 struct queue_range {
@@ -211,6 +246,35 @@ struct queue_range {
 int queue_books(struct queue *queue, const char *store, int64_t since, const struct queue_range *after,
                 struct queue_range *ret_ranges, size_t n, struct err *err);
 
+/* What damage has destroyed, by source and seq, the first that comes after `after` (NULL: the first of all). */
+struct queue_damage {
+	char source[UNITS_NAME_MAX], device[UNITS_NAME_MAX], boot[OBJECT_BOOT];
+	uint64_t first_seq, last_seq; /* last_seq 0: nobody knows where it ended */
+	int64_t at_ms;                /* wall; when it was found */
+};
+/* 1: there is one, 0: there is none, -errno. */
+int queue_next_damage(struct queue *queue, const struct queue_damage *after, struct queue_damage *ret_damage,
+                      struct err *err);
+
+/*
+ * Takes over a batch of another Millrace: begin, its object's bytes in pieces, finish, at which it waits for its stores
+ * like one of our own, under its own key, or not at all. One at a time, parts of it in steps; abort drops it. begin: 0;
+ * 1: this one, or a part of its seqs, was taken over before: nothing is to be done; -EINVAL: the key is none of
+ * interface.md's or of this very buffer; -ENOSPC: there is no room now. finish: -EBADMSG: the bytes are not those of
+ * key, size and SHA-256, or no lines of that range.
+ */
+int queue_import_begin(struct queue *queue, const char *key, uint64_t bytes, const uint8_t sha256[SHA256_SIZE],
+                       struct err *err);
+int queue_import_write(struct queue *queue, const void *data, size_t len, struct err *err);
+int queue_import_finish(struct queue *queue, int64_t wall_ms, struct batch *ret_batch, struct err *err);
+void queue_import_abort(struct queue *queue);
+
+/*
+ * The store has lost the object of that key: if its batch is still here, it waits for that store again. 0; -ENOENT: it
+ * is not here any more.
+ */
+int queue_deliver_again(struct queue *queue, const char *store, const char *key, struct err *err);
+
 /* Figures for people; all of it in memory, no SQL. */
 struct queue_source_view {
 	char source[UNITS_NAME_MAX];
@@ -218,6 +282,7 @@ struct queue_source_view {
 	uint64_t unsealed_records, unsealed_bytes; /* bytes of lines */
 	uint64_t waiting_batches, waiting_records; /* sealed, and some store has them not */
 	uint64_t dropped_records;                  /* lost for some store by queue_drop, ever */
+	uint64_t damaged_records;                  /* lost by damage, as far as their number is known, ever */
 	int64_t oldest_ms;                         /* wall time of the oldest record that some store has not; 0: none */
 };
 
@@ -234,6 +299,9 @@ struct queue_view {
 	int64_t max_bytes;             /* max_size; 0: none was told */
 	int64_t room_bytes;            /* what commits may still take */
 	bool wanted;                   /* something was refused for want of room, and nothing was taken since */
+	bool sound;                    /* queue_is_sound */
+	uint64_t unsynced_records;     /* unsealed, and kept back until the clock is right */
+	struct queue_salvage salvage;  /* the last one */
 	bool full; /* so little is left that nothing new should be begun; over when there is twice as much again */
 	uint64_t batches; /* on the card, delivered ones included */
 	size_t n_sources, n_stores;

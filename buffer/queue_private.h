@@ -18,6 +18,7 @@
 
 #include <sqlite3.h>
 
+#include "buffer/cell.h"
 #include "buffer/chunk.h"
 #include "buffer/queue.h"
 
@@ -188,20 +189,6 @@ struct queue {
 };
 
 /* --- queue_sql.c --- */
-
-/* One column's value, as it is bound and as it counts for the row's checksum. Data is borrowed. */
-struct cell {
-	int type; /* SQLITE_INTEGER, SQLITE_TEXT, SQLITE_BLOB */
-	int64_t number;
-	const void *data;
-	size_t len;
-};
-
-struct cell cell_number(int64_t number);
-struct cell cell_text(const char *text);
-struct cell cell_blob(const void *data, size_t len);
-
-#define CELLS(array) (array), sizeof(array) / sizeof *(array)
 
 /* What SQL of buffer/schema may call besides SQLite's own. */
 int queue_add_functions(struct queue *q, struct err *err);

@@ -1,17 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * All SQL of the queue but its schema, the way rows are written and read, and what SQLite's errors mean. A row's
- * checksum is the CRC-32 over its other columns in the order of the statements below: for each its type, and a number
- * as 8 bytes, a text or blob as its length in 8 bytes and its bytes, all little-endian.
+ * checksum (cell.h) is over its other columns in the order of the statements below.
  */
 #include <assert.h>
-#include <endian.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
-#include <zlib.h>
 
 #include "buffer/queue_private.h"
 
@@ -215,35 +212,7 @@ int queue_end(struct queue *q, int r, struct err *err)
 	return r;
 }
 
-/* --- Cells and their checksum --- */
-
-struct cell cell_number(int64_t number)
-{
-	return (struct cell){ .type = SQLITE_INTEGER, .number = number };
-}
-
-struct cell cell_text(const char *text)
-{
-	return (struct cell){ .type = SQLITE_TEXT, .data = text, .len = strlen(text) };
-}
-
-/* "" where there is nothing, because SQLite takes a blob at NULL for a NULL. */
-struct cell cell_blob(const void *data, size_t len)
-{
-	return (struct cell){ .type = SQLITE_BLOB, .data = len > 0 ? data : "", .len = len };
-}
-
-static uLong crc_cell(uLong crc, const struct cell *cell)
-{
-	unsigned char head[9] = { (unsigned char)cell->type };
-	uint64_t value = htole64(cell->type == SQLITE_INTEGER ? (uint64_t)cell->number : cell->len);
-
-	memcpy(head + 1, &value, sizeof value);
-	crc = crc32(crc, head, sizeof head);
-	if (cell->type != SQLITE_INTEGER && cell->len > 0)
-		crc = crc32(crc, cell->data, (uInt)cell->len);
-	return crc;
-}
+/* --- Cells --- */
 
 static int bind(sqlite3_stmt *stmt, int at, const struct cell *cell)
 {
@@ -293,21 +262,17 @@ int queue_run(struct queue *q, enum sql sql, const struct cell *cells, size_t n,
 int queue_put(struct queue *q, enum sql sql, const struct cell *cells, size_t n, struct err *err)
 {
 	struct cell row[16];
-	uLong crc = crc32(0, NULL, 0);
 
 	assert(n < sizeof row / sizeof *row);
-	for (size_t i = 0; i < n; i++) {
-		row[i] = cells[i];
-		crc = crc_cell(crc, &cells[i]);
-	}
-	row[n] = cell_number((int64_t)crc);
+	memcpy(row, cells, n * sizeof *row);
+	row[n] = cell_number(cell_crc(0, cells, n));
 	return queue_run(q, sql, row, n + 1, err);
 }
 
 /* What queue_put would bind, for the schema's files. */
 static void row_crc(sqlite3_context *context, int n, sqlite3_value **values)
 {
-	uLong crc = crc32(0, NULL, 0);
+	uint32_t crc = 0;
 
 	for (int i = 0; i < n; i++) {
 		struct cell cell = { .type = sqlite3_value_type(values[i]) };
@@ -318,9 +283,9 @@ static void row_crc(sqlite3_context *context, int n, sqlite3_value **values)
 			cell.data = sqlite3_value_blob(values[i]);
 			cell.len = (size_t)sqlite3_value_bytes(values[i]);
 		}
-		crc = crc_cell(crc, &cell);
+		crc = cell_crc(crc, &cell, 1);
 	}
-	sqlite3_result_int64(context, (int64_t)crc);
+	sqlite3_result_int64(context, crc);
 }
 
 int queue_add_functions(struct queue *q, struct err *err)
@@ -335,15 +300,14 @@ int queue_add_functions(struct queue *q, struct err *err)
 static bool row_is_sound(sqlite3_stmt *stmt)
 {
 	int crc_at = sqlite3_column_count(stmt) - 1;
-	uLong crc = crc32(0, NULL, 0);
+	uint32_t crc = 0;
 
 	for (int i = 0; i < crc_at; i++) {
 		struct cell cell = column(stmt, i);
 
-		crc = crc_cell(crc, &cell);
+		crc = cell_crc(crc, &cell, 1);
 	}
-	return sqlite3_column_type(stmt, crc_at) == SQLITE_INTEGER &&
-	       sqlite3_column_int64(stmt, crc_at) == (int64_t)crc;
+	return sqlite3_column_type(stmt, crc_at) == SQLITE_INTEGER && sqlite3_column_int64(stmt, crc_at) == crc;
 }
 
 int queue_step(struct queue *q, enum sql sql, struct err *err)
