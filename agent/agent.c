@@ -89,6 +89,15 @@ static void on_room(void *arg)
 	intake_retry(a->intake);
 }
 
+static void on_clock(void *arg, bool synced, struct queue_view *fresh)
+{
+	struct agent *a = arg;
+
+	intake_set_clock(a->intake, synced);
+	if (fresh)
+		courier_nudge(a->courier, fresh); /* what was kept back may be sealed now */
+}
+
 static void closed_one(void *arg)
 {
 	struct agent *a = arg;
@@ -169,6 +178,8 @@ static void stop(struct agent *a)
 	a->stopping = true;
 	uv_prepare_stop(&a->prepare); /* no alarm rings from here on */
 	uv_timer_start(&a->deadline, on_deadline, DEADLINE_MS, 0);
+	if (a->clockwork)
+		clockwork_stop(a->clockwork);
 	stop_sources(a);
 	backend_stop(a);
 	a->open++;
@@ -181,6 +192,7 @@ static void stop(struct agent *a)
 	http_close(a->http, closed_one, a);
 	run_until_closed(a);
 	close_queue(a);
+	clockwork_free(a->clockwork);
 	intake_free(a->intake);
 }
 
@@ -236,6 +248,17 @@ static int start_courier(struct agent *a)
 	return courier_new(&env, a->config, &a->courier);
 }
 
+/* Before the sources: its answer should be there when theirs are. */
+static int start_clock(struct agent *a)
+{
+	const struct clockwork_env env = {
+		.queue = a->queue, .worker = a->worker, .alarms = &a->alarms, .on_told = on_clock, .arg = a
+	};
+
+	a->clockwork = clockwork_new(&env, a->config);
+	return a->clockwork ? 0 : -ENOMEM;
+}
+
 static int start_parts(struct agent *a, struct err *err)
 {
 	int r = worker_start(&a->loop, "buffer", &a->worker);
@@ -247,6 +270,8 @@ static int start_parts(struct agent *a, struct err *err)
 		a->intake = intake_new(a->queue, a->worker, &a->alarms, backend_on_report, on_committed, a);
 		r = a->intake ? start_courier(a) : -ENOMEM;
 	}
+	if (r == 0)
+		r = start_clock(a);
 	if (r == 0)
 		r = agent_configure_sources(a, NULL);
 	if (r < 0)

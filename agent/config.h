@@ -26,6 +26,11 @@ enum config_on_full {
 	CONFIG_DROP_OLDEST, /* the oldest batch makes room */
 };
 
+enum config_clock {
+	CONFIG_CLOCK_AUTO,  /* it is right once it is synchronised */
+	CONFIG_CLOCK_TRUST, /* it is right */
+};
+
 struct config_source {
 	char *name;
 	const struct collector_ops *kind;
@@ -48,7 +53,9 @@ struct config {
 	char *path; /* the file */
 	char *device;
 	char *socket;
-	int log; /* enum log_format */
+	int log;               /* enum log_format */
+	int clock;             /* enum config_clock */
+	int64_t clock_wait_ms; /* from the boot on; longer a wrong clock is not waited for */
 	char *buffer_path;
 	int64_t max_size; /* bytes that the buffer ever takes of the card */
 	int on_full;      /* enum config_on_full */

@@ -8,6 +8,7 @@
 #include <uv.h>
 
 #include "agent/audit.h"
+#include "agent/clockwork.h"
 #include "agent/config.h"
 #include "agent/courier.h"
 #include "agent/intake.h"
@@ -19,7 +20,7 @@ struct agent_source {
 	struct config_source *own; /* what `config` is, once it is gone from the configuration; else NULL */
 	struct sink *sink;
 	struct collector *collector; /* NULL: disabled */
-	int64_t since_ms;            /* wall; when it was configured */
+	int64_t since_ms;            /* monotonic; when it was configured */
 	struct agent_source *next;
 };
 
@@ -50,6 +51,7 @@ struct agent {
 	struct collector_env env; /* what collectors borrow for their life */
 	struct intake *intake;
 	struct courier *courier;
+	struct clockwork *clockwork;
 	struct api *api;
 	struct agent_source *sources;
 	struct alarm sweep; /* looks for sources that are gone and at rest */

@@ -62,7 +62,8 @@ struct intake {
 	struct alarm retry;
 	int64_t retry_ms;
 	char error[ERR_MAX];
-	bool full; /* the buffer takes nothing new */
+	bool full;   /* the buffer takes nothing new */
+	bool synced; /* the wall clock is right */
 };
 
 static void list_init(struct fetch_list *list)
@@ -119,6 +120,7 @@ static void report(struct feed *feed, enum sink_outcome outcome, const struct fe
 static void note_answer(struct feed *feed, int64_t wall_ms)
 {
 	feed->counts.last_answer_ms = wall_ms;
+	feed->counts.answered_at_ms = clock_mono_ms();
 	if (feed->counts.cause[0])
 		log_notice("source.recovered", "source \"%s\": complete answers again", feed->name);
 	feed->counts.cause[0] = feed->counts.last_error[0] = '\0';
@@ -337,6 +339,11 @@ static void judge_room(struct feed *feed)
 		alarm_set(feed->intake->alarms, &feed->room, clock_mono_ms());
 }
 
+void intake_set_clock(struct intake *intake, bool synced)
+{
+	intake->synced = synced;
+}
+
 void intake_set_full(struct intake *intake, bool full)
 {
 	if (intake->full == full)
@@ -480,7 +487,7 @@ static void sink_on_publish(struct sink *sink, int64_t wall_ms, int64_t mono_ms)
 	feed->fetching = false;
 	fetch->wall_ms = wall_ms;
 	fetch->mono_ms = mono_ms;
-	fetch->clock = clock_plausible(wall_ms) ? CHUNK_SYNCED : CHUNK_UNSYNCED;
+	fetch->clock = feed->intake->synced && clock_plausible(wall_ms) ? CHUNK_SYNCED : CHUNK_UNSYNCED;
 	memcpy(fetch->state, sink->state, sink->state_len);
 	fetch->state_len = sink->state_len;
 	if (staging_busy(&feed->staging))

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "agent/clockwork.h"
 #include "board/board.h"
 #include "cli/cli.h"
 
@@ -20,6 +21,7 @@ int opening_status(int r)
 	case -EADDRINUSE:
 		return CLI_TEMPFAIL;
 	case -EBADMSG:
+	case -EMEDIUMTYPE:
 	case -EPROTONOSUPPORT:
 		return CLI_DATA;
 	default:
@@ -78,6 +80,7 @@ int opening_configure(const struct config *config, struct queue *queue, struct e
 	const struct queue_bounds bounds = { .max_size = config->max_size, .max_record = largest_record(config) };
 	int r = tell_routes(config, queue, err);
 
+	clockwork_bound(config, queue);
 	return r == 0 ? queue_bound(queue, &bounds, err) : r;
 }
 

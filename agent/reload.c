@@ -94,6 +94,7 @@ static void take(struct agent *a)
 	a->reload.now = NULL;
 	log_init((enum log_format)now->log);
 	courier_configure(a->courier, now, before);
+	clockwork_configure(a->clockwork, now);
 	if (agent_configure_sources(a, before) < 0)
 		log_error("source.refused", "no memory for a source; reload the configuration to try again");
 	config_free(before);

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 
 #define DROPPED_TOLD_MS (10 * 60 * 1000) /* since the last one was dropped */
+#define UNSYNCED_MS     (5 * 60 * 1000)  /* longer, and the clock does not come right by itself */
 #define NEVER_WELL_MS   60000 /* of failing from the start on: longer, and it is the settings that are wrong */
 
 static const struct queue_source_view *find_figures(const struct queue_view *view, const char *source)
@@ -33,8 +34,8 @@ static const char *judge_source(const struct agent *a, const struct agent_source
 		return "disabled";
 	if (a->full || (courier_view(a->courier)->wanted && intake_holds(a->intake, source->config->name)))
 		return "paused";
-	since = counts->last_answer_ms > source->since_ms ? counts->last_answer_ms : source->since_ms;
-	if (clock_wall_ms() - since > source->collector->ops->patience_ms(source->collector))
+	since = counts->answered_at_ms > source->since_ms ? counts->answered_at_ms : source->since_ms;
+	if (clock_mono_ms() - since > source->collector->ops->patience_ms(source->collector))
 		return "stale";
 	if (counts->cause[0] && !counts->last_answer_ms && clock_mono_ms() - counts->failing_since_ms >= NEVER_WELL_MS)
 		return "stale";
@@ -183,6 +184,16 @@ static void fill_buffer(const struct agent *a, struct buffer_view *v)
 	}
 }
 
+static void fill_clock(const struct agent *a, struct clock_view *v)
+{
+	struct clockwork_view clock;
+
+	clockwork_view(a->clockwork, &clock);
+	v->state = clockwork_state_names[clock.state];
+	v->unsynced_records = courier_view(a->courier)->unsynced_records;
+	v->wait_until_ms = clock.state == CLOCKWORK_WAITING ? to_wall(clock.wait_until_ms) : 0;
+}
+
 static void add_problem(struct status_view *v, const char *remedy, const char *kind, const char *name, const char *what)
 {
 	struct problem_view *problem = &v->problems[v->n_problems++];
@@ -227,9 +238,30 @@ static void add_want_of_room(const struct agent *a, struct status_view *v)
 		            "it is full: the oldest records are being dropped (on_full = \"drop-oldest\")");
 }
 
+static void add_unsynced(const struct agent *a, struct status_view *v)
+{
+	struct clockwork_view clock;
+	char text[160], left[UNITS_TEXT_MAX];
+
+	clockwork_view(a->clockwork, &clock);
+	if (clock.state == CLOCKWORK_SYNCED || clock_mono_ms() - clock.since_ms < UNSYNCED_MS)
+		return;
+	snprintf(text, sizeof text, "it is not synchronised; %llu records are kept back for %s at most",
+	         (unsigned long long)v->clock.unsynced_records, units_age(clock.wait_until_ms - clock_mono_ms(), left));
+	add_problem(
+	        v,
+	        "see why no time comes (timedatectl timesync-status): the network, or NTP= in "
+	        "/etc/systemd/timesyncd.conf; where the clock is right by other means, set clock = \"trust\" and "
+	        "reload",
+	        "clock", "",
+	        clock.state == CLOCKWORK_WAITING
+	                ? text
+	                : "it is not synchronised; records are sealed with the time that there is, as \"unsynced\"");
+}
+
 static int fill_problems(const struct agent *a, struct status_view *v)
 {
-	v->problems = calloc(v->n_sources + v->n_stores + 3, sizeof *v->problems);
+	v->problems = calloc(v->n_sources + v->n_stores + 4, sizeof *v->problems);
 	if (!v->problems)
 		return -ENOMEM;
 	for (size_t i = 0; i < v->n_sources; i++)
@@ -240,6 +272,7 @@ static int fill_problems(const struct agent *a, struct status_view *v)
 			add_problem(v, store_remedy(&v->stores[i]), "store", v->stores[i].name,
 			            v->stores[i].last_error);
 	add_want_of_room(a, v);
+	add_unsynced(a, v);
 	if (*v->buffer.last_error)
 		add_problem(v, "make room on the card, or replace it; records wait meanwhile", "buffer", "",
 		            v->buffer.last_error);
@@ -256,6 +289,7 @@ int status_fill(const struct agent *a, struct status_view *v)
 	v->now_ms = clock_wall_ms();
 	v->started_ms = a->started_ms;
 	fill_buffer(a, &v->buffer);
+	fill_clock(a, &v->clock);
 	r = fill_sources(a, v);
 	if (r == 0)
 		r = fill_stores(a, v);

@@ -85,6 +85,13 @@ static const struct field buffer_fields[] = {
 	FIELD_END,
 };
 
+static const struct field clock_fields[] = {
+	FIELD(TEXT, clock_view, state, "state"),
+	FIELD(COUNT, clock_view, unsynced_records, "unsynced_records"),
+	FIELD(TIME, clock_view, wait_until_ms, "wait_until"),
+	FIELD_END,
+};
+
 static const struct field rejected_fields[] = {
 	FIELD(TEXT, rejected_view, source, "source"),
 	FIELD(TIME, rejected_view, at_ms, "at"),
@@ -239,6 +246,7 @@ json_t *view_status(const struct status_view *view)
 	if (json_object_set_new(json, "ok", json_boolean(view->n_problems == 0)) < 0 ||
 	    json_object_set_new(json, "problems", problems(view)) < 0 ||
 	    json_object_set_new(json, "buffer", object(buffer_fields, &view->buffer)) < 0 ||
+	    json_object_set_new(json, "clock", object(clock_fields, &view->clock)) < 0 ||
 	    json_object_set_new(json, "sources", sources(view)) < 0 ||
 	    json_object_set_new(json, "stores", stores(view)) < 0) {
 		json_decref(json);

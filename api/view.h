@@ -48,6 +48,12 @@ struct buffer_view {
 	const char *last_error;
 };
 
+struct clock_view {
+	const char *state;         /* "synced", "waiting", "unsynced" (clock_wait is over) */
+	uint64_t unsynced_records; /* kept back until it is right, or wait_until_ms */
+	int64_t wait_until_ms;     /* 0: nothing is waited for */
+};
+
 /* The newest refused answer of a source. */
 struct rejected_view {
 	const char *source, *cause, *text;
@@ -67,6 +73,7 @@ struct status_view {
 	const char *version, *device, *boot;
 	int64_t now_ms, started_ms;
 	struct buffer_view buffer;
+	struct clock_view clock;
 	struct source_view *sources; /* the arrays are the view's own */
 	size_t n_sources;
 	struct store_view *stores;

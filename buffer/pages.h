@@ -67,6 +67,7 @@ struct pages_row {
 	 */
 	struct cell cells[PAGES_CELLS_MAX];
 	size_t n;
+	bool sure; /* in the file, or in a frame that SQLite takes: it was committed. Of others nobody knows. */
 };
 
 enum pages_where {

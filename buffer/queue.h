@@ -6,7 +6,8 @@
  * but queue_view's copies may be read anywhere.
  *
  * What is durable is what a transaction here has committed. A failed call leaves the buffer as it was, and may be made
- * again: -ENOSPC, -EIO, -EROFS and -ENOMEM are states, not ends. -EBADMSG is damage, told with the place.
+ * again: -ENOSPC, -EIO, -EROFS and -ENOMEM are states, not ends. -EBADMSG is damage, told with the place: from then on all
+ * is refused until queue_start has salvaged what it can.
  */
 #ifndef BUFFER_QUEUE_H
 #define BUFFER_QUEUE_H
@@ -141,6 +142,7 @@ struct batch {
 	uint8_t sha256[SHA256_SIZE];
 	int64_t sealed_ms;              /* wall */
 	int64_t delivered_ms;           /* wall, by the last of its stores; 0: not yet */
+	bool imported;                  /* from another Millrace: never in our books */
 	size_t stores_done, stores_all; /* of its source's stores now; filled by queue_batches */
 };
 
@@ -220,6 +222,12 @@ int queue_next_rejected(struct queue *queue, const char *after, struct queue_rej
 /* The newest batches first, at most n; returns how many, or -errno. */
 int queue_batches(struct queue *queue, struct batch *ret_batches, size_t n, struct err *err);
 
+/* Those that some store has not, imported ones too, the oldest first, with an id above `after`; how many, or -errno. */
+int queue_batches_waiting(struct queue *queue, int64_t after, struct batch *ret_batches, size_t n, struct err *err);
+
+/* One of them, whoever has it. 0, -ENOENT. */
+int queue_find_batch(struct queue *queue, int64_t id, struct batch *ret_batch, struct err *err);
+
 /*
  * The books: for one store, what became of every seq of every source, as ranges that never overlap, by source and seq.
  * A range has one day, device and boot, like a batch; what is delivered is kept for ever, merged within these.
@@ -256,12 +264,19 @@ struct queue_damage {
 int queue_next_damage(struct queue *queue, const struct queue_damage *after, struct queue_damage *ret_damage,
                       struct err *err);
 
+#define QUEUE_IMPORT_STEP (512 * 1024)
+#define QUEUE_IMPORT_MAX  (UINT64_C(1) << 27) /* bytes of an object */
+
 /*
- * Takes over a batch of another Millrace: begin, its object's bytes in pieces, finish, at which it waits for its stores
- * like one of our own, under its own key, or not at all. One at a time, parts of it in steps; abort drops it. begin: 0;
- * 1: this one, or a part of its seqs, was taken over before: nothing is to be done; -EINVAL: the key is none of
- * interface.md's or of this very buffer; -ENOSPC: there is no room now. finish: -EBADMSG: the bytes are not those of
- * key, size and SHA-256, or no lines of that range.
+ * Takes over a batch of another Millrace: begin, its object's bytes in pieces of up to QUEUE_IMPORT_STEP, finish, at
+ * which it waits for its stores like one of our own, under its own key, or not at all. One at a time; batches may be
+ * sealed in between. After a write that failed only abort is left; finish ends it, whatever comes out.
+ *
+ * begin: 0; 1: all of its seqs were taken over before, or are this buffer's own and in its batches or books: nothing is
+ * to be done. -EINVAL: no key of interface.md's, or one that says that it is of this very buffer, which knows nothing
+ * of it; -EEXIST: some of its seqs were taken over before, or are this buffer's own, and some not. -EILSEQ, of all
+ * three: the bytes are not those of key, size and SHA-256, or no lines of that range. -ENOSPC: there is no room now,
+ * since some is left to our own sources. -ECANCELED: the buffer was opened anew in between.
  */
 int queue_import_begin(struct queue *queue, const char *key, uint64_t bytes, const uint8_t sha256[SHA256_SIZE],
                        struct err *err);
@@ -270,10 +285,11 @@ int queue_import_finish(struct queue *queue, int64_t wall_ms, struct batch *ret_
 void queue_import_abort(struct queue *queue);
 
 /*
- * The store has lost the object of that key: if its batch is still here, it waits for that store again. 0; -ENOENT: it
- * is not here any more.
+ * The store has lost what the books say that it has: each batch of the source that is still here and holds some of
+ * these seqs waits for that store again. ret_records: how many of these seqs do so; all others are gone. 0 or -errno.
  */
-int queue_deliver_again(struct queue *queue, const char *store, const char *key, struct err *err);
+int queue_deliver_again(struct queue *queue, const char *store, const char *source, uint64_t first_seq,
+                        uint64_t last_seq, uint64_t *ret_records, struct err *err);
 
 /* Figures for people; all of it in memory, no SQL. */
 struct queue_source_view {

@@ -9,9 +9,10 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "buffer/queue_private.h"
 
-/* What is booked: the same in two tables. */
+/* What is booked: the same in two tables, but that a row of `lost` says when, too. */
 static const struct ledger {
 	enum sql near, books, put, del;
 } ledgers[] = {
@@ -30,7 +31,7 @@ static bool touch(const struct queue_range *left, const struct queue_range *righ
 }
 
 /* What a batch is in the books; its key is the only place that has day, device and boot. */
-static int read_batch(const struct queue *q, const struct batch *batch, struct queue_range *ret_range, struct err *err)
+static int read_batch(struct queue *q, const struct batch *batch, struct queue_range *ret_range, struct err *err)
 {
 	struct queue_range range = { .kind = QUEUE_WAITING };
 	struct object_name name;
@@ -81,9 +82,11 @@ static int put_row(struct queue *q, const char *store, const struct queue_range 
 		cell_number(range->day),
 		cell_text(range->device),
 		cell_text(range->boot),
+		cell_number(clock_wall_ms()),
 	};
+	size_t n = sizeof row / sizeof *row;
 
-	return queue_put(q, ledgers[range->kind].put, CELLS(row), err);
+	return queue_put(q, ledgers[range->kind].put, row, range->kind == QUEUE_LOST ? n : n - 1, err);
 }
 
 static int delete_row(struct queue *q, const char *store, const struct queue_range *range, struct err *err)
@@ -116,8 +119,10 @@ int queue_book(struct queue *q, enum queue_range_kind kind, const char *store, c
                struct err *err)
 {
 	struct queue_range near[2] = { { .first_seq = 0 } }, range = { .first_seq = 0 }, *left = NULL, *right = NULL;
-	int n = 0, r = read_batch(q, batch, &range, err);
+	int n = 0, r = batch->imported ? 0 : read_batch(q, batch, &range, err);
 
+	if (batch->imported)
+		return 0;
 	range.kind = kind;
 	if (r == 0)
 		r = find_near(q, store, &range, near, &n, err);
@@ -140,6 +145,33 @@ int queue_book(struct queue *q, enum queue_range_kind kind, const char *store, c
 	return r == 0 ? put_row(q, store, &range, err) : r;
 }
 
+/* The row that holds the range, cut in two around it. */
+int queue_unbook(struct queue *q, const char *store, const struct batch *batch, struct err *err)
+{
+	struct queue_range near[2] = { { .first_seq = 0 } }, range = { .first_seq = 0 }, *row = near;
+	int n = 0, r = read_batch(q, batch, &range, err);
+
+	range.kind = QUEUE_DELIVERED;
+	if (r == 0)
+		r = find_near(q, store, &range, near, &n, err);
+	while (r == 0 && n > 0 && row->first_seq > range.first_seq) {
+		row++;
+		n--;
+	}
+	if (r < 0 || n == 0 || row->last_seq < range.last_seq)
+		return r;
+	struct queue_range left = *row, right = *row;
+
+	left.last_seq = range.first_seq - 1;
+	right.first_seq = range.last_seq + 1;
+	r = delete_row(q, store, row, err);
+	if (r == 0 && left.first_seq <= left.last_seq)
+		r = put_row(q, store, &left, err);
+	if (r == 0 && right.first_seq <= right.last_seq)
+		r = put_row(q, store, &right, err);
+	return r;
+}
+
 /* --- What is lost --- */
 
 /* The rows of all stores come by source and seq: what several have lost counts once. */
@@ -157,9 +189,11 @@ static int count_row(struct queue *q, struct losses *losses, struct err *err)
 		return r;
 	if (!losses->source || strcmp(losses->source->name, range.source) != 0)
 		*losses = (struct losses){ .source = queue_find_source(q, range.source) };
-	if (!losses->source)
+	if (!losses->source) {
+		q->damaged = true;
 		return err_fail(err, -EBADMSG, "buffer \"%s\" is damaged: lost %s: its source is not known", q->path,
 		                range.source);
+	}
 	if (range.first_seq < losses->end)
 		range.first_seq = losses->end;
 	if (range.first_seq > range.last_seq)
@@ -227,7 +261,7 @@ static int next_booked(struct page *page, enum queue_range_kind kind, struct que
 static int next_waiting(struct page *page, const struct source *source, uint64_t from, size_t *at,
                         struct queue_range *ret_range)
 {
-	const struct queue *q = page->q;
+	struct queue *q = page->q;
 	int bit = queue_find_store(q, page->store), r;
 	struct batch_row row;
 
@@ -236,12 +270,12 @@ static int next_waiting(struct page *page, const struct source *source, uint64_t
 	for (; *at < q->n_waiting; ++*at) {
 		const struct waiting *w = &q->waiting[*at];
 
-		if (w->source == source && !(w->done >> bit & 1) && w->first_seq + w->records > from)
+		if (w->source == source && !w->imported && !(w->done >> bit & 1) && w->first_seq + w->records > from)
 			break;
 	}
 	if (*at == q->n_waiting)
 		return 0;
-	r = queue_get_batch(page->q, q->waiting[(*at)++].id, &row, page->err);
+	r = queue_get_batch(q, q->waiting[(*at)++].id, &row, page->err);
 	if (r == 0)
 		r = read_batch(q, &row.batch, ret_range, page->err);
 	return r < 0 ? r : 1;
@@ -313,12 +347,13 @@ static int read_chunk(struct page *page, const struct source *source, struct que
 {
 	struct queue_range range = { .kind = QUEUE_UNSEALED };
 	struct queue *q = page->q;
+	bool ignored;
 	int r = queue_text(q, SQL_CHUNK_PLAN, 1, range.device, sizeof range.device, page->err);
 
 	if (r == 0)
 		r = queue_text(q, SQL_CHUNK_PLAN, 2, range.boot, sizeof range.boot, page->err);
 	if (r == 0)
-		r = queue_plan_day(q, &range.day, page->err);
+		r = queue_plan_day(q, &range.day, &ignored, page->err);
 	if (r < 0)
 		return r;
 	memcpy(range.source, source->name, sizeof range.source);
@@ -375,10 +410,10 @@ int queue_books(struct queue *q, const char *store, int64_t since, const struct 
 {
 	struct page page = { .q = q, .store = store, .since = since, .ranges = ret_ranges, .size = n, .err = err };
 	const struct source *source = after ? queue_find_source(q, after->source) : NULL;
-	int r = 0;
+	int r = queue_check(q, err);
 
 	assert(n <= INT32_MAX);
-	if (source)
+	if (r == 0 && source)
 		r = add_source(&page, source, after->last_seq + 1);
 	source = next_source(q, after ? after->source : "");
 	for (; r == 0 && source && page.n < page.size; source = next_source(q, source->name))

@@ -38,8 +38,10 @@ int queue_next_delivery(struct queue *q, const char *store, int64_t after, struc
 {
 	int bit = queue_find_store(q, store);
 	struct batch_row row;
-	int r;
+	int r = queue_check(q, err);
 
+	if (r < 0)
+		return r;
 	for (size_t i = queue_waiting_from(q, after + 1); bit >= 0 && i < q->n_waiting; i++) {
 		const struct waiting *w = &q->waiting[i];
 
@@ -308,10 +310,10 @@ int queue_drop(struct queue *q, const int64_t *skip, size_t n_skip, struct batch
 {
 	struct waiting *w = find_oldest(q, skip, n_skip);
 	struct batch_row row;
-	int r;
+	int r = queue_check(q, err);
 
-	if (!w)
-		return 0;
+	if (r < 0 || !w)
+		return r;
 	r = queue_get_batch(q, w->id, &row, err);
 	if (r < 0)
 		return r == -ENOENT ? queue_damaged(q, err, "batch", w->id, "it is gone") : r;
@@ -320,7 +322,7 @@ int queue_drop(struct queue *q, const int64_t *skip, size_t n_skip, struct batch
 		r = queue_end(q, drop(q, w, &row.batch, err), err);
 	if (r < 0)
 		return r;
-	if ((w->source->route.stores & ~w->done) != 0)
+	if (!w->imported && (w->source->route.stores & ~w->done) != 0)
 		w->source->dropped += w->records;
 	q->batches--;
 	q->room.wanted = false; /* who wanted it tries again before the next one is dropped */

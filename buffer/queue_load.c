@@ -98,8 +98,13 @@ static int load_chunk(struct queue *q, struct err *err)
 		memcpy(then->state, row.state, row.state_len);
 	if (row.last == 0)
 		return 0;
+	r = queue_correct(q, &row, err);
+	if (r < 0)
+		return r;
 	if (source->now.records == 0 && then->records > 0)
 		then->head = queue_head(q, &row); /* its time is that of the whole fetch */
+	if (row.unsynced)
+		then->unsynced += then->records - source->now.records;
 	source->now = *then;
 	return 0;
 }
@@ -156,8 +161,12 @@ static int load_batch(struct queue *q, struct err *err)
 	if (r < 0)
 		return r;
 	source = queue_find_source(q, row.batch.source);
-	if (!source)
-		return queue_damaged(q, err, "batch", row.batch.id, "its source is not known");
+	if (!source && row.batch.imported)
+		r = queue_add_source(q, row.batch.source, &source, err);
+	else if (!source)
+		r = queue_damaged(q, err, "batch", row.batch.id, "its source is not known");
+	if (r < 0)
+		return r;
 	r = queue_grow_waiting(q, err);
 	if (r == 0)
 		queue_add_waiting(q, source, &row);
@@ -180,20 +189,18 @@ static int load_batches(struct queue *q, struct err *err)
 	return r;
 }
 
-int queue_load(struct queue *q, const struct queue_identity *identity, struct err *err)
+int queue_load(struct queue *q, struct err *err)
 {
 	char id[2 * ID_BYTES + 1];
 	int found, r;
 
-	/* Until queue_configure says better; no store: nothing is done before the stores are known. */
-	q->fallback = (struct route){ .max_bytes = 8 << 20, .max_records = 100000, .max_age_ms = 900000 };
-	assert(strlen(identity->device) < sizeof q->device);
-	memcpy(q->device, identity->device, strlen(identity->device) + 1);
 	found = load_id(q, id, err);
 	if (found < 0)
 		return found;
-	object_boot(q->boot, identity->kernel_boot_id, id);
-	r = load_sources(q, err);
+	object_boot(q->boot, q->kernel_boot_id, id);
+	r = queue_load_clock(q, err);
+	if (r == 0)
+		r = load_sources(q, err);
 	if (r == 0)
 		r = load_chunks(q, err);
 	if (r == 0)
@@ -202,7 +209,9 @@ int queue_load(struct queue *q, const struct queue_identity *identity, struct er
 		r = queue_load_lost(q, err);
 	if (r == 0 && !found)
 		r = put_id(q, id, err); /* at the end: in a file that is refused nothing is changed */
-	if (r == 0)
+	if (r == 0) {
 		delete_staged(q);
+		queue_delete_stray(q);
+	}
 	return r;
 }

@@ -38,7 +38,7 @@ static uint32_t header_number(const unsigned char *header, int at)
 
 static int refuse_foreign(const struct queue *q, struct err *err)
 {
-	return err_fail(err, -EBADMSG, "\"%s\" is no buffer of Millrace; it was left as it is", q->path);
+	return err_fail(err, -EMEDIUMTYPE, "\"%s\" is no buffer of Millrace; it was left as it is", q->path);
 }
 
 static int refuse_newer(const struct queue *q, int64_t version, struct err *err)
@@ -238,16 +238,23 @@ static int name_owner(const char *path, struct err *err)
 	return err_fail(err, -EBUSY, "buffer \"%s\" is in use by another process", path);
 }
 
-int queue_open(const char *path, const struct queue_identity *identity, struct queue **ret_queue, struct err *err)
+void queue_shut(struct queue *q)
 {
-	struct queue *q = calloc(1, sizeof *q);
-	int r;
-
-	if (!q || !(q->path = strdup(path))) {
-		free(q);
-		return err_fail(err, -ENOMEM, "buffer: no memory");
+	queue_seal_free(q);
+	queue_import_free(q);
+	for (int i = 0; i < SQL_STATEMENTS; i++) {
+		sqlite3_finalize(q->statements[i]);
+		q->statements[i] = NULL;
 	}
-	r = check_file(q, err);
+	sqlite3_close(q->db);
+	q->db = NULL;
+}
+
+static int open_sound(struct queue *q, struct err *err)
+{
+	int r = check_file(q, err);
+
+	q->damaged = false;
 	if (r == 0)
 		r = open_database(q, err);
 	if (r == 0)
@@ -255,10 +262,59 @@ int queue_open(const char *path, const struct queue_identity *identity, struct q
 	if (r == 0)
 		r = queue_prepare(q, err);
 	if (r == 0)
-		r = queue_load(q, identity, err);
+		r = queue_load(q, err);
+	if (r == 0)
+		r = queue_judge(q, err);
+	if (r == 0 && q->bounds.max_size > 0)
+		r = queue_take_bounds(q, err);
+	q->loaded = r == 0;
+	if (r == 0)
+		return 0;
+	queue_shut(q);
+	queue_forget(q);
+	return r == -EBUSY ? name_owner(q->path, err) : r;
+}
+
+bool queue_is_sound(const struct queue *q)
+{
+	return q->db && q->loaded && !q->damaged;
+}
+
+bool queue_is_salvaging(const struct queue *q)
+{
+	return atomic_load(&q->salvaging);
+}
+
+const struct queue_salvage *queue_last_salvage(const struct queue *q)
+{
+	return &q->salvage;
+}
+
+int queue_start(struct queue *q, bool salvage, struct err *err)
+{
+	int r = 0;
+
+	if (queue_is_sound(q))
+		return 0;
+	(void)salvage;
+	if (!q->loaded)
+		r = open_sound(q, &q->said);
+	else
+		r = queue_check(q, &q->said);
+	q->status = r;
+	if (r < 0)
+		*err = q->said;
+	return r;
+}
+
+int queue_open(const char *path, const struct queue_identity *identity, struct queue **ret_queue, struct err *err)
+{
+	struct queue *q = queue_new(path, identity);
+	int r = q ? queue_start(q, true, err) : err_fail(err, -ENOMEM, "buffer: no memory");
+
 	if (r < 0) {
 		queue_close(q);
-		return r == -EBUSY ? name_owner(path, err) : r;
+		return r;
 	}
 	*ret_queue = q;
 	return 0;

@@ -11,12 +11,15 @@
  *     queue_stage.c   fetches that are not complete yet
  *     queue_commit.c  fetches to chunks                    queue_books.c     what each store has, for ever
  *     queue_room.c    how much of the card it may take     queue_rejected.c  the newest refused answers
+ *     queue_clock.c   when the records came           queue_import.c    batches of another Millrace
+ *     queue_again.c   what a store has lost again
  *     queue_sql.c     all SQL, rows and their checksums
  */
 #ifndef BUFFER_QUEUE_PRIVATE_H
 #define BUFFER_QUEUE_PRIVATE_H
 
 #include <sqlite3.h>
+#include <stdatomic.h>
 
 #include "buffer/cell.h"
 #include "buffer/chunk.h"
@@ -61,9 +64,10 @@ enum sql {
 	SQL_PART_PUT,
 	SQL_PART_FILL,
 	SQL_PARTS_DELETE,
-	SQL_PARTS_DELETE_FROM,
+	SQL_PARTS_DELETE_STRAY,
 	SQL_DELIVERIES,
 	SQL_DELIVERY_PUT,
+	SQL_DELIVERY_DELETE,
 	SQL_DELIVERIES_DELETE,
 	SQL_BOOK_NEAR,
 	SQL_BOOKS,
@@ -74,11 +78,41 @@ enum sql {
 	SQL_LOST_BOOKS,
 	SQL_LOST_PUT,
 	SQL_LOST_DELETE,
+	SQL_IMPORTED_NEAR,
+	SQL_IMPORTED_PUT,
+	SQL_IMPORTED_DELETE,
+	SQL_OWN,
+	SQL_DAMAGE,
+	SQL_DAMAGE_NEXT,
+	SQL_DAMAGE_BOOKS,
+	SQL_DAMAGE_PUT,
 	SQL_REJECTED_NEXT,
 	SQL_REJECTED_PUT,
 	SQL_REJECTED_TRIM,
+	SQL_CLOCK_GET,
+	SQL_CLOCK_PUT,
+	SQL_CLOCKS_TRIM,
 	SQL_STORE_GET,
 	SQL_STORE_PUT,
+	/* Of a salvage's fresh file alone. */
+	SQL_SALVAGE,
+	SQL_SALVAGE_BOOK = SQL_SALVAGE,
+	SQL_SALVAGE_LOST,
+	SQL_SALVAGE_DAMAGE,
+	SQL_SALVAGE_IMPORTED,
+	SQL_SALVAGE_FORGET_IMPORTED,
+	SQL_SALVAGE_DELIVERY,
+	SQL_SALVAGE_REJECTED,
+	SQL_SALVAGE_BOOK_AFTER,
+	SQL_SALVAGE_LOST_AFTER,
+	SQL_SALVAGE_HAS,
+	SQL_SALVAGE_STORES,
+	SQL_SALVAGE_COVER,
+	SQL_SALVAGE_BATCHES,
+	SQL_SALVAGE_DELIVERED,
+	SQL_SALVAGE_DELIVERIES,
+	SQL_SALVAGE_CLOCKS,
+	SQL_SALVAGE_COUNT,
 	SQL_STATEMENTS
 };
 
@@ -91,7 +125,8 @@ struct route {
 /* The first unsealed records of a source: they say what can go into one batch, and when it is due. */
 struct head {
 	int64_t day, wall_ms, mono_ms;
-	bool current; /* of this boot and device */
+	bool current;  /* of this boot and device */
+	bool unsynced; /* of this boot, and its time may yet be corrected */
 };
 
 /* What lies behind a source's last record and is no fetch of its yet: chunks from id seq on. */
@@ -107,6 +142,7 @@ struct mark {
 	int64_t batch;           /* the last one, as its row has it; an id is never used again */
 	uint64_t seq, fetch;     /* the next record's; fetches committed so far */
 	uint64_t records, lines; /* unsealed */
+	uint64_t unsynced;       /* of these, which this boot brought while its clock was not right */
 	uint64_t stored;         /* bytes of the data of its chunks with records, staged ones included */
 	struct head head;        /* while records > 0 */
 	struct staged staged;
@@ -130,6 +166,7 @@ struct source {
 	int64_t rest_until_ms; /* monotonic; no sealing before, because the last one failed */
 	struct backlog backlog;
 	uint64_t dropped; /* records that are lost for some store */
+	uint64_t damaged; /* records that damage has destroyed, as far as their number is known */
 };
 
 /* A sealed batch that some store has not, or whose row could not be told yet that all have it. */
@@ -139,6 +176,7 @@ struct waiting {
 	uint64_t first_seq, records, bytes;
 	int64_t oldest_ms;
 	uint64_t done; /* which stores have it */
+	bool imported;
 };
 
 struct queue_store {
@@ -155,6 +193,7 @@ struct room {
 	int64_t pages, free_pages; /* as of the last commit */
 	bool full;
 	bool wanted;      /* something was refused for want of it, and nothing was taken since */
+	bool refused;     /* the same, or the card itself had none */
 	uint64_t largest; /* bytes of the largest chunk's text that was ever seen here since the start */
 };
 
@@ -165,12 +204,35 @@ struct closing {
 	uint8_t clock;
 };
 
+/* What queue_set_clock was told, and what it made of that. */
+struct own_clock {
+	bool known, written; /* the correction: at all, in the file */
+	int64_t correction_ms;
+	int64_t wait_until_ms, mono_ms;
+};
+
+/* The correction of the boot that was asked for last; "": none was. */
+struct other_clock {
+	char boot[OBJECT_BOOT];
+	bool known;
+	int64_t correction_ms;
+};
+
 struct seal;
+struct import;
 
 struct queue {
-	sqlite3 *db;
+	sqlite3 *db; /* NULL: it is not open */
 	sqlite3_stmt *statements[SQL_STATEMENTS];
-	char *path;
+	int status; /* of the last queue_start, and what it said */
+	struct err said;
+	bool loaded;  /* what is in memory was read from the file, to the end */
+	bool damaged; /* something in the file is not what was written */
+	bool fresh;   /* it is a salvage's, and not yet anybody's */
+	atomic_bool salvaging;
+	struct queue_salvage salvage; /* the last one */
+	struct queue_bounds bounds;   /* max_size 0: none were told */
+	char *path, *kernel_boot_id;
 	char device[UNITS_NAME_MAX];
 	char boot[OBJECT_BOOT];
 	struct source **sources;
@@ -184,8 +246,12 @@ struct queue {
 	int64_t last_batch;
 	struct room room;
 	struct closing closing; /* the last one found */
+	struct own_clock clock;
+	struct other_clock other_clock;
 	uint64_t turns;         /* large fetches that were begun */
 	struct seal *sealing;   /* a batch half made; NULL: none */
+	struct import *importing; /* a batch half taken over; NULL: none */
+	int64_t stray;            /* the id of what came to nothing, below the last batch; 0: none is known */
 };
 
 /* --- queue_sql.c --- */
@@ -198,7 +264,10 @@ int queue_prepare(struct queue *q, struct err *err);
 
 /* Fills err from what SQLite said last, and returns its -errno. `what` was tried. */
 int queue_fail(struct queue *q, struct err *err, const char *what);
-int queue_damaged(const struct queue *q, struct err *err, const char *table, int64_t id, const char *how);
+int queue_damaged(struct queue *q, struct err *err, const char *table, int64_t id, const char *how);
+
+/* 0: it is open, and nothing damaged was met; else why nothing can be done now. */
+int queue_check(const struct queue *q, struct err *err);
 
 int queue_begin(struct queue *q, struct err *err);
 
@@ -235,17 +304,33 @@ struct chunk_row {
 	int64_t day, wall_ms, mono_ms;
 	uint8_t last; /* 0: its fetch goes on in the next chunk; else 1 + clock of its first fetch (enum chunk_clock) */
 	bool staged;
-	uint8_t clock;            /* of a staged one */
+	uint8_t clock;            /* of its fetches; corrected, by that much, where they came unsynced */
+	int64_t correction_ms;
+	bool unsynced;            /* they came so in this boot, be they corrected or not */
 	const void *state, *data; /* borrowed until the next step */
 	size_t state_len, data_len, plain;
 };
 
-/* The row at hand, as it stands in the file; and, where it is staged, with the time that its fetch came to have. */
+/* The row at hand, as it stands in the file; and, by queue_clock.c, with the time that is known by now. */
 int queue_read_row(struct queue *q, enum sql sql, struct chunk_row *ret_row, struct err *err);
 int queue_read_chunk(struct queue *q, enum sql sql, struct chunk_row *ret_row, struct err *err);
 
-/* The day of SQL_CHUNK_PLAN's chunk at hand. */
-int queue_plan_day(struct queue *q, int64_t *ret_day, struct err *err);
+/* Of SQL_CHUNK_PLAN's chunk at hand: its day, and whether it is of this boot and may yet be corrected. */
+int queue_plan_day(struct queue *q, int64_t *ret_day, bool *ret_unsynced, struct err *err);
+
+/* Puts the time of a row right whose own is complete, if that can be done. A row of this boot cannot fail. */
+int queue_correct(struct queue *q, struct chunk_row *row, struct err *err);
+
+/* What came unsynced in this boot is not sealed yet. */
+bool queue_keeps_back(const struct queue *q, int64_t mono_ms);
+
+uint64_t queue_count_unsynced(const struct queue *q); /* records */
+
+/* Whether this boot's correction is in the file. Before the chunks are loaded. */
+int queue_load_clock(struct queue *q, struct err *err);
+
+/* In a transaction: writes it there. */
+int queue_put_clock(struct queue *q, struct err *err);
 
 /*
  * The chunk of a source that begins at that seq. What is committed ends at `seq` - 1; at `seq` there may be a chunk
@@ -279,7 +364,19 @@ int queue_put_source(struct queue *q, const char *name, const struct mark *mark,
 
 /* --- the others --- */
 
-int queue_load(struct queue *q, const struct queue_identity *identity, struct err *err);
+int queue_load(struct queue *q, struct err *err);
+
+/* Closes what SQLite has open, and drops what is half made. What is in memory stays. */
+void queue_shut(struct queue *q);
+
+/* As queue_new has it; what was configured stays, and so do pointers to sources. */
+void queue_forget(struct queue *q);
+
+/* Who has what, after a start: what was configured before counts from here on. */
+int queue_judge(struct queue *q, struct err *err);
+
+/* The same of queue_bound. */
+int queue_take_bounds(struct queue *q, struct err *err);
 
 struct source *queue_find_source(const struct queue *q, const char *name);
 
@@ -326,6 +423,9 @@ int queue_deliveries(struct queue *q, int64_t batch, uint64_t *ret_done, int64_t
 int queue_book(struct queue *q, enum queue_range_kind kind, const char *store, const struct batch *batch,
                struct err *err);
 
+/* In a transaction: the store has it no more, so its book says nothing of it. What is not booked stays so. */
+int queue_unbook(struct queue *q, const char *store, const struct batch *batch, struct err *err);
+
 /* Counts what each source has lost for some store. */
 int queue_load_lost(struct queue *q, struct err *err);
 
@@ -364,6 +464,31 @@ int queue_delete_staged(struct queue *q, struct source *source, struct err *err)
 
 /* Forgets the batch half made; what is written of it is deleted by the next sealing. */
 void queue_seal_free(struct queue *q);
+
+/* The id of the batch half made; 0: there is none. */
+int64_t queue_sealing_id(const struct queue *q);
+
+/* The same of the batch half taken over, and its end without a trace in memory. */
+int64_t queue_importing_id(const struct queue *q);
+void queue_import_free(struct queue *q);
+
+/* The highest id that a batch has or is to have: the next one's comes after it. */
+int64_t queue_top_batch(const struct queue *q);
+
+/*
+ * Parts of batches that came to nothing. In a transaction, before the first part is written under a new id: what lies
+ * there is deleted, all behind it too where no higher id is taken, and what queue_leave_parts remembers. After a crash
+ * there may be some below the last batch as well, which queue_delete_stray looks for at a start.
+ */
+int queue_clear_parts(struct queue *q, int64_t id, struct err *err);
+void queue_leave_parts(struct queue *q, int64_t id);
+void queue_delete_stray(struct queue *q);
+
+/*
+ * In a transaction or before one: 0, or -ENOSPC where so many bytes more, of a batch taken over, would leave our own
+ * records less than they want. Nobody makes room for it.
+ */
+int queue_check_import_room(struct queue *q, uint64_t bytes, struct err *err);
 
 /* Bytes that are written of the batch half made. */
 uint64_t queue_sealed_bytes(const struct queue *q);

@@ -16,6 +16,7 @@ int queue_chunk_each(struct queue *q, const struct chunk_row *row, struct bytes 
 	struct chunk_reader reader;
 	struct span span;
 	const void *data;
+	uint8_t clock;
 	size_t len;
 	int r = chunk_inflate(row->data, row->data_len, row->plain, plain);
 
@@ -25,7 +26,12 @@ int queue_chunk_each(struct queue *q, const struct chunk_row *row, struct bytes 
 	while (r == 0 && (r = chunk_next_span(&reader, &span)) > 0) {
 		e.fetch = span.fetch;
 		e.wall_ms = row->staged ? row->wall_ms : span.wall_ms;
-		e.clock = chunk_clock_names[row->staged ? row->clock : span.clock];
+		clock = row->staged ? row->clock : span.clock;
+		if (clock == CHUNK_UNSYNCED && row->clock == CHUNK_CORRECTED) {
+			e.wall_ms = span.mono_ms + row->correction_ms;
+			clock = CHUNK_CORRECTED;
+		}
+		e.clock = chunk_clock_names[clock];
 		for (r = 0; r == 0 && span.records > 0; span.records--, e.seq++) {
 			r = chunk_next_record(&reader, &data, &len);
 			if (r < 0 || e.seq == end)
@@ -213,8 +219,11 @@ int queue_read(struct queue *q, const char *name, uint64_t from, size_t enough, 
 	const struct source *source = queue_find_source(q, name);
 	struct reading r = { .q = q, .out = ret_lines, .enough = enough, .from = from > 0 ? from : 1, .err = err };
 	const struct mark *now;
-	int status = 0;
+	int status;
 
+	status = queue_check(q, err);
+	if (status < 0)
+		return status;
 	if (!source || !queue_is_known(source))
 		return err_fail(err, -ENOENT, "there is no source \"%s\"", name);
 	now = &source->now;
@@ -249,6 +258,32 @@ static int count_stores(struct queue *q, struct batch *batch, struct err *err)
 	batch->stores_done = (size_t)__builtin_popcountll(done & stores);
 	batch->stores_all = (size_t)__builtin_popcountll(stores);
 	return 0;
+}
+
+int queue_find_batch(struct queue *q, int64_t id, struct batch *ret_batch, struct err *err)
+{
+	struct batch_row row;
+	int r = queue_get_batch(q, id, &row, err);
+
+	if (r == 0)
+		r = count_stores(q, &row.batch, err);
+	if (r == 0)
+		*ret_batch = row.batch;
+	return r;
+}
+
+int queue_batches_waiting(struct queue *q, int64_t after, struct batch *ret_batches, size_t n, struct err *err)
+{
+	size_t count = 0;
+	int r = queue_check(q, err);
+
+	for (size_t i = queue_waiting_from(q, after + 1); r == 0 && i < q->n_waiting && count < n; i++) {
+		const struct waiting *w = &q->waiting[i];
+
+		if (!queue_all_done(w->source, w->done))
+			r = queue_find_batch(q, w->id, &ret_batches[count++], err);
+	}
+	return r < 0 ? r : (int)count;
 }
 
 int queue_batches(struct queue *q, struct batch *ret_batches, size_t n, struct err *err)

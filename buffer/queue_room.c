@@ -152,7 +152,7 @@ static int check_room(struct queue *q, int64_t spare, struct err *err)
 		                "buffer \"%s\": no space is left on the file system but for what sealing and "
 		                "delivering need",
 		                q->path);
-	q->room.wanted = false;
+	q->room.wanted = q->room.refused = false;
 	return 0;
 }
 
@@ -164,6 +164,22 @@ int queue_check_room(struct queue *q, struct err *err)
 int queue_check_staging_room(struct queue *q, struct err *err)
 {
 	return check_room(q, LOW_LEAST, err);
+}
+
+/* Of a batch taken over: what is read from the room must leave enough to the polls, whose records exist nowhere else. */
+int queue_check_import_room(struct queue *q, uint64_t bytes, struct err *err)
+{
+	int64_t pages = 0, free_pages = 0, wanted = (int64_t)(bytes + bytes / 16) + 2 * low(q);
+	int r;
+
+	if (q->room.max_size == 0)
+		return 0;
+	r = queue_count_pages(q, &pages, &free_pages, err);
+	if (r < 0)
+		return r;
+	if (own_room(q, pages, free_pages) >= wanted && card_room(q, pages, free_pages) >= wanted)
+		return 0;
+	return err_fail(err, -ENOSPC, "the buffer has no room for it now: what is left is kept for its own sources");
 }
 
 int64_t queue_room_bytes(struct queue *q, bool *ret_full)
@@ -272,6 +288,13 @@ static void delete_blob(struct queue *q)
 
 int queue_bound(struct queue *q, const struct queue_bounds *bounds, struct err *err)
 {
+	q->bounds = *bounds;
+	return queue_is_sound(q) ? queue_take_bounds(q, err) : 0;
+}
+
+int queue_take_bounds(struct queue *q, struct err *err)
+{
+	const struct queue_bounds *bounds = &q->bounds;
 	int64_t largest = bounds->max_record > (int64_t)q->room.largest ? bounds->max_record : (int64_t)q->room.largest;
 	int64_t transaction = TRANSACTION + largest + largest / 8;
 	int r = queue_count_pages(q, &q->room.pages, &q->room.free_pages, err);

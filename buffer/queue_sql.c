@@ -14,19 +14,28 @@
 
 #define CHUNK    "id, source, device, boot, records, day, lines, last, wall, mono, fetch, state, plain, data, crc"
 #define BOOK     "store, source, first, last, day, device, boot, crc"
-#define BATCH    "id, source, object, first, last, raw, bytes, sha256, oldest, sealed, delivered, crc"
+#define LOST     "store, source, first, last, day, device, boot, at, crc"
+#define BATCH    "id, source, object, first, last, raw, bytes, sha256, oldest, sealed, delivered, imported, crc"
 
+#define IMPORTED "source, device, boot, first, last, at, crc"
+#define DAMAGE   "source, first, last, day, device, boot, at, crc"
 #define REJECTED "source, at, cause, text, bytes, start, offset, excerpt, crc"
 
 /* The same of table book and of table lost. */
-#define BOOK_NEAR(table)                                                                                               \
-	"SELECT " BOOK " FROM " table " WHERE store = ? AND source = ? AND first <= ? ORDER BY first DESC LIMIT 2"
+#define BOOK_NEAR(table, columns)                                                                                      \
+	"SELECT " columns " FROM " table " WHERE store = ? AND source = ? AND first <= ? ORDER BY first DESC LIMIT 2"
 /* From the row that holds seq ?3 on, if one does; that row is the last to begin before it. */
-#define BOOKS(table)                                                                                                   \
-	"SELECT " BOOK " FROM " table                                                                                  \
+#define BOOKS(table, columns)                                                                                                   \
+	"SELECT " columns " FROM " table                                                                               \
 	" WHERE store = ?1 AND source = ?2 AND first >= ifnull((SELECT max(first) FROM " table                         \
 	" WHERE store = ?1 AND source = ?2 AND first <= ?3), 0) AND last >= ?3 AND day >= ?4 ORDER BY first"
-#define BOOK_PUT(table)    "INSERT OR REPLACE INTO " table " (" BOOK ") VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+/* Of a table whose rows may be read in several versions. */
+#define BOOK_AFTER(table, columns)                                                                                     \
+	"SELECT " columns " FROM " table                                                                               \
+	" WHERE (store, source, first) > (?, ?, ?) ORDER BY store, source, first LIMIT 1"
+#define GROWN(also)                                                                                                    \
+	" ON CONFLICT (store, source, first) DO UPDATE SET " also "last = excluded.last, day = excluded.day, "         \
+	"device = excluded.device, boot = excluded.boot, crc = excluded.crc WHERE excluded.last > last"
 #define BOOK_DELETE(table) "DELETE FROM " table " WHERE store = ? AND source = ? AND first = ?"
 
 #define CACHE_KEPT         (256 * 1024)
@@ -53,8 +62,8 @@ static const struct statement statements[SQL_STATEMENTS] = {
 	                     NULL },
 	[SQL_CHUNKS] = { "SELECT " CHUNK " FROM chunk WHERE id BETWEEN ? AND ? ORDER BY id", "chunk" },
 	[SQL_CHUNK_HOLDING] = { "SELECT max(id) FROM chunk WHERE id BETWEEN ? AND ?", NULL },
-	[SQL_CHUNK_PLAN] = { "SELECT id, device, boot, records, day, lines, last, wall FROM chunk WHERE id BETWEEN ? "
-	                     "AND ? AND records > 0 ORDER BY id",
+	[SQL_CHUNK_PLAN] = { "SELECT id, device, boot, records, day, lines, last, wall, mono FROM chunk WHERE id "
+	                     "BETWEEN ? AND ? AND records > 0 ORDER BY id",
 	                     NULL },
 	[SQL_CHUNK_CLOSING] = { "SELECT " CHUNK " FROM chunk WHERE id BETWEEN ? AND ? AND last > 0 ORDER BY id LIMIT 1",
 	                        "chunk" },
@@ -63,12 +72,12 @@ static const struct statement statements[SQL_STATEMENTS] = {
 	                    NULL },
 	[SQL_CHUNKS_DELETE] = { "DELETE FROM chunk WHERE id BETWEEN ? AND ?", NULL },
 	[SQL_BATCH_GET] = { "SELECT " BATCH " FROM batch WHERE id = ?", "batch" },
-	[SQL_BATCH_PUT] = { "INSERT OR REPLACE INTO batch (" BATCH ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+	[SQL_BATCH_PUT] = { "INSERT OR REPLACE INTO batch (" BATCH ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 	                    NULL },
 	[SQL_BATCHES_WAITING] = { "SELECT " BATCH " FROM batch WHERE delivered = 0 ORDER BY id", "batch" },
 	[SQL_BATCHES_NEWEST] = { "SELECT " BATCH " FROM batch ORDER BY id DESC LIMIT ?", "batch" },
-	[SQL_BATCHES_BACK] = { "SELECT id, first FROM batch WHERE source = ? ORDER BY id DESC", NULL },
-	[SQL_BATCHES_OF] = { "SELECT " BATCH " FROM batch WHERE id >= ? AND source = ? AND last >= ? ORDER BY id",
+	[SQL_BATCHES_BACK] = { "SELECT id, first FROM batch WHERE source = ? AND imported = 0 ORDER BY id DESC", NULL },
+	[SQL_BATCHES_OF] = { "SELECT " BATCH " FROM batch WHERE id >= ? AND source = ? AND last >= ? AND imported = 0 ORDER BY id",
 	                     "batch" },
 	[SQL_BATCHES_EXPIRED] = { "SELECT " BATCH
 	                          " FROM batch WHERE delivered > 0 AND delivered <= ? ORDER BY id LIMIT ?",
@@ -81,19 +90,40 @@ static const struct statement statements[SQL_STATEMENTS] = {
 	[SQL_PART_PUT] = { "INSERT INTO part (id, data, crc) VALUES (?, ?, ?)", NULL },
 	[SQL_PART_FILL] = { "INSERT INTO part (id, data, crc) VALUES (?, zeroblob(?), 0)", NULL },
 	[SQL_PARTS_DELETE] = { "DELETE FROM part WHERE id BETWEEN ? AND ?", NULL },
-	[SQL_PARTS_DELETE_FROM] = { "DELETE FROM part WHERE id >= ?", NULL },
+	[SQL_PARTS_DELETE_STRAY] = { "DELETE FROM part WHERE id < ? AND id >> 16 NOT IN (SELECT id FROM batch)", NULL },
 	[SQL_DELIVERIES] = { "SELECT batch, store, at, crc FROM delivery WHERE batch = ?", "delivery" },
 	[SQL_DELIVERY_PUT] = { "INSERT OR IGNORE INTO delivery (batch, store, at, crc) VALUES (?, ?, ?, ?)", NULL },
+	[SQL_DELIVERY_DELETE] = { "DELETE FROM delivery WHERE batch = ? AND store = ?", NULL },
 	[SQL_DELIVERIES_DELETE] = { "DELETE FROM delivery WHERE batch = ?", NULL },
-	[SQL_BOOK_NEAR] = { BOOK_NEAR("book"), "book" },
-	[SQL_BOOKS] = { BOOKS("book"), "book" },
-	[SQL_BOOK_PUT] = { BOOK_PUT("book"), NULL },
+	[SQL_BOOK_NEAR] = { BOOK_NEAR("book", BOOK), "book" },
+	[SQL_BOOKS] = { BOOKS("book", BOOK), "book" },
+	[SQL_BOOK_PUT] = { "INSERT OR REPLACE INTO book (" BOOK ") VALUES (?, ?, ?, ?, ?, ?, ?, ?)", NULL },
 	[SQL_BOOK_DELETE] = { BOOK_DELETE("book"), NULL },
-	[SQL_LOST] = { "SELECT " BOOK " FROM lost ORDER BY source, first", "lost" },
-	[SQL_LOST_NEAR] = { BOOK_NEAR("lost"), "lost" },
-	[SQL_LOST_BOOKS] = { BOOKS("lost"), "lost" },
-	[SQL_LOST_PUT] = { BOOK_PUT("lost"), NULL },
+	[SQL_LOST] = { "SELECT " LOST " FROM lost ORDER BY source, first", "lost" },
+	[SQL_LOST_NEAR] = { BOOK_NEAR("lost", LOST), "lost" },
+	[SQL_LOST_BOOKS] = { BOOKS("lost", LOST), "lost" },
+	[SQL_LOST_PUT] = { "INSERT OR REPLACE INTO lost (" LOST ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", NULL },
 	[SQL_LOST_DELETE] = { BOOK_DELETE("lost"), NULL },
+	[SQL_IMPORTED_NEAR] = { "SELECT " IMPORTED " FROM imported WHERE source = ? AND device = ? AND boot = ? AND "
+	                        "first <= ? ORDER BY first DESC LIMIT 2",
+	                        "imported" },
+	[SQL_IMPORTED_PUT] = { "INSERT OR REPLACE INTO imported (" IMPORTED ") VALUES (?, ?, ?, ?, ?, ?, ?)", NULL },
+	[SQL_IMPORTED_DELETE] = { "DELETE FROM imported WHERE source = ? AND device = ? AND boot = ? AND first = ?",
+	                          NULL },
+	/* What some store has of it, and what waits: no checksum, since nothing is made of it but a refusal. */
+	[SQL_OWN] = { "SELECT first <= ?4 AND last >= ?5 FROM (SELECT first, last FROM book WHERE source = ?1 AND "
+	              "device = ?2 AND boot = ?3 AND first <= ?5 AND last >= ?4 UNION ALL SELECT first, last FROM "
+	              "batch WHERE source = ?1 AND imported = 0 AND first <= ?5 AND last >= ?4 AND "
+	              "instr(object, '/' || ?2 || '-' || ?3 || '-') > 0) ORDER BY 1 DESC LIMIT 1",
+	              NULL },
+	[SQL_DAMAGE] = { "SELECT " DAMAGE " FROM damage ORDER BY source, first", "damage" },
+	[SQL_DAMAGE_NEXT] = { "SELECT " DAMAGE " FROM damage WHERE (source, first, boot) > (?, ?, ?) "
+	                      "ORDER BY source, first, boot LIMIT 1",
+	                      "damage" },
+	[SQL_DAMAGE_BOOKS] = { "SELECT " DAMAGE " FROM damage WHERE source = ? AND last >= ? AND day >= ? "
+	                       "ORDER BY first",
+	                       "damage" },
+	[SQL_DAMAGE_PUT] = { "INSERT OR REPLACE INTO damage (" DAMAGE ") VALUES (?, ?, ?, ?, ?, ?, ?, ?)", NULL },
 	[SQL_REJECTED_NEXT] = { "SELECT " REJECTED " FROM rejected WHERE source > ? ORDER BY source LIMIT 1",
 	                        "rejected" },
 	[SQL_REJECTED_PUT] = { "INSERT OR REPLACE INTO rejected (" REJECTED ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -101,13 +131,53 @@ static const struct statement statements[SQL_STATEMENTS] = {
 	[SQL_REJECTED_TRIM] = { "DELETE FROM rejected WHERE source IN (SELECT source FROM rejected ORDER BY at DESC "
 	                        "LIMIT -1 OFFSET ?)",
 	                        NULL },
+	[SQL_CLOCK_GET] = { "SELECT boot, correction, crc FROM clock WHERE boot = ?", "clock" },
+	[SQL_CLOCK_PUT] = { "INSERT OR REPLACE INTO clock (boot, correction, crc) VALUES (?, ?, ?)", NULL },
+	[SQL_CLOCKS_TRIM] = { "DELETE FROM clock WHERE boot NOT IN (SELECT boot FROM chunk)", NULL },
 	[SQL_STORE_GET] = { "SELECT name, place, crc FROM store WHERE name = ?", "store" },
 	[SQL_STORE_PUT] = { "INSERT OR REPLACE INTO store (name, place, crc) VALUES (?, ?, ?)", NULL },
+
+	/* Rows of several versions: what they say of the books only ever grows. */
+	[SQL_SALVAGE_BOOK] = { "INSERT INTO book (" BOOK ") VALUES (?, ?, ?, ?, ?, ?, ?, ?)" GROWN(""), NULL },
+	[SQL_SALVAGE_LOST] = { "INSERT INTO lost (" LOST ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)" GROWN("at = excluded.at, ")
+	                       " OR (excluded.last = last AND excluded.at > at)",
+	                       NULL },
+	[SQL_SALVAGE_DAMAGE] = { "INSERT OR IGNORE INTO damage (" DAMAGE ") VALUES (?, ?, ?, ?, ?, ?, ?, ?)", NULL },
+	[SQL_SALVAGE_IMPORTED] = { "INSERT OR IGNORE INTO imported (source, device, boot, first, last, at, crc) "
+	                           "VALUES (?, ?, ?, ?, ?, ?, ?)",
+	                           NULL },
+	[SQL_SALVAGE_FORGET_IMPORTED] = { "DELETE FROM imported WHERE source = ? AND device = ? AND boot = ? AND "
+	                                  "first = ?",
+	                                  NULL },
+	[SQL_SALVAGE_DELIVERY] = { "SELECT batch, store, at, crc FROM delivery WHERE batch = ? AND store = ?",
+	                           "delivery" },
+	[SQL_SALVAGE_REJECTED] = { "SELECT at FROM rejected WHERE source = ?", NULL },
+	[SQL_SALVAGE_BOOK_AFTER] = { BOOK_AFTER("book", BOOK), "book" },
+	[SQL_SALVAGE_LOST_AFTER] = { BOOK_AFTER("lost", LOST), "lost" },
+	[SQL_SALVAGE_HAS] = { "SELECT first, last, 1 FROM book WHERE store = ?1 AND source = ?2 AND last >= ?3 UNION "
+	                      "ALL SELECT first, last, 0 FROM lost WHERE store = ?1 AND source = ?2 AND last >= ?3 "
+	                      "ORDER BY 1",
+	                      NULL },
+	[SQL_SALVAGE_STORES] = { "SELECT store FROM book WHERE source = ?1 UNION SELECT store FROM lost WHERE source = "
+	                         "?1",
+	                         NULL },
+	[SQL_SALVAGE_COVER] = { "SELECT first, last, day, device, boot FROM book WHERE source = ?1 UNION ALL SELECT "
+	                        "first, last, day, device, boot FROM lost WHERE source = ?1 UNION ALL SELECT first, "
+	                        "last, day, device, boot FROM damage WHERE source = ?1 AND last > 0 ORDER BY first",
+	                        NULL },
+	[SQL_SALVAGE_BATCHES] = { "SELECT " BATCH " FROM batch WHERE source = ? AND imported = 0 ORDER BY first",
+	                          "batch" },
+	[SQL_SALVAGE_DELIVERED] = { "DELETE FROM batch WHERE delivered > 0", NULL },
+	[SQL_SALVAGE_DELIVERIES] = { "DELETE FROM delivery WHERE batch NOT IN (SELECT id FROM batch)", NULL },
+	[SQL_SALVAGE_CLOCKS] = { "INSERT OR REPLACE INTO clock (boot, correction, crc) VALUES (?, ?, ?)", NULL },
+	[SQL_SALVAGE_COUNT] = { "SELECT count(*) FROM batch", NULL },
 };
 
 int queue_prepare(struct queue *q, struct err *err)
 {
-	for (int i = 0; i < SQL_STATEMENTS; i++) {
+	int n = q->fresh ? SQL_STATEMENTS : SQL_SALVAGE;
+
+	for (int i = 0; i < n; i++) {
 		if (sqlite3_prepare_v3(q->db, statements[i].text, -1, SQLITE_PREPARE_PERSISTENT, &q->statements[i],
 		                       NULL) != SQLITE_OK)
 			return queue_fail(q, err, statements[i].text);
@@ -155,12 +225,23 @@ int queue_fail(struct queue *q, struct err *err, const char *what)
 	                  : r == -ENOSPC                        ? "no space is left on the file system"
 	                                                        : sqlite3_errmsg(q->db);
 
+	q->damaged |= r == -EBADMSG;
 	return err_fail(err, r, "buffer \"%s\": %s: %s", q->path, what, why);
 }
 
-int queue_damaged(const struct queue *q, struct err *err, const char *table, int64_t id, const char *how)
+int queue_damaged(struct queue *q, struct err *err, const char *table, int64_t id, const char *how)
 {
+	q->damaged = true;
 	return err_fail(err, -EBADMSG, "buffer \"%s\" is damaged: %s %" PRId64 ": %s", q->path, table, id, how);
+}
+
+int queue_check(const struct queue *q, struct err *err)
+{
+	if (!q->db)
+		return err_fail(err, q->status, "%s", q->said.text);
+	if (q->damaged)
+		return err_fail(err, -EBADMSG, "buffer \"%s\" is damaged, and is to be salvaged", q->path);
+	return 0;
 }
 
 /* --- Transactions --- */
@@ -175,6 +256,10 @@ static int run_plain(struct queue *q, enum sql sql)
 
 int queue_begin(struct queue *q, struct err *err)
 {
+	int r = queue_check(q, err);
+
+	if (r < 0)
+		return r;
 	return run_plain(q, SQL_BEGIN) < 0 ? queue_fail(q, err, "begin") : 0;
 }
 
@@ -207,8 +292,10 @@ int queue_end(struct queue *q, int r, struct err *err)
 	/* SQLite has rolled back by itself after some errors. Nothing is left to do where this fails too. */
 	if (!sqlite3_get_autocommit(q->db))
 		run_plain(q, SQL_ROLLBACK);
-	if (r == -ENOSPC)
+	if (r == -ENOSPC) {
+		q->room.refused = true;
 		queue_empty_wal(q);
+	}
 	return r;
 }
 
@@ -241,6 +328,10 @@ static struct cell column(sqlite3_stmt *stmt, int at)
 
 int queue_query(struct queue *q, enum sql sql, const struct cell *cells, size_t n, struct err *err)
 {
+	int r = queue_check(q, err);
+
+	if (r < 0)
+		return r;
 	assert(sqlite3_bind_parameter_count(q->statements[sql]) == (int)n);
 	for (size_t i = 0; i < n; i++) {
 		if (bind(q->statements[sql], (int)i + 1, &cells[i]) != SQLITE_OK)
@@ -313,14 +404,18 @@ static bool row_is_sound(sqlite3_stmt *stmt)
 int queue_step(struct queue *q, enum sql sql, struct err *err)
 {
 	sqlite3_stmt *stmt = q->statements[sql];
-	int code = sqlite3_step(stmt);
+	int code, r = queue_check(q, err);
 
+	if (r < 0)
+		return r;
+	code = sqlite3_step(stmt);
 	if (code == SQLITE_DONE)
 		return 0;
 	if (code != SQLITE_ROW)
 		return queue_fail(q, err, "read");
 	if (!statements[sql].table || row_is_sound(stmt))
 		return 1;
+	q->damaged = true;
 	return err_fail(err, -EBADMSG, "buffer \"%s\" is damaged: %s %s: its checksum is wrong", q->path,
 	                statements[sql].table, (const char *)sqlite3_column_text(stmt, 0));
 }
@@ -403,67 +498,6 @@ static int read_chunk_names(struct queue *q, enum sql sql, struct chunk_row *row
 	return r;
 }
 
-/*
- * The chunk that ends the fetch of a staged one, found by going through all between them: so the last one found is
- * kept, for the many chunks of one large fetch.
- */
-static int find_closing(struct queue *q, int64_t id, struct err *err)
-{
-	const struct cell range[] = { cell_number(id), cell_number(id | SEQ_MAX) };
-	struct chunk_row row = { .last = 0 };
-	int r;
-
-	if (q->closing.first <= id && id < q->closing.id)
-		return 0;
-	r = queue_query(q, SQL_CHUNK_CLOSING, CELLS(range), err);
-	if (r == 0)
-		r = queue_step(q, SQL_CHUNK_CLOSING, err);
-	if (r == 1)
-		r = queue_read_row(q, SQL_CHUNK_CLOSING, &row, err);
-	else if (r == 0)
-		r = queue_damaged(q, err, "chunk", id, "its fetch has no end");
-	if (r == 0)
-		q->closing = (struct closing){
-			.first = id,
-			.id = row.id,
-			.day = row.day,
-			.wall_ms = row.wall_ms,
-			.mono_ms = row.mono_ms,
-			.clock = row.last - 1,
-		};
-	queue_reset(q, SQL_CHUNK_CLOSING);
-	return r;
-}
-
-int queue_plan_day(struct queue *q, int64_t *ret_day, struct err *err)
-{
-	bool staged = queue_number(q, SQL_CHUNK_PLAN, 6) == 0 && queue_number(q, SQL_CHUNK_PLAN, 7) == 0;
-	int r = staged ? find_closing(q, queue_number(q, SQL_CHUNK_PLAN, 0), err) : 0;
-
-	if (r == 0)
-		*ret_day = staged ? q->closing.day : queue_number(q, SQL_CHUNK_PLAN, 4);
-	return r;
-}
-
-int queue_read_chunk(struct queue *q, enum sql sql, struct chunk_row *ret_row, struct err *err)
-{
-	struct chunk_row row = { .staged = false };
-	int r = queue_read_row(q, sql, &row, err);
-
-	if (r == 0 && row.staged)
-		r = find_closing(q, row.id, err);
-	if (r < 0)
-		return r;
-	if (row.staged) {
-		row.day = q->closing.day;
-		row.wall_ms = q->closing.wall_ms;
-		row.mono_ms = q->closing.mono_ms;
-		row.clock = q->closing.clock;
-	}
-	*ret_row = row;
-	return 0;
-}
-
 int queue_read_row(struct queue *q, enum sql sql, struct chunk_row *ret_row, struct err *err)
 {
 	struct chunk_row row = {
@@ -488,22 +522,13 @@ int queue_read_row(struct queue *q, enum sql sql, struct chunk_row *ret_row, str
 		return queue_damaged(q, err, "chunk", row.id, "its clock is unknown");
 	row.last = (uint8_t)last;
 	row.staged = row.last == 0 && row.wall_ms == 0;
+	row.clock = row.last > 0 ? row.last - 1 : 0;
 	row.state = state.data;
 	row.state_len = state.len;
 	row.data = data.data;
 	row.data_len = data.len;
 	*ret_row = row;
 	return 0;
-}
-
-struct head queue_head(const struct queue *q, const struct chunk_row *row)
-{
-	return (struct head){
-		.day = row->day,
-		.wall_ms = row->wall_ms,
-		.mono_ms = row->mono_ms,
-		.current = strcmp(row->boot, q->boot) == 0 && strcmp(row->device, q->device) == 0,
-	};
 }
 
 int queue_put_batch(struct queue *q, const struct batch_row *row, struct err *err)
@@ -521,6 +546,7 @@ int queue_put_batch(struct queue *q, const struct batch_row *row, struct err *er
 		cell_number(row->oldest_ms),
 		cell_number(b->sealed_ms),
 		cell_number(b->delivered_ms),
+		cell_number(b->imported),
 	};
 
 	return queue_put(q, SQL_BATCH_PUT, CELLS(cells), err);
@@ -548,6 +574,7 @@ int queue_read_batch(struct queue *q, enum sql sql, struct batch_row *ret_row, s
 	b->bytes = (uint64_t)queue_number(q, sql, 6);
 	b->sealed_ms = queue_number(q, sql, 9);
 	b->delivered_ms = queue_number(q, sql, 10);
+	b->imported = queue_number(q, sql, 11) != 0;
 	*ret_row = row;
 	return 0;
 }

@@ -25,6 +25,7 @@ static const struct state_colour state_colours[] = {
 	{ "waiting", YELLOW }, { "unknown", YELLOW }, { "no action needed yet", YELLOW },
 	{ "paused", YELLOW },  { "stale", RED },      { "failing", RED },
 	{ "away", RED },       { "full", RED },       { "needs attention", RED },
+	{ "unsynced", RED },
 };
 
 static const char *colour_of(const struct page *page, const char *state)

@@ -73,6 +73,7 @@ class Daemon:
         settings = {
             "device": "pi-test",
             "log": "json",
+            "clock": "trust",
             "buffer": {"path": str(self.folder / "buffer.db")},
             "stores": {"lake": {"kind": "file", "path": str(self.lake)}},
         } | top

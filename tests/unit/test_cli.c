@@ -167,6 +167,25 @@ static void test_status_while_the_buffer_is_full(void **state)
 	json_decref(json);
 }
 
+static void test_status_while_the_clock_is_not_right(void **state)
+{
+	(void)state;
+	struct status_view view = well();
+	view.clock = (struct clock_view){ "waiting", 1, NOW_MS + 45 * 60000 };
+	json_t *json = view_status(&view);
+	const char *text = print(json, "status", (struct page){ 0 });
+	assert_non_null(strstr(text, "; the oldest for 30m\n"
+	                             "clock waiting: not synchronised; 1 record kept back until it is, for 45m at "
+	                             "most\n"));
+	json_decref(json);
+	view.clock.state = "unsynced";
+	json = view_status(&view);
+	text = print(json, "status", (struct page){ .colour = true });
+	assert_non_null(strstr(text, "\nclock \033[31munsynced\033[0m: not synchronised; records are sealed with the "
+	                             "time that there is\n"));
+	json_decref(json);
+}
+
 static void test_status_needs_attention(void **state)
 {
 	(void)state;
@@ -838,6 +857,7 @@ int main(void)
 		cmocka_unit_test(test_status_all_well),
 		cmocka_unit_test(test_status_while_a_source_fails),
 		cmocka_unit_test(test_status_while_the_buffer_is_full),
+		cmocka_unit_test(test_status_while_the_clock_is_not_right),
 		cmocka_unit_test(test_status_needs_attention),
 		cmocka_unit_test(test_colour),
 		cmocka_unit_test(test_narrow_page),

@@ -190,14 +190,14 @@ static void test_foreign_files_are_refused(void **state)
 
 	remove_buffer(box);
 	write_file(box->path, "a letter to my grandmother, not a database", 42);
-	assert_refused(box, -EBADMSG, "no buffer of Millrace");
+	assert_refused(box, -EMEDIUMTYPE, "no buffer of Millrace");
 	write_file(box->path, "x", 1);
-	assert_refused(box, -EBADMSG, "no buffer of Millrace");
+	assert_refused(box, -EMEDIUMTYPE, "no buffer of Millrace");
 	write_file(box->path, "", 0);
 	assert_int_equal(sqlite3_open(box->path, &db), SQLITE_OK);
 	assert_int_equal(sqlite3_exec(db, "PRAGMA journal_mode = WAL; CREATE TABLE t (x)", NULL, NULL, NULL), 0);
 	assert_int_equal(sqlite3_close(db), SQLITE_OK);
-	assert_refused(box, -EBADMSG, "no buffer of Millrace");
+	assert_refused(box, -EMEDIUMTYPE, "no buffer of Millrace");
 }
 
 static void test_an_empty_file_is_a_new_buffer(void **state)
@@ -324,7 +324,7 @@ static void test_a_flipped_byte_is_found(void **state)
 		box_close(box);
 		box_ask(box, damage[i]);
 		snprintf(name, sizeof name, "damaged: %.*s ", (int)strcspn(table, " "), table);
-		assert_int_equal(queue_open(box->path, &box->identity, &box->q, &box->err), -EBADMSG);
+		assert_int_equal(box_try(box), -EBADMSG);
 		assert_non_null(strstr(box->err.text, name));
 		assert_non_null(strstr(box->err.text, "checksum"));
 		assert_int_equal(unlink(box->path), 0);
@@ -340,7 +340,7 @@ static void test_a_lost_chunk_is_found(void **state)
 		box_add(box, "parking", i, 9);
 	box_close(box);
 	box_ask(box, "DELETE FROM chunk WHERE id = (1 << 40) + 10");
-	assert_int_equal(queue_open(box->path, &box->identity, &box->q, &box->err), -EBADMSG);
+	assert_int_equal(box_try(box), -EBADMSG);
 	assert_non_null(strstr(box->err.text, "does not follow"));
 }
 
@@ -515,7 +515,7 @@ static void test_a_damaged_file_is_left_unchanged(void **state)
 		assert_int_equal(sqlite3_close(db), SQLITE_OK);
 		read_all(box->path, &before[0]);
 		read_all(wal, &before[1]);
-		assert_int_equal(queue_open(box->path, &box->identity, &box->q, &box->err), -EBADMSG);
+		assert_int_equal(box_try(box), -EBADMSG);
 		read_all(box->path, &after[0]);
 		read_all(wal, &after[1]);
 		for (int j = 0; j < 2; j++) {

@@ -407,7 +407,7 @@ static void test_a_file_cut_short_while_it_was_made(void **state)
 	file = fopen(box->path, "wb");
 	assert_int_equal(fwrite(zeros, 1, sizeof zeros, file), sizeof zeros);
 	fclose(file);
-	assert_int_equal(queue_open(box->path, &box->identity, &q, &box->err), -EBADMSG);
+	assert_int_equal(queue_open(box->path, &box->identity, &q, &box->err), -EMEDIUMTYPE);
 }
 
 /* The same file goes through it all; when it strikes is chance. */

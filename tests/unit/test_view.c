@@ -132,6 +132,7 @@ static struct status_view status_with_a_problem(void)
 		            .waiting_batches = 1,
 		            .oldest_ms = NOW_MS - 1,
 		            .last_error = "" },
+		.clock = { .state = "waiting", .unsynced_records = 18, .wait_until_ms = NOW_MS + 1 },
 		.problems = &problem,
 		.n_problems = 1,
 	};
@@ -148,7 +149,9 @@ static void test_status(void **state)
 	            "\"buffer\":{\"path\":\"/var/lib/millrace/buffer.db\",\"state\":\"full\",\"on_full\":\"pause\","
 	            "\"file_bytes\":8192,\"wal_bytes\":4096,\"max_bytes\":16384,\"room_bytes\":1024,"
 	            "\"waiting_records\":45,\"waiting_batches\":1,"
-	            "\"oldest\":\"2026-11-21T10:02:00.122Z\",\"last_error\":\"\"},\"sources\":[],\"stores\":[]}");
+	            "\"oldest\":\"2026-11-21T10:02:00.122Z\",\"last_error\":\"\"},"
+	            "\"clock\":{\"state\":\"waiting\",\"unsynced_records\":18,"
+	            "\"wait_until\":\"2026-11-21T10:02:00.124Z\"},\"sources\":[],\"stores\":[]}");
 }
 
 static void test_ok_without_problems(void **state)
