@@ -62,6 +62,7 @@ struct courier {
 
 	struct queue_view *view;
 	char error[ERR_MAX];
+	bool for_room; /* that is because of max_size: what is there is delivered and goes, and then there is room */
 	int64_t error_until_ms;
 	struct flush *flushes;
 	struct berth *berths;
@@ -180,9 +181,14 @@ static void note_dropped(const struct courier *c)
 
 static void note_error(struct courier *c, int status)
 {
-	if (strcmp(c->error, c->err.text) != 0)
+	bool news = strcmp(c->error, c->err.text) != 0;
+
+	if (news && status == -EDQUOT)
+		log_notice("batch.short", "sealing waits for room: %s", c->err.text);
+	else if (news)
 		log_error("batch.failing", "sealing or deleting fails: %s", c->err.text);
 	snprintf(c->error, sizeof c->error, "%s", c->err.text);
+	c->for_room = status == -EDQUOT;
 	c->error_until_ms = clock_mono_ms() + ERROR_LASTS_MS;
 	for (struct flush *flush = c->flushes; flush; flush = flush->next)
 		if (!flush->sealed)
@@ -540,7 +546,7 @@ bool courier_store(const struct courier *c, const char *store, struct courier_st
 
 const char *courier_error(const struct courier *c)
 {
-	return c->error;
+	return c->for_room ? "" : c->error;
 }
 
 int64_t courier_dropped_ms(const struct courier *c)
