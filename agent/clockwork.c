@@ -36,7 +36,6 @@ struct clockwork {
 	int64_t ask_until_ms, began_ms, wall_ms, mono_ms;
 	int status; /* the queue's */
 	struct queue_view *fresh;
-	uint64_t kept; /* records that were kept back until this answer */
 
 	int64_t ahead_ms; /* the wall clock is that much ahead of the boot's own, as of the last answer */
 };
@@ -48,10 +47,12 @@ static int64_t wait_until(bool trust, int64_t wait_ms)
 
 void clockwork_bound(const struct config *config, struct queue *queue)
 {
-	struct err ignored; /* there is nothing to be written down */
+	bool trust = config->clock == CONFIG_CLOCK_TRUST;
+	int64_t wall_ms = clock_wall_ms();
+	struct err ignored; /* what cannot be written down now is with the next answer */
 
-	queue_set_clock(queue, false, clock_wall_ms(), clock_mono_ms(),
-	                wait_until(config->clock == CONFIG_CLOCK_TRUST, config->clock_wait_ms), &ignored);
+	queue_set_clock(queue, trust && clock_plausible(wall_ms), wall_ms, clock_mono_ms(),
+	                wait_until(trust, config->clock_wait_ms), &ignored);
 }
 
 /* --- What it says --- */
@@ -89,8 +90,9 @@ static void log_synced(const struct clockwork *cw)
 	if (!cw->asked)
 		return;
 	units_age(by_ms < 0 ? -by_ms : by_ms, by);
-	log_notice("clock.synced", "the clock is right: it was put %s by %s, to %s; records kept back till now: %llu",
-	           by_ms < 0 ? "back" : "forward", by, units_time(cw->wall_ms, now), (unsigned long long)cw->kept);
+	log_notice("clock.synced",
+	           "the clock is right: it was put %s by %s, to %s, and so are the times of what was kept back",
+	           by_ms < 0 ? "back" : "forward", by, units_time(cw->wall_ms, now));
 }
 
 static void set_state(struct clockwork *cw, enum clockwork_state state)
@@ -118,15 +120,6 @@ static bool ask_board(void)
 	return board_clock_state("") != BOARD_CLOCK_UNSYNCED;
 }
 
-static uint64_t count_kept(struct queue *queue)
-{
-	struct queue_view *view = queue_view(queue);
-	uint64_t kept = view ? view->unsynced_records : 0;
-
-	queue_view_free(view);
-	return kept;
-}
-
 static void work(struct job *job)
 {
 	struct clockwork *cw = container_of(job, struct clockwork, job);
@@ -138,7 +131,6 @@ static void work(struct job *job)
 	cw->wall_ms = clock_wall_ms();
 	cw->mono_ms = clock_mono_ms();
 	cw->right = cw->ask_synced || (said && clock_plausible(cw->wall_ms));
-	cw->kept = cw->right && !cw->ask_synced ? count_kept(cw->env.queue) : 0;
 	cw->status = queue_set_clock(cw->env.queue, cw->right, cw->wall_ms, cw->mono_ms, cw->ask_until_ms, &ignored);
 	cw->fresh = queue_view(cw->env.queue);
 	cw->answered = true;

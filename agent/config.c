@@ -331,6 +331,9 @@ static int complete_paths(struct settings *s, struct config *config)
 		config->socket = beside_buffer(config, "millrace.sock");
 	if (!config->socket)
 		return -ENOMEM;
+	config->buffer_place = settings_place(s, buffer);
+	if (!config->buffer_place)
+		return -ENOMEM;
 	check_buffer(s, buffer, config->buffer_path);
 	if (strlen(config->socket) > SOCKET_MAX)
 		settings_mistake(
@@ -471,6 +474,28 @@ int config_load(const char *path, enum config_use use, FILE *errors, struct conf
 	return r;
 }
 
+int config_find_socket(const char *path, FILE *errors, char **ret_socket)
+{
+	struct settings s;
+	int r = settings_open(&s, path, errors);
+	if (r < 0)
+		return r;
+	struct config *config = calloc(1, sizeof *config);
+	s.errors = NULL;
+	r = config ? read_file(&s, config) : -ENOMEM;
+	if (r == 0)
+		r = complete_paths(&s, config);
+	settings_close(&s);
+	if (r == 0) {
+		*ret_socket = config->socket;
+		config->socket = NULL;
+	} else {
+		fprintf(errors, "%s: out of memory\n", path);
+	}
+	config_free(config);
+	return r;
+}
+
 void config_free(struct config *config)
 {
 	if (!config)
@@ -484,5 +509,6 @@ void config_free(struct config *config)
 	free(config->sources);
 	free(config->stores);
 	free(config->path);
+	free(config->buffer_place);
 	free(config);
 }

@@ -57,8 +57,9 @@ struct config {
 	int clock;             /* enum config_clock */
 	int64_t clock_wait_ms; /* from the boot on; longer a wrong clock is not waited for */
 	char *buffer_path;
-	int64_t max_size; /* bytes that the buffer ever takes of the card */
-	int on_full;      /* enum config_on_full */
+	char *buffer_place; /* where the file says so: `FILE:12`, or `FILE` where it does not */
+	int64_t max_size;   /* bytes that the buffer ever takes of the card */
+	int on_full;        /* enum config_on_full */
 	int64_t keep_delivered_ms;
 	struct config_batch batch;
 	struct config_source **sources; /* each of its own, so that it may outlive the configuration */
@@ -68,7 +69,7 @@ struct config {
 };
 
 enum config_use {
-	CONFIG_ASK,   /* a client's: secrets stay references, and nothing is opened but the file and what it includes */
+	CONFIG_ASK,   /* secrets stay references, and nothing is opened but the file and what it includes */
 	CONFIG_RUN,   /* secrets are read; one that cannot be is a mistake */
 	CONFIG_CHECK, /* as CONFIG_RUN, and lines `FILE:12: warning: …` tell what is no mistake and yet unwise */
 };
@@ -78,6 +79,14 @@ enum config_use {
  * -EACCES, …: the file cannot be read (told as well).
  */
 int config_load(const char *path, enum config_use use, FILE *errors, struct config **ret_config);
+
+/*
+ * All that a client wants of the file: where the daemon's socket is, to be freed. Mistakes that config_load would tell
+ * do not matter here, so that a daemon can be asked that runs on with the file before. 0 or what config_load says of a
+ * file that cannot be read or parsed (told).
+ */
+int config_find_socket(const char *path, FILE *errors, char **ret_socket);
+
 void config_free(struct config *config); /* overwrites the secrets; NULL is fine */
 
 /*
@@ -100,6 +109,14 @@ bool config_same_store(const struct config_store *a, const struct config_store *
  * `before` is what is gone or changed. Loop thread, while no job reads either of the two. Cannot fail.
  */
 void config_keep(struct config *now, struct config *before);
+
+#define CONFIG_CHANGES_MAX 640
+
+/*
+ * What a reload brings, before config_keep: `added: source b; changed: batch, source a; removed: store disk`, with as
+ * many names as there is room for, or `nothing changed`.
+ */
+void config_changes(const struct config *now, const struct config *before, char ret_text[CONFIG_CHANGES_MAX]);
 
 /* Takes one out of a configuration, which the caller then frees when nothing borrows it; NULL: it has none such. */
 struct config_source *config_take_source(struct config *config, const char *name);

@@ -104,12 +104,41 @@ static int read_pairs(struct settings *s, const config_setting_t *group, const s
 	return r;
 }
 
+/* --- Passwords in URLs, which are no references --- */
+
+static bool has_password(const char *url)
+{
+	const char *login = url ? strstr(url, "://") : NULL;
+	if (!login)
+		return false;
+	login += strlen("://");
+	const char *end = memrchr(login, '@', strcspn(login, "/?#"));
+	return end && memchr(login, ':', (size_t)(end - login));
+}
+
+static void warn_of_password(struct settings *s, const config_setting_t *group, const struct config_source *source,
+                             const struct option *option)
+{
+	const config_setting_t *setting = group ? config_setting_get_member(group, option->name) : NULL;
+	char *path;
+	if (!setting || !has_password(*(char **)(void *)((char *)source->settings + option->offset)) ||
+	    !settings_others_read(s, setting, &path))
+		return;
+	settings_warn(s, setting,
+	              "\"%s\" in source \"%s\" has a password, which stands in a file that others can read; "
+	              "chmod 600 %s",
+	              option->name, source->name, path);
+	free(path);
+}
+
 static int read_source(struct settings *s, const config_setting_t *group, const struct config_source *source, bool warn)
 {
 	int r = 0;
 	for (const struct option *o = source->kind ? source->kind->options : NULL; o && o->name && r == 0; o++)
 		if (o->type == OPTION_PAIRS)
 			r = read_pairs(s, group, source, o, warn);
+		else if (o->type == OPTION_TEXT && warn)
+			warn_of_password(s, group, source, o);
 	return r;
 }
 

@@ -62,12 +62,13 @@ struct courier {
 
 	struct queue_view *view;
 	char error[ERR_MAX];
+	bool for_room; /* that is because of max_size: what is there is delivered and goes, and then there is room */
 	int64_t error_until_ms;
 	struct flush *flushes;
 	struct berth *berths;
 	int64_t short_since_ms;  /* monotonic; ALARM_NEVER: there is room in the buffer for all that comes */
 	uint64_t delivered_then; /* batches, when the last one was dropped */
-	int64_t dropped_ms;      /* wall; of the last batch that was; 0: none since start */
+	int64_t dropped_ms;      /* monotonic; of the last batch that was; 0: none since start */
 
 	void (*on_closed)(void *arg);
 	void *closed_arg;
@@ -180,9 +181,14 @@ static void note_dropped(const struct courier *c)
 
 static void note_error(struct courier *c, int status)
 {
-	if (strcmp(c->error, c->err.text) != 0)
+	bool news = strcmp(c->error, c->err.text) != 0;
+
+	if (news && status == -EDQUOT)
+		log_notice("batch.short", "sealing waits for room: %s", c->err.text);
+	else if (news)
 		log_error("batch.failing", "sealing or deleting fails: %s", c->err.text);
 	snprintf(c->error, sizeof c->error, "%s", c->err.text);
+	c->for_room = status == -EDQUOT;
 	c->error_until_ms = clock_mono_ms() + ERROR_LASTS_MS;
 	for (struct flush *flush = c->flushes; flush; flush = flush->next)
 		if (!flush->sealed)
@@ -302,7 +308,7 @@ static void on_tended(struct job *job)
 	else if (c->sealed == 0 && all)
 		note_all_sealed(c);
 	if (c->dropped == 1) {
-		c->dropped_ms = clock_wall_ms();
+		c->dropped_ms = clock_mono_ms();
 		c->delivered_then = count_delivered(c);
 		note_dropped(c);
 	}
@@ -540,7 +546,7 @@ bool courier_store(const struct courier *c, const char *store, struct courier_st
 
 const char *courier_error(const struct courier *c)
 {
-	return c->error;
+	return c->for_room ? "" : c->error;
 }
 
 int64_t courier_dropped_ms(const struct courier *c)

@@ -68,10 +68,10 @@ size_t courier_retry(struct courier *courier, int64_t batch);
 /* How a configured store is doing; false: there was no memory for its carrier. Borrowed until the loop goes on. */
 bool courier_store(const struct courier *courier, const char *store, struct courier_store *ret_store);
 
-/* "" while sealing and booking go well. */
+/* "" while sealing and booking go well, or wait for nothing but room below max_size. */
 const char *courier_error(const struct courier *courier);
 
-/* When a batch was dropped last to make room (wall); 0: none since start. */
+/* When a batch was dropped last to make room (monotonic); 0: none since start. */
 int64_t courier_dropped_ms(const struct courier *courier);
 
 /* The figures after the last change; borrowed until the loop goes on. Never NULL after courier_new. */

@@ -34,6 +34,11 @@ struct reload {
 	bool due;           /* one more was asked for, or this one waits for the end of an audit */
 	int status;
 	struct err err;
+
+	/* For people. */
+	int64_t refused_ms;    /* wall; the last one was refused then; 0: it was not */
+	char refused[ERR_MAX]; /* its first mistake */
+	char restart[ERR_MAX]; /* what of the file only a restart brings; "": nothing */
 };
 
 struct agent {
@@ -74,6 +79,9 @@ struct agent {
 /* The one that is configured under this name; NULL: there is none. */
 struct agent_source *agent_find_source(const struct agent *agent, const char *name);
 
+/* Whether anything may still come from one of this name: it is configured, or its last fetch has not ended. */
+bool agent_has_source(const struct agent *agent, const char *name);
+
 /*
  * Sources as the configuration has them now: what is gone or changed stops, what is new starts, a changed one once its
  * predecessor's fetch has ended. Those that are gone are taken out of `before`; NULL at the start. 0 or -ENOMEM: the
@@ -96,11 +104,14 @@ extern const struct api_backend agent_backend;
 /* The intake tells the end of each poll. */
 void backend_on_report(void *agent, const char *source, const struct intake_report *report);
 
-/* Answers with the source's last n records, and with follow with all that come. */
+/* Answers with the source's last n records, and with follow with all that come while it is configured. */
 void records_answer(struct agent *agent, const char *source, size_t last, bool follow, struct api_call *call);
 
 /* There are new figures: perhaps new records for those who follow. */
 void records_note(struct agent *agent, const struct queue_view *view);
+
+/* Sources may have gone for good: who follows one is given what there is of it, and the end. */
+void records_end_gone(struct agent *agent);
 
 /* Answers those who still wait for a poll, and ends an audit, as one of the open parts; before the API closes. */
 void backend_stop(struct agent *agent);

@@ -56,14 +56,16 @@ struct intake {
 	struct fetch *committing; /* afterwards: what is durable */
 	struct fetch *failed;     /* and what is not */
 	int status;               /* of the whole */
+	bool for_room;            /* all of what is not was refused because of max_size */
 	struct err err;
 	struct queue_view *fresh;
 
 	struct alarm retry;
 	int64_t retry_ms;
-	char error[ERR_MAX];
-	bool full;   /* the buffer takes nothing new */
-	bool synced; /* the wall clock is right */
+	char error[ERR_MAX]; /* why answers wait in memory; "" while none does */
+	bool failing;        /* it is the card, and not max_size */
+	bool full;           /* the buffer takes nothing new */
+	bool synced;         /* the wall clock is right */
 };
 
 static void list_init(struct fetch_list *list)
@@ -152,11 +154,17 @@ static void report_unsettled(struct intake *intake)
 		report(find_feed(intake, fetch->source), SINK_FAILED, NULL, text.text);
 }
 
-static void note_trouble(struct intake *intake, const char *text)
+/* Where max_size is reached nothing fails: the courier makes room, or polls wait until the stores do. */
+static void note_trouble(struct intake *intake, const char *text, bool for_room)
 {
-	if (strcmp(intake->error, text) != 0)
+	bool news = strcmp(intake->error, text) != 0;
+
+	if (news && for_room)
+		log_notice("buffer.short", "an answer waits in memory until there is room: %s", text);
+	else if (news)
 		log_error("buffer.failing", "the buffer does not take all, answers wait in memory: %s", text);
 	snprintf(intake->error, sizeof intake->error, "%s", text);
+	intake->failing = !for_room;
 }
 
 static void note_no_trouble(struct intake *intake)
@@ -170,6 +178,7 @@ static void note_no_trouble(struct intake *intake)
 	if (intake->error[0])
 		log_notice("buffer.recovered", "the buffer takes records again");
 	intake->error[0] = '\0';
+	intake->failing = false;
 }
 
 static void note_commit_failed(struct intake *intake)
@@ -177,7 +186,7 @@ static void note_commit_failed(struct intake *intake)
 	report_unsettled(intake);
 	list_append(&intake->stuck, intake->failed);
 	intake->failed = NULL;
-	note_trouble(intake, intake->err.text);
+	note_trouble(intake, intake->err.text, intake->for_room);
 	if (intake->retry.set)
 		return;
 	alarm_set(intake->alarms, &intake->retry, clock_mono_ms() + intake->retry_ms);
@@ -211,7 +220,9 @@ static void commit_singly(struct intake *intake)
 {
 	struct fetch_list failed, held;
 	struct fetch *next;
+	struct err err;
 
+	intake->for_room = true;
 	list_init(&failed);
 	list_init(&held);
 	for (struct fetch *fetch = intake->committing; fetch; fetch = next) {
@@ -219,8 +230,11 @@ static void commit_singly(struct intake *intake)
 
 		next = fetch->next;
 		fetch->next = NULL;
-		r = has_source(failed.first, fetch->source) ? intake->status
-		                                            : queue_commit(intake->queue, fetch, &intake->err);
+		r = has_source(failed.first, fetch->source) ? -EAGAIN : queue_commit(intake->queue, fetch, &err);
+		if (r < 0 && r != -EAGAIN && (r != -EDQUOT || intake->for_room)) {
+			intake->for_room = r == -EDQUOT;
+			intake->err = err;
+		}
 		list_append(r < 0 ? &failed : &held, fetch);
 	}
 	intake->committing = held.first;
@@ -373,7 +387,7 @@ static void note_staging_failed(struct feed *feed)
 {
 	struct err text;
 
-	note_trouble(feed->intake, feed->staging.error);
+	note_trouble(feed->intake, feed->staging.error, feed->staging.for_room);
 	err_fail(&text, 0, "the answer comes, and what came of it waits in memory: %s", feed->staging.error);
 	report(feed, SINK_FAILED, NULL, text.text);
 }
@@ -576,6 +590,11 @@ const struct intake_counts *intake_counts(const struct intake *intake, const cha
 const char *intake_error(const struct intake *intake)
 {
 	return intake->error;
+}
+
+bool intake_is_failing(const struct intake *intake)
+{
+	return intake->error[0] && intake->failing;
 }
 
 bool intake_holds(const struct intake *intake, const char *source)

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -14,6 +15,7 @@
 #include "agent/audit.h"
 #include "agent/config.h"
 #include "agent/online.h"
+#include "agent/opening.h"
 #include "base/units.h"
 #include "cli/cli.h"
 
@@ -29,7 +31,8 @@ static const char help_text[] =
         "usage: millrace [-c FILE] [--socket PATH] COMMAND ...\n"
         "\n"
         "  run                         collect and deliver until SIGTERM; SIGHUP reads the configuration again\n"
-        "  check [--online]            read the configuration and tell every mistake in it; --online: ask the stores\n";
+        "  check [--online]            tell every mistake of the configuration, and of the buffer's folder;\n"
+        "                              --online: ask the stores\n";
 
 static const char help_options[] =
         "\n"
@@ -99,15 +102,29 @@ static int command_run(const char *path)
 	return config_load(path, CONFIG_RUN, stderr, &config) < 0 ? CLI_CONFIG : agent_run(config);
 }
 
+/* What `run` would say of the buffer's folder, if this user started it. */
+static int check_buffer(const struct config *config)
+{
+	struct err err;
+	int r = queue_check_path(config->buffer_path, &err);
+
+	if (r == 0)
+		return CLI_OK;
+	fprintf(stderr, "%s: %s\n", config->buffer_place, err.text);
+	return opening_status(r);
+}
+
 static int command_check(const char *path, bool online)
 {
 	struct config *config;
-	int status = CLI_OK;
+	int status;
 
 	if (config_load(path, CONFIG_CHECK, stderr, &config) < 0)
 		return CLI_CONFIG;
-	config_print(config, stdout);
-	if (online)
+	status = check_buffer(config);
+	if (status == CLI_OK)
+		config_print(config, stdout);
+	if (status == CLI_OK && online)
 		status = online_check(config, stdout, stderr);
 	config_free(config);
 	return status;
@@ -115,17 +132,17 @@ static int command_check(const char *path, bool online)
 
 static int command_client(const struct globals *globals, const char *path, int argc, char **argv)
 {
-	struct config *config;
+	char *socket_path;
 	int status = cli_check(argc, argv);
 
 	if (status != CLI_OK)
 		return status;
 	if (globals->socket)
 		return cli_run(globals->socket, argc, argv);
-	if (config_load(path, CONFIG_ASK, stderr, &config) < 0)
+	if (config_find_socket(path, stderr, &socket_path) < 0)
 		return CLI_CONFIG;
-	status = cli_run(config->socket, argc, argv);
-	config_free(config);
+	status = cli_run(socket_path, argc, argv);
+	free(socket_path);
 	return status;
 }
 
@@ -165,7 +182,7 @@ static int audit_alone(const char *path, int argc, char **argv)
 /* By the daemon, or without one; --socket alone asks for that daemon. */
 static int command_audit(const struct globals *globals, const char *path, int argc, char **argv)
 {
-	struct config *config;
+	char *socket_path;
 	int status = cli_check(argc, argv);
 	bool daemon;
 
@@ -173,12 +190,12 @@ static int command_audit(const struct globals *globals, const char *path, int ar
 		return status;
 	if (globals->socket && (!globals->config || has_daemon(globals->socket)))
 		return cli_run(globals->socket, argc, argv);
-	if (config_load(path, CONFIG_ASK, stderr, &config) < 0)
+	if (config_find_socket(path, stderr, &socket_path) < 0)
 		return CLI_CONFIG;
-	daemon = !globals->socket && has_daemon(config->socket);
+	daemon = !globals->socket && has_daemon(socket_path);
 	if (daemon)
-		status = cli_run(config->socket, argc, argv);
-	config_free(config);
+		status = cli_run(socket_path, argc, argv);
+	free(socket_path);
 	return daemon ? status : audit_alone(path, argc, argv);
 }
 

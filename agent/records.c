@@ -127,6 +127,18 @@ void records_note(struct agent *a, const struct queue_view *view)
 		go_on(r, view);
 }
 
+void records_end_gone(struct agent *a)
+{
+	const struct queue_view *view = courier_view(a->courier);
+
+	for (struct reading *r = a->readings; r; r = r->following) {
+		if (r->until != UINT64_MAX || agent_has_source(a, r->source))
+			continue;
+		r->until = last_seq(view, r->source);
+		go_on(r, view);
+	}
+}
+
 void records_answer(struct agent *a, const char *source, size_t last, bool follow, struct api_call *call)
 {
 	static const struct api_stream_ops ops = { .more = on_more, .closed = on_closed };
@@ -140,7 +152,7 @@ void records_answer(struct agent *a, const char *source, size_t last, bool follo
 	r->job = (struct job){ .work = work, .done = on_worked };
 	r->agent = a;
 	r->next = seq > last ? seq - last + 1 : 1;
-	r->until = follow ? UINT64_MAX : seq;
+	r->until = follow && agent_has_source(a, source) ? UINT64_MAX : seq;
 	snprintf(r->source, sizeof r->source, "%s", source);
 	bytes_init(&r->lines, 2 * CHUNK_CEILING);
 	r->following = a->readings;

@@ -10,24 +10,33 @@
 
 #include "agent/daemon.h"
 #include "agent/opening.h"
+#include "base/clock.h"
 #include "base/container.h"
 #include "base/log.h"
 
 #define MISTAKES_TOLD 20
 
-/* Each line of what config_load says, as one line of the log. */
-static void tell_mistakes(char *text)
+static void note_refused(struct agent *a, const char *why)
 {
-	char *rest = text, *line;
+	a->reload.refused_ms = clock_wall_ms();
+	snprintf(a->reload.refused, sizeof a->reload.refused, "%s", why);
+}
 
-	for (int i = 0; i < MISTAKES_TOLD && (line = strsep(&rest, "\n")); i++)
+/* Each line of what config_load says, as one line of the log; the first is kept. */
+static void tell_mistakes(struct agent *a, char *text)
+{
+	char *rest = text, *line = strsep(&rest, "\n");
+
+	note_refused(a, line);
+	log_error("config.refused", "%s", line);
+	for (int i = 1; i < MISTAKES_TOLD && (line = strsep(&rest, "\n")); i++)
 		if (*line)
 			log_error("config.refused", "%s", line);
 	log_error("config.refused", "the configuration was not reloaded; the one before runs on");
 }
 
 /* NULL: it was told why. */
-static struct config *load(const char *path)
+static struct config *load(struct agent *a)
 {
 	struct config *now = NULL;
 	char *text = NULL;
@@ -35,14 +44,15 @@ static struct config *load(const char *path)
 	FILE *errors = open_memstream(&text, &size);
 
 	if (!errors) {
+		note_refused(a, "no memory");
 		log_error("config.refused", "no memory; the configuration before runs on");
 		return NULL;
 	}
-	if (config_load(path, CONFIG_RUN, errors, &now) < 0)
+	if (config_load(a->config->path, CONFIG_RUN, errors, &now) < 0)
 		now = NULL;
 	fclose(errors);
 	if (!now)
-		tell_mistakes(text);
+		tell_mistakes(a, text);
 	free(text);
 	return now;
 }
@@ -59,11 +69,15 @@ static void keep(char **now, const char *before)
 }
 
 /* What only a restart can change. */
-static void put_off(char **now, const char *before, const char *name)
+static void put_off(struct agent *a, char **now, const char *before, const char *name)
 {
+	char *restart = a->reload.restart;
+	size_t len = strlen(restart);
+
 	if (strcmp(*now, before) == 0)
 		return;
 	log_warning("config.restart", "%s = \"%s\" wants a restart; until then it is \"%s\"", name, *now, before);
+	snprintf(restart + len, sizeof a->reload.restart - len, "%s%s = \"%s\"", len ? ", " : "", name, *now);
 	keep(now, before);
 }
 
@@ -87,8 +101,11 @@ static void move_socket(struct agent *a, struct config *now)
 static void take(struct agent *a)
 {
 	struct config *now = a->reload.now, *before = a->config;
+	char changes[CONFIG_CHANGES_MAX];
 
+	a->reload.refused_ms = 0;
 	move_socket(a, now);
+	config_changes(now, before, changes);
 	config_keep(now, before);
 	a->config = now;
 	a->reload.now = NULL;
@@ -98,8 +115,8 @@ static void take(struct agent *a)
 	if (agent_configure_sources(a, before) < 0)
 		log_error("source.refused", "no memory for a source; reload the configuration to try again");
 	config_free(before);
-	log_notice("agent.reloaded", "configuration %s: sources: %zu, stores: %zu", now->path, now->n_sources,
-	           now->n_stores);
+	log_notice("agent.reloaded", "configuration %s: sources: %zu, stores: %zu; %s", now->path, now->n_sources,
+	           now->n_stores, changes);
 }
 
 static void work(struct job *job)
@@ -116,8 +133,10 @@ static void on_worked(struct job *job)
 	if (a->reload.status == 0 && !a->stopping) {
 		take(a);
 	} else {
-		if (!a->stopping)
+		if (!a->stopping) {
+			note_refused(a, a->reload.err.text);
 			log_error("config.refused", "%s; the configuration before runs on", a->reload.err.text);
+		}
 		config_free(a->reload.now);
 		a->reload.now = NULL;
 	}
@@ -131,11 +150,12 @@ void reload_begin(struct agent *a)
 	a->reload.due = a->reload.now || a->audit || !a->api;
 	if (a->reload.due || a->stopping)
 		return;
-	now = load(a->config->path);
+	now = load(a);
 	if (!now)
 		return;
-	put_off(&now->device, a->config->device, "device");
-	put_off(&now->buffer_path, a->config->buffer_path, "the buffer's path");
+	a->reload.restart[0] = '\0';
+	put_off(a, &now->device, a->config->device, "device");
+	put_off(a, &now->buffer_path, a->config->buffer_path, "the buffer's path");
 	a->reload.now = now;
 	a->reload.status = -ECANCELED; /* stands where the worker gives the job back unworked */
 	a->reload.job = (struct job){ .work = work, .done = on_worked };

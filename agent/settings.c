@@ -46,6 +46,8 @@ static void tell_place(struct settings *s, const char *file, unsigned line)
 static void tell(struct settings *s, const config_setting_t *at, const char *rank, const char *format, va_list args)
 {
 	char text[LINE_MAX_BYTES];
+	if (!s->errors)
+		return;
 	vsnprintf(text, sizeof text, format, args);
 	for (char *p = text; *p; p++)
 		if (iscntrl((unsigned char)*p))
@@ -81,6 +83,17 @@ bool settings_others_read(const struct settings *s, const config_setting_t *at, 
 	}
 	free(path);
 	return false;
+}
+
+char *settings_place(const struct settings *s, const config_setting_t *at)
+{
+	char *path = path_of(s, at ? config_setting_source_file(at) : NULL), *place = NULL;
+	if (!path || !at)
+		return path;
+	if (asprintf(&place, "%s:%u", path, config_setting_source_line(at)) < 0)
+		place = NULL;
+	free(path);
+	return place;
 }
 
 /* Adds to a text that ends in a NUL; what does not fit is left out. */

@@ -16,7 +16,7 @@ struct settings {
 	config_t tree;
 	const char *path; /* as it was given; borrowed */
 	char *folder;     /* its folder, absolute */
-	FILE *errors;
+	FILE *errors;     /* NULL: mistakes are only counted */
 	size_t mistakes;
 };
 
@@ -31,6 +31,9 @@ void settings_mistake(struct settings *s, const config_setting_t *at, const char
 /* The same for what is no mistake and yet unwise: `FILE:12: warning: …`. */
 void settings_warn(struct settings *s, const config_setting_t *at, const char *format, ...)
         __attribute__((format(printf, 3, 4)));
+
+/* `FILE:12`, or `FILE` for NULL; to be freed. NULL: no memory. */
+char *settings_place(const struct settings *s, const config_setting_t *at);
 
 /* Whether the file that this stands in may be read by others than its owner; then ret_path is its path, to be freed. */
 bool settings_others_read(const struct settings *s, const config_setting_t *at, char **ret_path);

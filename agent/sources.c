@@ -31,7 +31,7 @@ static struct agent_source *find_config(const struct agent *a, const struct conf
 	return source;
 }
 
-static bool is_named(const struct agent *a, const char *name)
+bool agent_has_source(const struct agent *a, const char *name)
 {
 	const struct agent_source *source = a->sources;
 
@@ -77,7 +77,7 @@ static int add_sources(struct agent *a, int64_t spread_ms)
 	for (size_t i = 0; i < n; i++) {
 		const struct config_source *config = a->config->sources[i];
 		struct agent_source *source = NULL;
-		int added = is_named(a, config->name) ? 1 : add_source(a, config);
+		int added = agent_has_source(a, config->name) ? 1 : add_source(a, config);
 
 		if (added < 0)
 			r = added;
@@ -129,6 +129,7 @@ static void on_sweep(struct alarm *alarm)
 		alarm_set(&a->alarms, alarm, clock_mono_ms() + SWEEP_MS);
 	if (add_sources(a, 0) < 0)
 		log_error("source.refused", "no memory for a source; reload the configuration to try again");
+	records_end_gone(a);
 }
 
 static bool is_configured(const struct agent *a, const struct config_source *config)
@@ -152,6 +153,8 @@ static void stop_source(struct agent *a, struct agent_source *source)
 
 int agent_configure_sources(struct agent *a, struct config *before)
 {
+	int r;
+
 	for (struct agent_source *source = a->sources; source; source = source->next) {
 		if (source->own)
 			continue;
@@ -166,7 +169,9 @@ int agent_configure_sources(struct agent *a, struct config *before)
 	a->sweep.on_ring = on_sweep;
 	if (sweep(a))
 		alarm_set(&a->alarms, &a->sweep, clock_mono_ms() + SWEEP_MS);
-	return add_sources(a, before ? 0 : SPREAD_MS);
+	r = add_sources(a, before ? 0 : SPREAD_MS);
+	records_end_gone(a);
+	return r;
 }
 
 void agent_free_sources(struct agent *a)

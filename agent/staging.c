@@ -48,8 +48,10 @@ static void note_refused(struct staging *s)
 	s->too_large = s->fetch && s->status == -EFBIG;
 	if (s->too_large)
 		return;
-	if (s->status != -EAGAIN)
+	if (s->status != -EAGAIN) {
 		snprintf(s->error, sizeof s->error, "%s", s->err.text);
+		s->for_room = s->status == -EDQUOT;
+	}
 	if (!s->fetch) {
 		fetch_piece_free(s->piece);
 		s->piece = NULL;

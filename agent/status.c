@@ -32,7 +32,7 @@ static const char *judge_source(const struct agent *a, const struct agent_source
 
 	if (!source->collector)
 		return "disabled";
-	if (a->full || (courier_view(a->courier)->wanted && intake_holds(a->intake, source->config->name)))
+	if (a->full || (!intake_is_failing(a->intake) && intake_holds(a->intake, source->config->name)))
 		return "paused";
 	since = counts->answered_at_ms > source->since_ms ? counts->answered_at_ms : source->since_ms;
 	if (clock_mono_ms() - since > source->collector->ops->patience_ms(source->collector))
@@ -76,7 +76,8 @@ static void fill_source(const struct agent *a, const struct agent_source *source
 	v->origin = "";
 	if (source->collector) {
 		v->origin = source->collector->ops->origin(source->collector);
-		v->next_poll_ms = to_wall(source->collector->ops->next_ms(source->collector));
+		if (strcmp(v->state, "paused") != 0)
+			v->next_poll_ms = to_wall(source->collector->ops->next_ms(source->collector));
 	}
 }
 
@@ -160,10 +161,11 @@ static int fill_stores(const struct agent *a, struct status_view *v)
 static void fill_buffer(const struct agent *a, struct buffer_view *v)
 {
 	const struct queue_view *view = courier_view(a->courier);
-	bool failing = intake_error(a->intake)[0] != '\0' && !view->wanted;
+	bool failing = intake_is_failing(a->intake);
+	bool full = a->full || view->wanted || intake_error(a->intake)[0];
 
 	v->path = a->config->buffer_path;
-	v->state = failing || courier_error(a->courier)[0] ? "failing" : a->full || view->wanted ? "full" : "ready";
+	v->state = failing || courier_error(a->courier)[0] ? "failing" : full ? "full" : "ready";
 	v->last_error = failing ? intake_error(a->intake) : courier_error(a->courier);
 	v->on_full = a->config->on_full == CONFIG_PAUSE ? "pause" : "drop-oldest";
 	v->max_bytes = view->max_bytes;
@@ -229,11 +231,12 @@ static void add_stale(struct status_view *v, const struct source_view *source)
 static void add_want_of_room(const struct agent *a, struct status_view *v)
 {
 	static const char remedy[] = "mend what keeps the stores away or slow, or raise max_size and reload";
+	int64_t dropped_ms = courier_dropped_ms(a->courier);
 
 	if (strcmp(v->buffer.state, "full") == 0)
 		add_problem(v, remedy, "buffer", "",
 		            "it is full: what is left of max_size is kept for sealing and delivery, and polls wait");
-	if (clock_wall_ms() - courier_dropped_ms(a->courier) < DROPPED_TOLD_MS)
+	if (dropped_ms && clock_mono_ms() - dropped_ms < DROPPED_TOLD_MS)
 		add_problem(v, remedy, "buffer", "",
 		            "it is full: the oldest records are being dropped (on_full = \"drop-oldest\")");
 }
@@ -259,9 +262,27 @@ static void add_unsynced(const struct agent *a, struct status_view *v)
 	                : "it is not synchronised; records are sealed with the time that there is, as \"unsynced\"");
 }
 
+static void add_reload(struct status_view *v)
+{
+	char what[sizeof v->problems->what], at[UNITS_TEXT_MAX];
+
+	if (v->config.refused_ms) {
+		snprintf(what, sizeof what, "the reload at %s was refused: %s", units_time(v->config.refused_ms, at),
+		         v->config.last_error);
+		add_problem(v,
+		            "the one before runs on; mend the file (millrace check tells all that is wrong with it), "
+		            "then reload again",
+		            "configuration", "", what);
+	}
+	if (*v->config.restart) {
+		snprintf(what, sizeof what, "%s waits for a restart", v->config.restart);
+		add_problem(v, "restart the daemon, or take it back and reload", "configuration", "", what);
+	}
+}
+
 static int fill_problems(const struct agent *a, struct status_view *v)
 {
-	v->problems = calloc(v->n_sources + v->n_stores + 4, sizeof *v->problems);
+	v->problems = calloc(v->n_sources + v->n_stores + 6, sizeof *v->problems);
 	if (!v->problems)
 		return -ENOMEM;
 	for (size_t i = 0; i < v->n_sources; i++)
@@ -271,6 +292,7 @@ static int fill_problems(const struct agent *a, struct status_view *v)
 		if (*v->stores[i].last_error)
 			add_problem(v, store_remedy(&v->stores[i]), "store", v->stores[i].name,
 			            v->stores[i].last_error);
+	add_reload(v);
 	add_want_of_room(a, v);
 	add_unsynced(a, v);
 	if (*v->buffer.last_error)
@@ -288,6 +310,10 @@ int status_fill(const struct agent *a, struct status_view *v)
 	v->boot = courier_view(a->courier)->boot;
 	v->now_ms = clock_wall_ms();
 	v->started_ms = a->started_ms;
+	v->config = (struct config_view){ .path = a->config->path,
+		                          .refused_ms = a->reload.refused_ms,
+		                          .last_error = a->reload.refused_ms ? a->reload.refused : "",
+		                          .restart = a->reload.restart };
 	fill_buffer(a, &v->buffer);
 	fill_clock(a, &v->clock);
 	r = fill_sources(a, v);

@@ -92,6 +92,14 @@ static const struct field clock_fields[] = {
 	FIELD_END,
 };
 
+static const struct field config_fields[] = {
+	FIELD(TEXT, config_view, path, "path"),
+	FIELD(TIME, config_view, refused_ms, "refused"),
+	FIELD(TEXT, config_view, last_error, "last_error"),
+	FIELD(TEXT, config_view, restart, "restart"),
+	FIELD_END,
+};
+
 static const struct field rejected_fields[] = {
 	FIELD(TEXT, rejected_view, source, "source"),
 	FIELD(TIME, rejected_view, at_ms, "at"),
@@ -247,6 +255,7 @@ json_t *view_status(const struct status_view *view)
 	    json_object_set_new(json, "problems", problems(view)) < 0 ||
 	    json_object_set_new(json, "buffer", object(buffer_fields, &view->buffer)) < 0 ||
 	    json_object_set_new(json, "clock", object(clock_fields, &view->clock)) < 0 ||
+	    json_object_set_new(json, "config", object(config_fields, &view->config)) < 0 ||
 	    json_object_set_new(json, "sources", sources(view)) < 0 ||
 	    json_object_set_new(json, "stores", stores(view)) < 0) {
 		json_decref(json);

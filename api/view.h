@@ -16,9 +16,9 @@ struct source_view {
 	const char *name, *kind, *origin;
 	const char
 	        *state; /* "waiting", "fresh", "failing", "stale", "paused" (the buffer is full), "disabled", "gone" */
-	int64_t last_answer_ms;                     /* complete and valid, changed or not */
-	int64_t last_change_ms;                     /* the last committed fetch since start */
-	int64_t next_poll_ms;                       /* 0: none is planned (one is under way, or it is disabled) */
+	int64_t last_answer_ms; /* complete and valid, changed or not */
+	int64_t last_change_ms; /* the last committed fetch since start */
+	int64_t next_poll_ms;   /* 0: none is planned (one is under way, or it is paused or disabled) */
 	uint64_t polls, unchanged, refused, failed; /* since start */
 	uint64_t records, fetches;                  /* ever committed */
 	uint64_t unsealed_records, waiting_batches, waiting_records;
@@ -54,6 +54,14 @@ struct clock_view {
 	int64_t wait_until_ms;     /* 0: nothing is waited for */
 };
 
+/* What the last reload left undone. */
+struct config_view {
+	const char *path;
+	int64_t refused_ms;     /* 0: it was not refused */
+	const char *last_error; /* why it was; "" */
+	const char *restart;    /* settings that wait for one: `device = "pi-02"`; "" */
+};
+
 /* The newest refused answer of a source. */
 struct rejected_view {
 	const char *source, *cause, *text;
@@ -74,6 +82,7 @@ struct status_view {
 	int64_t now_ms, started_ms;
 	struct buffer_view buffer;
 	struct clock_view clock;
+	struct config_view config;
 	struct source_view *sources; /* the arrays are the view's own */
 	size_t n_sources;
 	struct store_view *stores;

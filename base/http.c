@@ -212,7 +212,7 @@ static const struct failure stops[] = {
 	[STOP_BY_CALLER] = { CURLE_WRITE_ERROR, -ECANCELED, "canceled" },
 	[STOP_BY_READER] = { CURLE_ABORTED_BY_CALLBACK, -ECANCELED, "canceled" },
 	[STOP_TOO_LARGE] = { CURLE_WRITE_ERROR, -EMSGSIZE, "too-large" },
-	[STOP_HEADERS] = { CURLE_WRITE_ERROR, -EMSGSIZE, "too-large" },
+	[STOP_HEADERS] = { CURLE_WRITE_ERROR, -E2BIG, "too-large" },
 	[STOP_SWITCHED] = { CURLE_WRITE_ERROR, -EPROTO, "protocol" },
 	[STOP_STALLED] = { CURLE_OPERATION_TIMEDOUT, -ETIMEDOUT, "timeout" },
 	[STOP_REPEATED] = { CURLE_SEND_FAIL_REWIND, -EIO, "network" },
@@ -241,7 +241,7 @@ static struct failure classify(const struct http_transfer *t, CURLcode code)
 	if (code == CURLE_COULDNT_CONNECT && os_errno(t) == ECONNREFUSED)
 		return (struct failure){ code, -ECONNREFUSED, "refused" };
 	if (is_line_too_long(t, code))
-		return (struct failure){ code, -EMSGSIZE, "too-large" };
+		return (struct failure){ code, -E2BIG, "too-large" };
 	/* curl 7.88 has no other code for a broken chunk than the one for a connection that broke. */
 	if (code == CURLE_RECV_ERROR && strstr(t->detail, "chunked-encoding"))
 		return (struct failure){ code, -EPROTO, "protocol" };
@@ -283,16 +283,17 @@ static void describe_timeout(const struct http_transfer *t, struct err *err)
 		         limit, (unsigned long long)t->body_bytes);
 }
 
-static void describe_size(const struct http_transfer *t, CURLcode code, struct err *err)
+static void describe_headers(const struct http_transfer *t, struct err *err)
+{
+	err_fail(err, 0, "more than %d bytes of headers%s", HTTP_HEADERS_MAX,
+	         t->stop == STOP_HEADERS ? "" : ", or a line of them that is too long (or out of memory)");
+}
+
+static void describe_size(const struct http_transfer *t, struct err *err)
 {
 	unsigned long long most = t->max_body;
 	const char *length = answer_header(t, "Content-Length");
-	if (t->stop == STOP_HEADERS)
-		err_fail(err, 0, "more than %d bytes of headers", HTTP_HEADERS_MAX);
-	else if (is_line_too_long(t, code))
-		err_fail(err, 0, "more than %d bytes of headers, or a line of them that is too long (or out of memory)",
-		         HTTP_HEADERS_MAX);
-	else if (t->stop != STOP_TOO_LARGE && length)
+	if (t->stop != STOP_TOO_LARGE && length)
 		err_fail(err, 0, "the answer has %.20s bytes; more than %llu are not taken", length, most);
 	else
 		err_fail(err, 0, "the answer goes on after %llu bytes; more than %llu are not taken",
@@ -391,8 +392,11 @@ static void describe(const struct http_transfer *t, struct failure failure, stru
 	case -ETIMEDOUT:
 		describe_timeout(t, err);
 		break;
+	case -E2BIG:
+		describe_headers(t, err);
+		break;
 	case -EMSGSIZE:
-		describe_size(t, failure.code, err);
+		describe_size(t, err);
 		break;
 	case -EPIPE:
 		describe_truncation(t, err);

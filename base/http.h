@@ -22,17 +22,17 @@ struct http;
 struct http_transfer;
 
 struct http_answer {
-	int error;         /* 0: complete, whatever its status; else -errno: -ETIMEDOUT, -EMSGSIZE (over max_body or
-	                      HTTP_HEADERS_MAX), -EPROTO (broken HTTP, redirect refused), -EBADE (TLS), -EPIPE (cut
-	                      short), -ECANCELED (on_body or on_read refused), -ECONNREFUSED, -EHOSTUNREACH (no such
-	                      name), -EIO */
-	const char *cause; /* of an error, one word that does not change with numbers: "timeout", "too-large",
-	                      "truncated", "tls", "refused", "dns", "redirect", "protocol", "canceled", "proxy" (which
-	                      refused: 407, CONNECT without 2xx, SOCKS), "network" */
-	const char *text;  /* of an error, in full: `GET https://host/path: the answer ended after 512 of 1243
-	                      bytes`; the URL without query and user info; names the proxy, without user info */
-	long status;       /* 0 where none came; a proxy's refusal is none */
-	int64_t retry_after_ms;               /* from Retry-After, both forms (RFC 9110 §10.2.3); -1 where none came */
+	int error;              /* 0: complete, whatever its status; else -errno: -ETIMEDOUT, -EMSGSIZE (over max_body),
+	                           -E2BIG (over HTTP_HEADERS_MAX), -EPROTO (broken HTTP, redirect refused), -EBADE (TLS), -EPIPE (cut
+	                           short), -ECANCELED (on_body or on_read refused), -ECONNREFUSED, -EHOSTUNREACH (no such
+	                           name), -EIO */
+	const char *cause;      /* of an error, one word that does not change with numbers: "timeout", "too-large",
+	                           "truncated", "tls", "refused", "dns", "redirect", "protocol", "canceled", "proxy" (which
+	                           refused: 407, CONNECT without 2xx, SOCKS), "network" */
+	const char *text;       /* of an error, in full: `GET https://host/path: the answer ended after 512 of 1243
+	                           bytes`; the URL without query and user info; names the proxy, without user info */
+	long status;            /* 0 where none came; a proxy's refusal is none */
+	int64_t retry_after_ms; /* from Retry-After, both forms (RFC 9110 §10.2.3); -1 where none came */
 	const char *content_type;             /* "" where none came */
 	const char *content_encoding;         /* "" where none came or "identity" */
 	uint64_t body_bytes;                  /* as they came over the wire, without the framing of chunks */
@@ -44,7 +44,7 @@ struct http_answer {
 #define HTTP_BODY_ABORT (-1)
 
 /* Bytes of all status lines, headers and trailers of one answer, 1xx included, those of its redirects and of a proxy's
- * answer to CONNECT apart; more is -EMSGSIZE. */
+ * answer to CONNECT apart; more is -E2BIG. */
 #define HTTP_HEADERS_MAX (64 * 1024)
 
 struct http_request {

@@ -76,7 +76,7 @@ static int give(struct inflate *f, const void *data, size_t len, struct err *err
 		                f->coding == CODING_NONE ? "" : ", inflated,", (unsigned long long)f->max);
 	f->given += len;
 	if (f->coding != CODING_NONE && f->given > INFLATE_RATIO_FROM && f->given / INFLATE_RATIO_MAX > f->taken)
-		return err_fail(err, -EMSGSIZE,
+		return err_fail(err, -E2BIG,
 		                "the answer inflates from %llu to %llu bytes; more than %d times its size is not taken",
 		                (unsigned long long)f->taken, (unsigned long long)f->given, INFLATE_RATIO_MAX);
 	return f->on_piece(f->arg, data, len);

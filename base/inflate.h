@@ -36,7 +36,7 @@ void inflate_free(struct inflate *inflate);
 /*
  * More bytes; gives pieces of up to 16 KB. Returns how many bytes it took: fewer than len only where on_piece asked for
  * a pause; what is left is given again. -EBADMSG (not what the encoding says, or bytes after its end), -EMSGSIZE (over
- * max or INFLATE_RATIO_MAX), -ENOMEM, or what on_piece returned; err tells what and at which offset.
+ * max), -E2BIG (over INFLATE_RATIO_MAX), -ENOMEM, or what on_piece returned; err tells what and at which offset.
  */
 ssize_t inflate_feed(struct inflate *inflate, const void *data, size_t len, struct err *err);
 

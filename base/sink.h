@@ -31,11 +31,11 @@ struct sink;
 
 /* The part of a refused answer that tells most, for a person to look at (`show rejected`). Borrowed. */
 struct sink_excerpt {
-	uint64_t bytes; /* of the body as it was decoded, as far as it came */
-	int64_t offset; /* in it, of what is wrong; -1: of the whole */
-	uint64_t start; /* in it, of data's first byte */
-	const void *data;
-	size_t len; /* up to SINK_EXCERPT_MAX */
+	uint64_t bytes;   /* of the body as it was decoded, as far as it came */
+	int64_t offset;   /* in it, of what is wrong; -1: of the whole */
+	uint64_t start;   /* in it, of data's first byte */
+	const void *data; /* bytes == 0: what came could not be decoded, and this shows how it begins (\x1f: a byte) */
+	size_t len;       /* up to SINK_EXCERPT_MAX */
 };
 
 struct sink_ops {

@@ -6,8 +6,8 @@
  * but queue_view's copies may be read anywhere.
  *
  * What is durable is what a transaction here has committed. A failed call leaves the buffer as it was, and may be made
- * again: -ENOSPC, -EIO, -EROFS and -ENOMEM are states, not ends. -EBADMSG is damage, told with the place: from then on all
- * is refused until queue_start has salvaged what it can.
+ * again: -EDQUOT (max_size is reached), -ENOSPC (the card is full), -EIO, -EROFS and -ENOMEM are states, not ends.
+ * -EBADMSG is damage, told with the place: from then on all is refused until queue_start has salvaged what it can.
  */
 #ifndef BUFFER_QUEUE_H
 #define BUFFER_QUEUE_H
@@ -106,11 +106,17 @@ struct queue_bounds {
 /*
  * Tells the bounds; without them there are none. May be called again: a buffer that is larger than a new bound takes
  * nothing until it fits. Some of max_size is kept free inside the file, so that what is there can always be sealed,
- * delivered and deleted: queue_commit and queue_stage fail with -ENOSPC before they would take of it, whoever fills the
- * rest of the card. A commit is to bring no more than about 1 MB, each fetch counted with 8 KB beside its records, or a
- * single record: what more it takes of the WAL is not in the bound. 0 or -errno.
+ * delivered and deleted: queue_commit and queue_stage fail with -EDQUOT before they would take of it, and with -ENOSPC
+ * where others have filled the rest of the card. A commit is to bring no more than about 1 MB, each fetch counted with
+ * 8 KB beside its records, or a single record: what more it takes of the WAL is not in the bound. 0 or -errno.
  */
 int queue_bound(struct queue *queue, const struct queue_bounds *bounds, struct err *err);
+
+/*
+ * Whether this user may open or make a buffer at this path: 0, or what queue_open would say of file and folder. Changes
+ * nothing, and does not ask whether the file is a buffer, or free.
+ */
+int queue_check_path(const char *path, struct err *err);
 
 /* The state that the source's last committed fetch left; 0 bytes for a new source. Returns its length. */
 size_t queue_source_state(struct queue *queue, const char *source, uint8_t ret_state[SINK_STATE_MAX]);

@@ -68,6 +68,30 @@ static int check_header(const struct queue *q, const unsigned char *header, stru
 	return 0;
 }
 
+static int refuse_path(const char *path, int code, struct err *err)
+{
+	if (code == -EROFS)
+		return err_fail(err, code,
+		                "the buffer \"%s\" is on a file system that is read-only: remount it for writing, or "
+		                "replace a card that no longer takes any",
+		                path);
+	return err_place(err, code, "buffer", path);
+}
+
+/* SQLite makes a WAL beside the file, so the folder must be writable though the file is there. */
+int queue_check_path(const char *path, struct err *err)
+{
+	const char *slash = strrchr(path, '/');
+	char folder[4096];
+
+	snprintf(folder, sizeof folder, "%.*s.", slash ? (int)(slash - path) + 1 : 0, path);
+	if (access(folder, W_OK | X_OK) < 0)
+		return refuse_path(path, -errno, err);
+	if (access(path, R_OK | W_OK) < 0 && errno != ENOENT)
+		return refuse_path(path, -errno, err);
+	return 0;
+}
+
 static int check_file(const struct queue *q, struct err *err)
 {
 	unsigned char header[HEADER_SIZE] = { 0 };
@@ -75,13 +99,8 @@ static int check_file(const struct queue *q, struct err *err)
 	ssize_t n;
 	int r = 0;
 
-	if (fd < 0 && errno == EROFS)
-		return err_fail(err, -EROFS,
-		                "the buffer \"%s\" is on a file system that is read-only: remount it for writing, or "
-		                "replace a card that no longer takes any",
-		                q->path);
 	if (fd < 0)
-		return err_place(err, -errno, "buffer", q->path);
+		return refuse_path(q->path, -errno, err);
 	n = pread(fd, header, sizeof header, 0);
 	if (n < 0)
 		r = err_fail(err, -errno, "buffer \"%s\": %s", q->path, strerror(errno));

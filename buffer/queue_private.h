@@ -430,8 +430,8 @@ int queue_unbook(struct queue *q, const char *store, const struct batch *batch, 
 int queue_load_lost(struct queue *q, struct err *err);
 
 /*
- * In a transaction that takes pages for what is new, at its end: 0, or -ENOSPC where it would take of what sealing,
- * delivering and deleting need. Nothing is refused while no bound was told.
+ * In a transaction that takes pages for what is new, at its end: 0, or -EDQUOT (of max_size) or -ENOSPC (of the
+ * card) where it would take of what sealing, delivering and deleting need. Nothing is refused while no bound was told.
  */
 int queue_check_room(struct queue *q, struct err *err);
 

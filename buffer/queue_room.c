@@ -121,7 +121,7 @@ static int refuse(const struct queue *q, struct err *err)
 {
 	char size[UNITS_TEXT_MAX];
 
-	return err_fail(err, -ENOSPC,
+	return err_fail(err, -EDQUOT,
 	                "buffer \"%s\" has reached max_size (%s): mend what keeps the stores away, or raise max_size",
 	                q->path, units_size(q->room.max_size, size));
 }

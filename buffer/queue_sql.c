@@ -201,7 +201,7 @@ static int translate(const struct queue *q, int code)
 {
 	switch (code & 0xff) {
 	case SQLITE_FULL:
-		return -ENOSPC;
+		return queue_is_bounded(q) ? -EDQUOT : -ENOSPC;
 	case SQLITE_NOMEM:
 		return -ENOMEM;
 	case SQLITE_BUSY:
@@ -220,10 +220,10 @@ static int translate(const struct queue *q, int code)
 int queue_fail(struct queue *q, struct err *err, const char *what)
 {
 	int r = translate(q, sqlite3_extended_errcode(q->db));
-	const char *why = r == -EROFS                           ? "the file system is read-only"
-	                  : r == -ENOSPC && queue_is_bounded(q) ? "max_size is reached"
-	                  : r == -ENOSPC                        ? "no space is left on the file system"
-	                                                        : sqlite3_errmsg(q->db);
+	const char *why = r == -EROFS    ? "the file system is read-only"
+	                  : r == -EDQUOT ? "max_size is reached"
+	                  : r == -ENOSPC ? "no space is left on the file system"
+	                                 : sqlite3_errmsg(q->db);
 
 	q->damaged |= r == -EBADMSG;
 	return err_fail(err, r, "buffer \"%s\": %s: %s", q->path, what, why);
@@ -292,7 +292,7 @@ int queue_end(struct queue *q, int r, struct err *err)
 	/* SQLite has rolled back by itself after some errors. Nothing is left to do where this fails too. */
 	if (!sqlite3_get_autocommit(q->db))
 		run_plain(q, SQL_ROLLBACK);
-	if (r == -ENOSPC) {
+	if (r == -ENOSPC || r == -EDQUOT) {
 		q->room.refused = true;
 		queue_empty_wal(q);
 	}

@@ -372,6 +372,7 @@ static enum s3_verdict judge_error(const struct s3 *s3, const struct s3_answer *
 		return S3_DENIED;
 	case -EPROTO:
 	case -EMSGSIZE: /* an error of S3 is short */
+	case -E2BIG:
 		if (a->status >= 500)
 			break;
 		err_fail(err, 0, "no S3 answers at %s (see endpoint): %.250s", s3->settings->endpoint, text);

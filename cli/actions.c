@@ -15,9 +15,15 @@
 int command_tail(const char *socket_path, const struct command_arguments *arguments, struct err *err)
 {
 	char path[REQUEST_PATH_MAX];
+	bool ended;
 	snprintf(path, sizeof path, "/v1/sources/%s/records?last=%d%s", arguments->word, arguments->last,
 	         arguments->follow ? "&follow=1" : "");
-	return client_stream(socket_path, path, STDOUT_FILENO, err);
+	int rc = client_stream(socket_path, path, STDOUT_FILENO, &ended, err);
+	if (rc == CLI_OK && ended && arguments->follow)
+		return err_fail(err, CLI_OK,
+		                "source \"%s\" is gone from the configuration: nothing more will come from it",
+		                arguments->word);
+	return rc;
 }
 
 static void print_committed(const json_t *answer, const struct page *page)

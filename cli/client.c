@@ -196,7 +196,7 @@ static int explain_stream(struct stream *stream, CURLcode code, const char *sock
 	return code == CURLE_OK ? CLI_OK : explain_transfer(stream->curl, code, socket_path, err);
 }
 
-int client_stream(const char *socket_path, const char *path, int out, struct err *err)
+int client_stream(const char *socket_path, const char *path, int out, bool *ret_ended, struct err *err)
 {
 	struct stream stream = { .curl = open_request(socket_path, path, err), .out = out };
 	if (!stream.curl)
@@ -208,6 +208,7 @@ int client_stream(const char *socket_path, const char *path, int out, struct err
 	curl_easy_setopt(stream.curl, CURLOPT_XFERINFODATA, &stream);
 	curl_easy_setopt(stream.curl, CURLOPT_NOPROGRESS, 0L);
 	int rc = explain_stream(&stream, curl_easy_perform(stream.curl), socket_path, err);
+	*ret_ended = rc == CLI_OK && !stream.out_error;
 	curl_easy_cleanup(stream.curl);
 	bytes_done(&stream.problem);
 	return rc;

@@ -4,6 +4,7 @@
 #define CLI_CLIENT_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdio.h>
 
 #include "base/bytes.h"
@@ -19,9 +20,9 @@ int client_request(const char *socket_path, const char *method, const char *path
 
 /*
  * GETs what has no end, or takes its time, and writes each piece to out (a descriptor) as it comes. CLI_OK: that was
- * all, or nobody reads out any more, of which nobody needs to be told. Else as above.
+ * all, which ret_ended tells, or nobody reads out any more, of which nobody needs to be told. Else as above.
  */
-int client_stream(const char *socket_path, const char *path, int out, struct err *err);
+int client_stream(const char *socket_path, const char *path, int out, bool *ret_ended, struct err *err);
 
 /* The same as client_request for what answers with a JSON object, which is the caller's; copied as it came to copy
  * unless that is NULL.

@@ -97,8 +97,14 @@ static void print_one(const json_t *rejected, const struct page *page)
 	page_state(page, "failing", answer_text(rejected, "cause"));
 	fputs("\n  ", page->out);
 	page_text(page, answer_text(rejected, "text"));
-	fprintf(page->out, "\n  %s came; from byte %" PRId64 " on:\n",
-	        answer_plural(answer_number(rejected, "bytes"), "byte", "s", text), answer_number(rejected, "start"));
+	if (answer_number(rejected, "bytes") > 0)
+		fprintf(page->out, "\n  %s came; from byte %" PRId64 " on:\n",
+		        answer_plural(answer_number(rejected, "bytes"), "byte", "s", text),
+		        answer_number(rejected, "start"));
+	else if (*answer_text(rejected, "excerpt"))
+		fputs("\n  nothing of it could be read; as it came, it begins:\n", page->out);
+	else
+		fputs("\n  none of it was taken\n", page->out);
 	print_excerpt(rejected, page);
 }
 

@@ -61,6 +61,14 @@ static const struct table_column source_columns[] = {
 	{ NULL, TABLE_LEFT },
 };
 
+/* When the next poll is; while the buffer is full no time tells that. */
+static const char *next_poll(const json_t *source, int64_t now_ms, char text[UNITS_TEXT_MAX])
+{
+	if (strcmp(answer_text(source, "state"), "paused") == 0)
+		return "no room";
+	return answer_until(source, "next_poll", now_ms, text);
+}
+
 static void print_sources(const json_t *sources, int64_t now_ms, const struct page *page)
 {
 	struct table table;
@@ -73,7 +81,7 @@ static void print_sources(const json_t *sources, int64_t now_ms, const struct pa
 		table_add(&table, "%s", answer_text(source, "name"));
 		table_add(&table, "%s", answer_text(source, "state"));
 		table_add(&table, "%s", answer_age(source, "last_answer", now_ms, text));
-		table_add(&table, "%s", answer_until(source, "next_poll", now_ms, text));
+		table_add(&table, "%s", next_poll(source, now_ms, text));
 		table_add(&table, "%" PRId64, answer_number(source, "records"));
 		table_add(&table, "%" PRId64,
 		          answer_number(source, "unsealed_records") + answer_number(source, "waiting_records"));

@@ -10,6 +10,8 @@
 #include "base/inflate.h"
 #include "collectors/split.h"
 
+#define RAW_MAX 256 /* \x00 makes four of each at worst, which must fit into an excerpt */
+
 struct body {
 	struct sink *sink;
 	struct split *split;
@@ -24,6 +26,8 @@ struct body {
 	uint64_t kept_end;    /* offset behind what is kept */
 	size_t kept_len;
 	unsigned char kept[SINK_EXCERPT_MAX]; /* the last that came, or what stands around the failure */
+	size_t raw_len;
+	unsigned char raw[RAW_MAX]; /* the first that came, as they came */
 };
 
 /* Failures */
@@ -45,6 +49,35 @@ static void keep(struct body *b, const unsigned char *data, size_t len)
 	memcpy(b->kept + stay, data + skip, add);
 	b->kept_len = stay + add;
 	b->kept_end += len;
+}
+
+/* Bytes come again where they were not taken; then something of them could be read, and these are not asked for. */
+static void keep_raw(struct body *b, const void *data, size_t len)
+{
+	size_t add = len < sizeof b->raw - b->raw_len ? len : sizeof b->raw - b->raw_len;
+
+	memcpy(b->raw + b->raw_len, data, add);
+	b->raw_len += add;
+}
+
+/* Where nothing of it could be read: how it begins, in ASCII. */
+static void show_raw(struct body *b)
+{
+	static const char digits[] = "0123456789abcdef";
+
+	for (size_t i = 0; i < b->raw_len; i++) {
+		unsigned char c = b->raw[i];
+
+		if (c >= 0x20 && c < 0x7f && c != '\\') {
+			b->kept[b->kept_len++] = c;
+			continue;
+		}
+		b->kept[b->kept_len++] = '\\';
+		b->kept[b->kept_len++] = 'x';
+		b->kept[b->kept_len++] = (unsigned char)digits[c >> 4];
+		b->kept[b->kept_len++] = (unsigned char)digits[c & 15];
+	}
+	b->kept_end = b->kept_len;
 }
 
 /* What is wrong lies in this piece: as much is kept before as behind it, and all of a small body. */
@@ -93,6 +126,13 @@ static int know_encoding(struct body *b, const char *encoding)
 	return r ? fail(b, r, r == -ENOTSUP ? "encoded" : NULL) : 0;
 }
 
+static void fail_to_inflate(struct body *b, int code)
+{
+	if (code == -EMSGSIZE)
+		err_fail(&b->err, code, "%s" BODY_REMEDY, b->err.text);
+	fail(b, code, code == -EMSGSIZE || code == -E2BIG ? "too-large" : code == -EBADMSG ? "bad-encoding" : NULL);
+}
+
 ssize_t body_feed(struct body *body, const char *encoding, const void *data, size_t len)
 {
 	ssize_t taken;
@@ -100,11 +140,12 @@ ssize_t body_feed(struct body *body, const char *encoding, const void *data, siz
 	assert(!body->code);
 	if (body->sink->full)
 		return 0;
+	keep_raw(body, data, len);
 	if (know_encoding(body, encoding))
 		return body->code;
 	taken = inflate_feed(body->inflate, data, len, &body->err);
 	if (taken < 0 && !body->code)
-		fail(body, (int)taken, taken == -EMSGSIZE ? "too-large" : taken == -EBADMSG ? "bad-encoding" : NULL);
+		fail_to_inflate(body, (int)taken);
 	return taken;
 }
 
@@ -143,8 +184,10 @@ const char *body_text(const struct body *body)
 	return body->err.text;
 }
 
-struct sink_excerpt body_excerpt(const struct body *body)
+struct sink_excerpt body_excerpt(struct body *body)
 {
+	if (body->kept_end == 0)
+		show_raw(body);
 	return (struct sink_excerpt){
 		.bytes = body->inflate ? inflate_total(body->inflate) : 0,
 		.offset = body->wrong_offset,

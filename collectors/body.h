@@ -17,6 +17,9 @@
 
 struct body;
 
+/* What helps where an answer has more than max_body bytes. */
+#define BODY_REMEDY "; raise max_body, where such ones are meant"
+
 /* For a fetch that was begun in sink; both are borrowed for its whole life. 0; -ENOMEM; -EINVAL: the path. */
 int body_new(const struct rest_settings *settings, struct sink *sink, struct body **ret_body, struct err *err);
 void body_free(struct body *body);
@@ -44,7 +47,11 @@ int body_error(const struct body *body);
 const char *body_cause(const struct body *body);
 const char *body_text(const struct body *body);
 
-/* The part that tells most of what came: of a failure what stands around it, else the end. Borrowed from body. */
-struct sink_excerpt body_excerpt(const struct body *body);
+/*
+ * The part that tells most of what came: of a failure what stands around it, else the end. Where nothing could be read
+ * (no byte was inflated) the first bytes as they came, in printable ASCII, and \x1f for each other byte. Borrowed from
+ * body.
+ */
+struct sink_excerpt body_excerpt(struct body *body);
 
 #endif

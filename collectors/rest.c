@@ -223,9 +223,11 @@ static void drop_status(struct rest *r, const struct http_answer *answer)
 
 static void drop_error(struct rest *r, const struct http_answer *answer)
 {
-	/* These two came, at least in part; of the others nothing can be said but that they did not. */
-	bool came = answer->error == -EMSGSIZE || answer->error == -EPIPE;
-	drop(r, -1, came ? SINK_REFUSED : SINK_FAILED, answer->cause, answer->text);
+	/* These came, at least in part; of the others nothing can be said but that they did not. */
+	bool large = answer->error == -EMSGSIZE, came = large || answer->error == -E2BIG || answer->error == -EPIPE;
+	struct err err;
+	err_fail(&err, 0, "%s%s", answer->text, large ? BODY_REMEDY : "");
+	drop(r, -1, came ? SINK_REFUSED : SINK_FAILED, answer->cause, err.text);
 }
 
 static void drop_body(struct rest *r, const struct http_answer *answer)

@@ -131,9 +131,11 @@ __attribute__((format(printf, 4, 5))) static const unsigned char *fail_at(struct
 
 static const unsigned char *fail_too_large(struct split *s)
 {
-	return fail_at(s, RECORD_TOO_LARGE, s->record_offset + s->max_record,
-	               "the record that begins at offset %llu has more than %zu bytes",
-	               (unsigned long long)s->record_offset, s->max_record);
+	return fail_at(
+	        s, RECORD_TOO_LARGE, s->record_offset + s->max_record,
+	        "the record that begins at offset %llu has more than %zu bytes; raise max_record, where such ones "
+	        "are meant",
+	        (unsigned long long)s->record_offset, s->max_record);
 }
 
 static size_t record_length(const struct split *s, const unsigned char *p)

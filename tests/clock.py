@@ -36,8 +36,9 @@ class Clock:
         """The wall clock jumps; while the driven clock stands still."""
         struct.pack_into("=q", self._map, 0, milliseconds(wall))
 
-    def boot(self, wall, mono_ms):
-        """The machine starts anew; while no daemon runs."""
+    def boot(self, wall, after):
+        """The machine has started anew, so long ago; while no daemon runs."""
+        mono_ms = after // timedelta(milliseconds=1)
         struct.pack_into("=3q", self._map, 0, milliseconds(wall), mono_ms, mono_ms)
 
     def run(self, **delta):

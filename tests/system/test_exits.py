@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How it ends and what it says then: exit statuses, mistakes in the configuration, SIGTERM, stores that are away."""
 
+import json
 import os
 import subprocess
 import time
@@ -72,6 +73,21 @@ def test_73_where_the_buffer_has_no_folder(configured, server, tmp_path, kind):
     result = run(configured)
     assert result.returncode == 73
     assert str(folder) in result.stderr
+    check_tells_the_same(configured, result)
+
+
+def check_tells_the_same(daemon, run):
+    """Beforehand, and with the line; without making anything."""
+    text = daemon.config.read_text()
+    line = next(i for i, t in enumerate(text.splitlines(), 1) if "buffer.db" in t)
+    before = sorted(daemon.folder.rglob("*"))
+    result = daemon.cli("check")
+    assert result.returncode == 73
+    place = f"{daemon.config}:{line}: "
+    assert result.stderr.startswith(place)
+    told = json.loads(run.stderr.splitlines()[-1])["message"] if run.stderr.startswith("{") else run.stderr
+    assert result.stderr.removeprefix(place).strip() in told
+    assert sorted(daemon.folder.rglob("*")) == before
 
 
 def test_75_where_the_buffer_is_another_process_s(configured):

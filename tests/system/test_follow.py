@@ -4,6 +4,7 @@
 import itertools
 import json
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -127,6 +128,57 @@ def test_it_ends_with_the_daemon(feed, follow):
     assert feed.stop() == 0
     assert follower.process.wait(20) == os.EX_UNAVAILABLE
     assert feed.events("agent.hung") == []
+
+
+def without_the_feed(daemon, server):
+    """The same configuration with another source; taken up when this returns."""
+    daemon.configure({"other": {"url": server.url("/feed")}})
+    daemon.process.send_signal(signal.SIGHUP)
+    wait_until("the reload", lambda: daemon.events("agent.reloaded"))
+
+
+def test_it_ends_with_its_source(feed, server, follow):
+    follower = follow(feed)
+    follower.wait(RECORDS)
+    feed.poll("feed")
+    last = feed.source("feed")["records"]
+    without_the_feed(feed, server)
+    assert follower.process.wait(20) == 0
+    follower.thread.join()
+    assert follower.seqs == list(range(1, last + 1))
+    assert "gone from the configuration" in follower.process.stderr.read().decode()
+    again = feed.cli("tail", "--follow", "feed")  # what waits of it is shown, and that was all
+    assert again.returncode == 0 and len(again.stdout.splitlines()) == min(last, 10)
+
+
+def test_it_goes_on_while_its_source_changes_or_rests(feed, server, follow):
+    follower = follow(feed)
+    follower.wait(RECORDS)
+    for settings in ({"every": "2h"}, {"enabled": False}, {"every": "3h"}):
+        feed.configure({"feed": {"url": server.url("/feed")} | settings})
+        before = len(feed.events("agent.reloaded"))
+        feed.process.send_signal(signal.SIGHUP)
+        wait_until("the reload", lambda n=before: len(feed.events("agent.reloaded")) > n)
+    wait_until("a poll", lambda: feed.request("POST", "/v1/sources/feed/poll")[0] == 200)
+    follower.wait(feed.source("feed")["records"])
+    assert follower.process.poll() is None
+
+
+def test_it_ends_with_the_last_fetch_of_its_source(feed, server, follow):
+    """One that is under way when the source goes is still shown."""
+    answer = Answer(b"[[7000, 0]]", delay=1)
+    server.route("/feed", answer)
+    follower = follow(feed)
+    follower.wait(RECORDS)
+    asked = len(server.requests("/feed"))
+    poll = threading.Thread(target=lambda: feed.request("POST", "/v1/sources/feed/poll"), daemon=True)
+    poll.start()
+    wait_until("the request", lambda: len(server.requests("/feed")) > asked)
+    without_the_feed(feed, server)
+    assert follower.process.wait(20) == 0
+    follower.thread.join()
+    poll.join()
+    assert len(follower.seqs) % RECORDS == 1
 
 
 def test_of_a_source_that_is_none_it_says_so(feed):

@@ -107,6 +107,39 @@ def test_a_large_one_that_is_wrong_as_a_whole_is_capped(feed, server):
     assert 0 < len(shown["excerpt"]) <= EXCERPT_MAX
 
 
+@pytest.mark.parametrize(
+    ("body", "encoding", "excerpt"),
+    [
+        (b"<html>\n\xe5", "gzip", r"<html>\x0a\xe5"),
+        (b"\x1f\x8b\x08\0", "gzip", r"\x1f\x8b\x08\x00"),
+        (b"br?", "br", "br?"),
+    ],
+    ids=["no gzip", "cut short", "brotli"],
+)
+def test_of_what_could_not_be_inflated_it_shows_what_came(feed, server, body, encoding, excerpt):
+    refuse(feed, server, Answer(body, headers={"Content-Encoding": encoding}))
+    shown = one(feed)
+    assert (shown["bytes"], shown["offset"], shown["excerpt"]) == (0, None, excerpt)
+    told = feed.cli("show", "rejected").stdout
+    assert "as it came, it begins:" in told and excerpt in told
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "body"),
+    [("max_body", "1K", b'["' + b"x" * 2000 + b'"]'), ("max_record", "16", b'["' + b"x" * 20 + b'"]')],
+)
+def test_what_is_too_large_names_the_setting(daemon, server, setting, value, body):
+    server.route("/plain", Answer(body))
+    server.route("/gzip", Answer(gzip.compress(body), headers={"Content-Encoding": "gzip"}))
+    names = ("plain", "gzip")
+    daemon.configure({name: {"url": server.url("/" + name), setting: value} for name in names})
+    daemon.start()
+    for name in names:
+        report = daemon.poll(name)
+        assert report["outcome"] == "refused" and f"raise {setting}" in report["text"]
+    wait_until("both", lambda: daemon.cli("show", "rejected").stdout.count(f"raise {setting}") == len(names))
+
+
 def test_bytes_that_are_no_text_do_no_harm(feed, server):
     refuse(feed, server, Answer(b'["ok","' + bytes(range(128, 256)) + b'\x1b[2J"]'))
     shown = one(feed)

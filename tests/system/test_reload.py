@@ -206,8 +206,51 @@ def test_a_bad_file_is_refused_and_the_old_one_runs_on(both, sources, wrong):
     assert f"{both.config}:{line}:" in both.events("config.refused")[0]["message"]
     assert both.poll("a")["outcome"] == "committed"
     assert both.events("agent.reloaded") == []
+    check_refused(both, wrong, f"{both.config}:{line}:")
     reload(both, {"b": sources["b"]})
     assert names(both).get("a") in (None, "gone")
+    status = both.status()
+    assert status["ok"] and status["config"] == no_news(both)
+    assert both.cli("status").returncode == 0
+
+
+def no_news(daemon):
+    return {"path": str(daemon.config), "refused": None, "last_error": "", "restart": ""}
+
+
+def check_refused(daemon, wrong, place):
+    """It is told until a reload is well, and a file with mistakes keeps no client from asking."""
+    status = daemon.status()
+    assert not status["ok"]
+    assert status["config"]["refused"] and status["config"]["last_error"].startswith(place)
+    assert any(place in p["what"] and "reload" in p["remedy"] for p in status["problems"])
+    told = daemon.cli("status")
+    if wrong == "syntax":
+        assert (told.returncode, told.stdout) == (78, "") and place in told.stderr
+        return
+    assert (told.returncode, told.stderr) == (1, "") and place in told.stdout
+    for command in (["tail", "a"], ["poll", "a"], ["show", "config"], ["flush"], ["audit"]):
+        done = daemon.cli(*command)
+        assert (done.returncode, done.stderr) == (0, ""), command
+    assert daemon.cli("check").returncode == 78
+
+
+def test_it_says_what_has_changed(both, sources, server):
+    reload(both, {"b": sources["b"] | {"every": "2h"}, "c": {"url": server.url("/other")}}, log="json")
+    told = both.events("agent.reloaded")[-1]["message"]
+    assert told.endswith("; added: source c; changed: batch.max_records, source b; removed: source a")
+    both.process.send_signal(signal.SIGHUP)
+    wait_until("one more", lambda: len(both.events("agent.reloaded")) == 2)
+    assert both.events("agent.reloaded")[-1]["message"].endswith("; nothing changed")
+
+
+def check_restart(daemon, words):
+    status = daemon.status()
+    assert status["config"]["refused"] is None
+    for word in words:
+        assert word in status["config"]["restart"]
+        assert any(word in p["what"] and "restart" in p["remedy"] for p in status["problems"])
+        assert word in daemon.cli("status").stdout
 
 
 def test_the_device_and_the_buffers_place_want_a_restart(both, sources, server):
@@ -220,6 +263,9 @@ def test_the_device_and_the_buffers_place_want_a_restart(both, sources, server):
     assert "restart" in told and "pi-other" in told and str(elsewhere) in told
     assert both.ask("GET", "/v1/config")["device"] == both.status()["device"] == "pi-test"
     assert not elsewhere.exists()
+    check_restart(both, ["pi-other", str(elsewhere)])
+    reload(both, added)
+    assert both.status()["config"] == no_news(both)
     both.flush()
     assert {r.device for r in lake.read(both.lake).records()} == {"pi-test"}
 

@@ -157,6 +157,7 @@ static void test_formats(void **state)
 	settings.max_record = 3;
 	assert_int_equal(run("", TEXT("[1234]")), -EMSGSIZE);
 	assert_string_equal(body_cause(body), "record-too-large");
+	assert_non_null(strstr(body_text(body), "raise max_record"));
 }
 
 static void test_empty_bodies(void **state)
@@ -199,18 +200,29 @@ static void test_compressed(void **state)
 static void test_what_cannot_be_inflated(void **state)
 {
 	struct bytes coded;
+	char many[1000];
 
 	(void)state;
 	assert_int_equal(run("br", TEXT("1\n")), -ENOTSUP);
 	assert_string_equal(body_cause(body), "encoded");
 	assert_non_null(strstr(body_text(body), "\"br\""));
-	assert_excerpt(0, -1, 0, "", 0);
+	assert_excerpt(0, -1, 0, TEXT("1\\x0a")); /* as it came */
+	assert_int_equal(run("br", NULL, 0), -ENOTSUP);
+	assert_excerpt(0, -1, 0, TEXT(""));
+	assert_int_equal(run("gzip", TEXT("<p>\xc3\xa5\\")), -EBADMSG);
+	assert_excerpt(0, -1, 0, TEXT("<p>\\xc3\\xa5\\x5c"));
 	gzip(&coded, "1\n", 2);
 	coded.data[coded.len - 1] ^= 1;
 	assert_int_equal(run("gzip", coded.data, coded.len), -EBADMSG);
 	assert_string_equal(body_cause(body), "bad-encoding");
 	assert_excerpt(2, -1, 0, "1\n", 2);
 	bytes_done(&coded);
+	memset(many, 0xff, sizeof many);
+	begin();
+	assert_int_equal(feed("gzip", many, sizeof many, 100), -EBADMSG);
+	assert_int_equal(body_excerpt(body).len, 4 * 100); /* that told it all */
+	assert_int_equal(run("br", many, sizeof many), -ENOTSUP);
+	assert_int_equal(body_excerpt(body).len, 4 * 256);
 }
 
 static void test_max_body_counts_what_was_inflated(void **state)
@@ -226,6 +238,7 @@ static void test_max_body_counts_what_was_inflated(void **state)
 	assert_int_equal(run("gzip", coded.data, coded.len), -EMSGSIZE);
 	assert_string_equal(body_cause(body), "too-large");
 	assert_non_null(strstr(body_text(body), "inflated, has more than"));
+	assert_non_null(strstr(body_text(body), "raise max_body"));
 	assert_int_equal(body_excerpt(body).offset, -1);
 	assert_int_equal(body_excerpt(body).len, SINK_EXCERPT_MAX);
 	bytes_done(&coded);

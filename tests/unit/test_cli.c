@@ -160,7 +160,7 @@ static void test_status_while_the_buffer_is_full(void **state)
 	view.buffer.room_bytes = 0;
 	json_t *json = view_status(&view);
 	const char *text = print(json, "status", (struct page){ .colour = true });
-	assert_non_null(strstr(text, "\033[33mpaused\033[0m"));
+	assert_non_null(strstr(text, "\033[33mpaused\033[0m   12s  no room "));
 	assert_non_null(strstr(text, "\nstavanger-parking: 1 record dropped so far, because the buffer was full\n"));
 	assert_non_null(strstr(text, "\nbuffer \033[31mfull\033[0m: 1.5 MB of 512.0 MB on the card, room for 0 B "
 	                             "(on_full: pause); 126 records waiting"));
@@ -308,6 +308,18 @@ static json_t *rejected_answer(const char *data, size_t len, int64_t offset)
 	return json_pack("{s:[o]}", "rejected", view_rejected(&view));
 }
 
+static json_t *unread_answer(const char *data)
+{
+	struct rejected_view view = { .source = "parking",
+		                      .cause = "bad-encoding",
+		                      .text = "broken",
+		                      .at_ms = NOW_MS,
+		                      .offset = -1,
+		                      .data = data,
+		                      .len = strlen(data) };
+	return json_pack("{s:[o]}", "rejected", view_rejected(&view));
+}
+
 #define REJECTED_HEAD                                                                                                  \
 	"parking: 2026-11-21T10:02:00Z: no-json\n"                                                                     \
 	"  no ?JSON\n"                                                                                                 \
@@ -330,6 +342,11 @@ static void test_show_rejected(void **state)
 	                          "     ^ byte 1001\n");
 	assert_page(rejected_answer("abc", 3, -1), "rejected", REJECTED_HEAD "    abc\n");
 	assert_page(rejected_answer("", 0, -1), "rejected", REJECTED_HEAD);
+	assert_page(unread_answer("\\x1f\\x8b"), "rejected",
+	            "parking: 2026-11-21T10:02:00Z: bad-encoding\n  broken\n"
+	            "  nothing of it could be read; as it came, it begins:\n    \\x1f\\x8b\n");
+	assert_page(unread_answer(""), "rejected",
+	            "parking: 2026-11-21T10:02:00Z: bad-encoding\n  broken\n  none of it was taken\n");
 }
 
 static void test_show_rejected_in_rows(void **state)
@@ -643,7 +660,12 @@ static void test_tail(void **state)
 	(void)state;
 	assert_int_equal(run_against(CHUNKED "3\r\n{}\n\r\n0\r\n\r\n", "tail parking -f -n 0"), CLI_OK);
 	assert_string_equal(printed, "{}\n");
+	assert_string_equal(complained,
+	                    "millrace: source \"parking\" is gone from the configuration: nothing more will "
+	                    "come from it\n");
 	assert_non_null(strstr(request, "GET /v1/sources/parking/records?last=0&follow=1 HTTP/1.1\r\n"));
+	assert_int_equal(run_against(CHUNKED "3\r\n{}\n\r\n0\r\n\r\n", "tail parking"), CLI_OK);
+	assert_string_equal(complained, "");
 	assert_int_equal(run_against(CHUNKED "3\r\n{}\n\r\n", "tail parking -f"), CLI_UNAVAILABLE);
 	assert_string_equal(printed, "{}\n");
 	assert_non_null(strstr(complained, " broke off: it stopped, or its answer was read too slowly\n"));
@@ -685,31 +707,35 @@ static void test_tail_prints_as_it_comes(void **state)
 	struct conversation conversation = { .listener = bind_path() };
 	pthread_t thread;
 	int ends[2];
+	bool ended = false;
 	struct err err = { .text = "" };
 	assert_int_equal(pipe(ends), 0);
 	conversation.output = ends[0];
 	assert_int_equal(listen(conversation.listener, 1), 0);
 	assert_int_equal(pthread_create(&thread, NULL, converse, &conversation), 0);
-	assert_int_equal(client_stream(path, "/v1/x", ends[1], &err), CLI_OK);
+	assert_int_equal(client_stream(path, "/v1/x", ends[1], &ended, &err), CLI_OK);
 	pthread_join(thread, NULL);
 	close(conversation.listener);
 	close(ends[1]);
 	unlink(path);
 	assert_int_equal(conversation.lines, 3);
+	assert_false(ended);
 	assert_string_equal(err.text, "");
 }
 
 static int stream_to(int out, struct err *err)
 {
+	bool ended = true;
 	struct server server = { .listener = bind_path(), .answer = CHUNKED "3\r\n{}\n\r\n0\r\n\r\n" };
 	assert_int_equal(listen(server.listener, 1), 0);
 	assert_int_equal(pthread_create(&server.thread, NULL, serve, &server), 0);
-	int rc = client_stream(path, "/v1/x", out, err);
+	int rc = client_stream(path, "/v1/x", out, &ended, err);
 	shutdown(server.listener, SHUT_RDWR); /* it may never have been asked */
 	pthread_join(server.thread, NULL);
 	close(server.listener);
 	close(out);
 	unlink(path);
+	assert_false(ended);
 	return rc;
 }
 

@@ -656,7 +656,96 @@ static void test_a_literal_header_that_others_can_read(void **state)
 	assert_int_equal(remove(in_folder("x.conf")), 0);
 }
 
+static void test_a_proxys_password_that_others_can_read(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *proxy;
+		enum config_use use;
+		mode_t mode;
+		bool told;
+	} cases[] = {
+		{ "http://me:hunter2@proxy:3128", CONFIG_CHECK, 0644, true },
+		{ "http://me:hunter2@proxy:3128", CONFIG_CHECK, 0600, false },
+		{ "http://me:hunter2@proxy:3128", CONFIG_RUN, 0644, false },
+		{ "http://me@proxy:3128", CONFIG_CHECK, 0644, false },
+		{ "http://proxy:3128", CONFIG_CHECK, 0644, false },
+		{ "", CONFIG_CHECK, 0644, false },
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		char text[300];
+		struct config *config;
+		snprintf(text, sizeof text, SOURCE("proxy = \"%s\""), cases[i].proxy);
+		write_file("x.conf", text);
+		assert_int_equal(chmod(in_folder("x.conf"), cases[i].mode), 0);
+		char *lines = told_for(cases[i].use, in_folder("x.conf"), 0, &config);
+		assert_string_equal(lines, !cases[i].told ? ""
+		                                          : "FILE:4: warning: \"proxy\" in source \"parking\" has a "
+		                                            "password, which stands in a file that others can read; "
+		                                            "chmod 600 FILE\n");
+		config_free(config);
+		free(lines);
+	}
+	assert_int_equal(remove(in_folder("x.conf")), 0);
+}
+
+/* --- What a client needs --- */
+
+static void assert_socket(const char *text, const char *expected)
+{
+	char *lines = NULL, *found = NULL;
+	size_t len = 0;
+	FILE *errors = open_memstream(&lines, &len);
+	write_file("x.conf", text);
+	assert_int_equal(config_find_socket(in_folder("x.conf"), errors, &found), 0);
+	fclose(errors);
+	assert_string_equal(lines, "");
+	char *shown = neutral(found);
+	assert_string_equal(shown, expected);
+	free(shown);
+	free(lines);
+}
+
+static void test_a_client_finds_the_socket_in_spite_of_mistakes(void **state)
+{
+	(void)state;
+	assert_socket("", "/var/lib/millrace/millrace.sock");
+	assert_socket("socket = \"run/m.sock\"", "DIR/run/m.sock");
+	assert_socket("buffer = { path = \"b/b.db\" max_size = \"1\" }\nnonsense = 1\ndevice = \"a b\"",
+	              "DIR/b/millrace.sock");
+	assert_socket("socket = 7\nbuffer = { path = \"b.db\" }", "DIR/millrace.sock");
+	assert_socket("buffer = 3\nsocket = \"m.sock\"", "DIR/m.sock");
+	assert_socket("socket = \"m.sock\"\nstores = { x = { } }\nsources = { y = { kind = \"rust\" } Z = 1 }",
+	              "DIR/m.sock");
+}
+
+static void test_a_client_of_a_file_that_is_none(void **state)
+{
+	(void)state;
+	char *lines = NULL, *found = NULL;
+	size_t len = 0;
+	FILE *errors = open_memstream(&lines, &len);
+	write_file("x.conf", "socket = \"m.sock\"\nsources = = { }\n");
+	assert_int_equal(config_find_socket(in_folder("x.conf"), errors, &found), -EINVAL);
+	assert_int_equal(config_find_socket(in_folder("none.conf"), errors, &found), -ENOENT);
+	fclose(errors);
+	assert_null(found);
+	char *told = neutral(lines);
+	assert_string_equal(told, "FILE:2: " SYNTAX "DIR/none.conf: no such file; name another with -c FILE\n");
+	free(told);
+}
+
 /* --- Reloads --- */
+
+static void assert_changes(const char *before_text, const char *now_text, const char *expected)
+{
+	char text[CONFIG_CHANGES_MAX];
+	struct config *before = load(before_text), *now = load(now_text);
+	config_changes(now, before, text);
+	assert_string_equal(text, expected);
+	config_free(before);
+	config_free(now);
+}
 
 static struct config *load_for_run(const char *text)
 {
@@ -786,6 +875,50 @@ static void test_what_is_the_same_is_kept(void **state)
 	config_free(before);
 	assert_string_equal(same->name, "same");
 	config_free(now);
+}
+
+#define NAMED(name, more) name " = {" REST("1m") more "} "
+
+static void test_what_a_reload_changes(void **state)
+{
+	(void)state;
+	static const char plain[] = "sources = { " NAMED("a", "") NAMED("b", "") "}";
+	assert_changes(plain, plain, "nothing changed");
+	assert_changes(plain, "sources = { " NAMED("c", "") NAMED("b", "records = \"$\"") "}",
+	               "added: source c; changed: source b; removed: source a");
+	assert_changes(plain,
+	               "log = \"json\" batch = { max_age = \"1m\" } buffer = { max_size = \"1G\" }"
+	               "sources = { " NAMED("a", "") NAMED("b", "") "}",
+	               "changed: log, buffer.max_size, batch.max_age");
+	assert_changes(plain,
+	               "sources = { " NAMED("a", "batch = { max_records = 7 }")
+	                       NAMED("b", "stores = [ \"local\" ]") "}",
+	               "changed: source a, source b");
+	assert_changes("stores = { x = {" DISK("/x") "} y = {" DISK("/y") "} }",
+	               "stores = { y = {" DISK("/y2") "} z = {" DISK("/z") "} }",
+	               "added: store z; changed: store y; removed: store x");
+}
+
+/* As many whole names as there is room for, and how many more there are. */
+static void test_many_changes(void **state)
+{
+	(void)state;
+	static char text[64000] = "sources = { ";
+	char told[CONFIG_CHANGES_MAX];
+	size_t len = strlen(text);
+	for (int i = 0; i < 300; i++)
+		len += (size_t)snprintf(text + len, sizeof text - len, "source-number-%03d = {" REST("1m") "} ", i);
+	snprintf(text + len, sizeof text - len, "}");
+	struct config *none = load(""), *many = load(text);
+	config_changes(many, none, told);
+	assert_string_equal(told,
+	                    "added: source source-number-000, source source-number-001, source source-number-002, "
+	                    "source source-number-003, source source-number-004, source source-number-005 "
+	                    "and 294 more");
+	config_changes(none, many, told);
+	assert_memory_equal(told, "removed: source source-number-000, ", 35);
+	config_free(none);
+	config_free(many);
 }
 
 static void test_what_is_taken_outlives_it(void **state)
@@ -1082,9 +1215,14 @@ int main(void)
 		cmocka_unit_test(test_headers_that_cannot_be_read_are_mistakes),
 		cmocka_unit_test(test_headers_have_a_ceiling),
 		cmocka_unit_test(test_a_literal_header_that_others_can_read),
+		cmocka_unit_test(test_a_proxys_password_that_others_can_read),
+		cmocka_unit_test(test_a_client_finds_the_socket_in_spite_of_mistakes),
+		cmocka_unit_test(test_a_client_of_a_file_that_is_none),
 		cmocka_unit_test(test_what_makes_another_source),
 		cmocka_unit_test(test_what_makes_another_store),
 		cmocka_unit_test(test_what_is_the_same_is_kept),
+		cmocka_unit_test(test_what_a_reload_changes),
+		cmocka_unit_test(test_many_changes),
 		cmocka_unit_test(test_what_is_taken_outlives_it),
 		cmocka_unit_test(test_a_long_path_is_told),
 		cmocka_unit_test(test_a_host_name_that_is_no_device),

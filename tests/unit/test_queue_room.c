@@ -428,7 +428,7 @@ static void test_a_refused_answer_is_kept_if_there_is_room(void **state)
 	for (int n = 0; commit(box, &small, n) == 0; n++)
 		;
 	strcpy(rejected.source, "b");
-	assert_int_equal(queue_reject(box->q, &rejected, &box->err), -ENOSPC);
+	assert_int_equal(queue_reject(box->q, &rejected, &box->err), -EDQUOT);
 	assert_int_equal(queue_next_rejected(box->q, "", &rejected, &box->err), 1);
 	assert_string_equal(rejected.source, "a");
 	assert_int_equal(queue_next_rejected(box->q, "a", &rejected, &box->err), 0);
@@ -471,7 +471,7 @@ static void test_a_large_buffer_that_drops(void **state)
 	assert_true(pages * 4096 > MAX_SIZE);
 	assert_true(size_of(box, "-wal") <= box->q->room.wal_max);
 	while (box->q->room.pages == pages) {
-		assert_int_equal(commit(box, &load, n), -ENOSPC);
+		assert_int_equal(commit(box, &load, n), -EDQUOT);
 		assert_true(figures(box).full);
 		assert_int_equal(figures(box).room_bytes, 0);
 		assert_int_equal(queue_drop(box->q, NULL, 0, &dropped, &box->err), 1);
@@ -510,10 +510,10 @@ static void test_a_large_buffer_that_pauses(void **state)
 	set_bound(box, MAX_SIZE);
 	pages = box->q->room.pages;
 	assert_true(pages * 4096 > MAX_SIZE);
-	assert_int_equal(commit(box, &load, 0), -ENOSPC);
+	assert_int_equal(commit(box, &load, 0), -EDQUOT);
 	deliver_all(box, "lake");
 	deliver_all(box, "disk");
-	assert_int_equal(commit(box, &load, 0), -ENOSPC);
+	assert_int_equal(commit(box, &load, 0), -EDQUOT);
 	assert_true(box->q->room.pages == pages);
 	assert_true(size_of(box, "") <= pages * 4096);
 	expire_all(box);

@@ -133,6 +133,10 @@ static struct status_view status_with_a_problem(void)
 		            .oldest_ms = NOW_MS - 1,
 		            .last_error = "" },
 		.clock = { .state = "waiting", .unsynced_records = 18, .wait_until_ms = NOW_MS + 1 },
+		.config = { .path = "/etc/x.conf",
+		            .refused_ms = NOW_MS - 2,
+		            .last_error = "x.conf:1: no",
+		            .restart = "device = \"b\"" },
 		.problems = &problem,
 		.n_problems = 1,
 	};
@@ -142,16 +146,19 @@ static void test_status(void **state)
 {
 	(void)state;
 	struct status_view view = status_with_a_problem();
-	assert_json(view_status(&view),
-	            "{\"version\":\"0.1.0\",\"device\":\"pi-01\",\"boot\":\"9f8e7d6c\","
-	            "\"now\":\"2026-11-21T10:02:00.123Z\",\"started\":\"2026-11-21T10:01:00.123Z\",\"ok\":false,"
-	            "\"problems\":[{\"what\":\"store \\\"disk\\\" is away\",\"remedy\":\"mount it\"}],"
-	            "\"buffer\":{\"path\":\"/var/lib/millrace/buffer.db\",\"state\":\"full\",\"on_full\":\"pause\","
-	            "\"file_bytes\":8192,\"wal_bytes\":4096,\"max_bytes\":16384,\"room_bytes\":1024,"
-	            "\"waiting_records\":45,\"waiting_batches\":1,"
-	            "\"oldest\":\"2026-11-21T10:02:00.122Z\",\"last_error\":\"\"},"
-	            "\"clock\":{\"state\":\"waiting\",\"unsynced_records\":18,"
-	            "\"wait_until\":\"2026-11-21T10:02:00.124Z\"},\"sources\":[],\"stores\":[]}");
+	assert_json(
+	        view_status(&view),
+	        "{\"version\":\"0.1.0\",\"device\":\"pi-01\",\"boot\":\"9f8e7d6c\","
+	        "\"now\":\"2026-11-21T10:02:00.123Z\",\"started\":\"2026-11-21T10:01:00.123Z\",\"ok\":false,"
+	        "\"problems\":[{\"what\":\"store \\\"disk\\\" is away\",\"remedy\":\"mount it\"}],"
+	        "\"buffer\":{\"path\":\"/var/lib/millrace/buffer.db\",\"state\":\"full\",\"on_full\":\"pause\","
+	        "\"file_bytes\":8192,\"wal_bytes\":4096,\"max_bytes\":16384,\"room_bytes\":1024,"
+	        "\"waiting_records\":45,\"waiting_batches\":1,"
+	        "\"oldest\":\"2026-11-21T10:02:00.122Z\",\"last_error\":\"\"},"
+	        "\"clock\":{\"state\":\"waiting\",\"unsynced_records\":18,"
+	        "\"wait_until\":\"2026-11-21T10:02:00.124Z\"},"
+	        "\"config\":{\"path\":\"/etc/x.conf\",\"refused\":\"2026-11-21T10:02:00.121Z\","
+	        "\"last_error\":\"x.conf:1: no\",\"restart\":\"device = \\\"b\\\"\"},\"sources\":[],\"stores\":[]}");
 }
 
 static void test_ok_without_problems(void **state)
