@@ -64,12 +64,30 @@ static const char *who_is_away(const struct agent *a)
 	return "batches wait for their stores";
 }
 
+/*
+ * The sources begin once the buffer is open, which knows what they brought last, and the clock has been asked: what
+ * they bring says whether it was right then.
+ */
+static void begin_polling(struct agent *a, const struct queue_view *view)
+{
+	struct err err;
+
+	if (a->polling || !a->clock_asked || !view->sound)
+		return;
+	a->polling = true;
+	if (!a->api && api_start(&a->loop, a->config->socket, &agent_backend, a, &a->api, &err) < 0)
+		log_error("api.shut", "%s; restart the daemon once that is mended", err.text);
+	if (agent_configure_sources(a, NULL) < 0)
+		log_error("source.refused", "no memory for a source; reload the configuration to try again");
+}
+
 /* Polls wait while the buffer is full: for a moment only where the oldest batches are dropped for them. */
 static void on_view(void *arg, const struct queue_view *view)
 {
 	struct agent *a = arg;
 	bool full = view->full && a->config->on_full == CONFIG_PAUSE;
 
+	begin_polling(a, view);
 	records_note(a, view);
 	intake_set_full(a->intake, view->full);
 	if (full == a->full)
@@ -94,6 +112,8 @@ static void on_clock(void *arg, bool synced, struct queue_view *fresh)
 	struct agent *a = arg;
 
 	intake_set_clock(a->intake, synced);
+	a->clock_asked = true;
+	begin_polling(a, courier_view(a->courier));
 	if (fresh)
 		courier_nudge(a->courier, fresh); /* what was kept back may be sealed now */
 }
@@ -248,7 +268,6 @@ static int start_courier(struct agent *a)
 	return courier_new(&env, a->config, &a->courier);
 }
 
-/* Before the sources: its answer should be there when theirs are. */
 static int start_clock(struct agent *a)
 {
 	const struct clockwork_env env = {
@@ -257,6 +276,19 @@ static int start_clock(struct agent *a)
 
 	a->clockwork = clockwork_new(&env, a->config);
 	return a->clockwork ? 0 : -ENOMEM;
+}
+
+/* A socket on a card that takes nothing waits for it; any other that cannot be made is a mistake. */
+static int start_api(struct agent *a, struct err *err)
+{
+	int r = api_start(&a->loop, a->config->socket, &agent_backend, a, &a->api, err);
+
+	if (r != -EROFS && r != -ENOSPC && r != -EIO)
+		return r;
+	log_error("api.shut",
+	          "%s; it is tried again once the buffer is open, and no command reaches the daemon until then",
+	          err->text);
+	return 0;
 }
 
 static int start_parts(struct agent *a, struct err *err)
@@ -270,14 +302,14 @@ static int start_parts(struct agent *a, struct err *err)
 		a->intake = intake_new(a->queue, a->worker, &a->alarms, backend_on_report, on_committed, a);
 		r = a->intake ? start_courier(a) : -ENOMEM;
 	}
-	if (r == 0)
-		r = start_clock(a);
-	if (r == 0)
-		r = agent_configure_sources(a, NULL);
 	if (r < 0)
 		return err_fail(err, r, "cannot start: %s", strerror(-r));
 	uv_prepare_start(&a->prepare, on_prepare);
-	return api_start(&a->loop, a->config->socket, &agent_backend, a, &a->api, err);
+	r = start_api(a, err);
+	if (r < 0)
+		return r;
+	r = start_clock(a); /* a trusted clock begins the polls at once */
+	return r < 0 ? err_fail(err, r, "cannot start: %s", strerror(-r)) : 0;
 }
 
 /* The loop first: from here on SIGTERM is an orderly end. */
@@ -287,8 +319,10 @@ static int start_agent(struct agent *a, struct err *err)
 
 	if (r < 0)
 		return err_fail(err, r, "cannot start: %s", uv_strerror(r));
-	r = opening_queue(a->config, &a->queue, err);
-	return r == 0 ? start_parts(a, err) : r;
+	r = opening_begin(a->config, &a->queue, err);
+	if (r == 1)
+		log_error("buffer.shut", "it is tried again every few seconds: %s", err->text);
+	return r < 0 ? r : start_parts(a, err);
 }
 
 /* A start that was refused: by the buffer or its configuration, or, with all the rest running, by the API's socket. */

@@ -6,6 +6,7 @@
 #include "agent/audit.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,10 +17,19 @@
 #define PAGE        256
 #define RANGES_MAX  1000 /* told of a store */
 #define SOURCES_MAX 4096
+#define REPAIRS_MAX 100000 /* ranges that are sent again in one go */
+
+/* What is missing in the store at hand. */
+struct repair {
+	char source[UNITS_NAME_MAX];
+	uint64_t first_seq, last_seq;
+	json_t *range; /* of the report, which holds it; NULL: it is not told there */
+};
 
 struct audit {
 	struct audit_env env;
 	int64_t since;
+	bool repair;
 	void (*on_done)(void *arg, json_t *report, const struct err *err);
 	void *arg;
 	struct worker *worker;
@@ -52,6 +62,12 @@ struct audit {
 	json_t *judged; /* the sources' array */
 	json_t *ranges; /* of the source at hand */
 	size_t n_ranges, left_off;
+
+	/* Then the repair: the worker's while its job is under way. */
+	struct repair *repairs;
+	size_t n_repairs, repaired;
+	uint64_t again; /* records that are sent again, of the range at hand and of all */
+	uint64_t sum_again;
 };
 
 static void next_store(struct audit *a);
@@ -71,6 +87,7 @@ static void on_worker_closed(void *arg)
 
 	tally_free(a->tally);
 	free(a->sources);
+	free(a->repairs);
 	json_decref(a->judged);
 	if (a->canceled) {
 		json_decref(report);
@@ -119,14 +136,19 @@ static json_t *write_store(struct audit *a, int status)
 {
 	const struct config_store *store = store_of(a);
 	json_int_t took_ms = (json_int_t)((uv_hrtime() - a->began_ns) / 1000000);
-	json_t *sources = a->judged ? a->judged : json_array();
+	json_t *sources = a->judged ? a->judged : json_array(), *part;
 
 	a->judged = NULL;
-	return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:o, s:o, s:I}", "store", store->name, "kind",
+	part = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:o, s:o, s:I}", "store", store->name, "kind",
 	                 store->kind->kind, "place", store->place, "error", status < 0 ? a->err.text : "", "objects",
 	                 (json_int_t)a->sums.objects, "foreign", (json_int_t)a->sums.foreign, "requests",
 	                 (json_int_t)a->requests, "took_ms", took_ms, "sound", status == 0 && a->sums.sound, "records",
 	                 write_records(&a->sums), "sources", sources, "left_off", (json_int_t)a->left_off);
+	if (a->repair && json_object_set_new(part, "again", json_integer((json_int_t)a->sum_again)) < 0) {
+		json_decref(part);
+		return NULL;
+	}
+	return part;
 }
 
 static void finish_store(struct audit *a, int status)
@@ -174,6 +196,23 @@ static int add_source(struct audit *a, const char *name)
 	return json_array_append_new(a->judged, source) < 0 ? -ENOMEM : 0;
 }
 
+/* range: borrowed; a->ranges holds it. */
+static int note_repair(struct audit *a, const struct tally_line *line, json_t *range)
+{
+	struct repair *grown;
+
+	if (!a->repair || line->kind != TALLY_MISSING || a->n_repairs == REPAIRS_MAX)
+		return 0;
+	grown = realloc(a->repairs, (a->n_repairs + 1) * sizeof *grown);
+	if (!grown)
+		return -ENOMEM;
+	a->repairs = grown;
+	grown[a->n_repairs] =
+	        (struct repair){ .first_seq = line->first_seq, .last_seq = line->last_seq, .range = range };
+	snprintf(grown[a->n_repairs++].source, UNITS_NAME_MAX, "%s", line->source);
+	return 0;
+}
+
 static int on_line(void *arg, const struct tally_line *line)
 {
 	struct audit *a = arg;
@@ -182,13 +221,15 @@ static int on_line(void *arg, const struct tally_line *line)
 
 	if (a->n_ranges == RANGES_MAX) {
 		a->left_off++;
-		return 0;
+		return note_repair(a, line, NULL);
 	}
 	r = add_source(a, line->source);
 	range = json_pack("{s:s, s:I, s:I, s:s}", "kind", tally_kind_names[line->kind], "first_seq",
 	                  (json_int_t)line->first_seq, "last_seq", (json_int_t)line->last_seq, "key", line->key);
 	if (r == 0)
 		r = json_array_append(a->ranges, range) < 0 ? -ENOMEM : 0;
+	if (r == 0)
+		r = note_repair(a, line, range);
 	json_decref(range);
 	a->n_ranges++;
 	return r;
@@ -202,11 +243,59 @@ static void judge_work(struct job *job)
 	a->status = a->judged ? tally_judge(a->tally, on_line, a, &a->sums) : -ENOMEM;
 }
 
+/* --- Repairing --- */
+
+static void repair_next(struct audit *a);
+
+static void repair_work(struct job *job)
+{
+	struct audit *a = container_of(job, struct audit, job);
+	const struct repair *repair = &a->repairs[a->repaired];
+
+	a->again = 0;
+	a->status = queue_deliver_again(a->env.queue, store_of(a)->name, repair->source, repair->first_seq,
+	                                repair->last_seq, &a->again, &a->err);
+}
+
+static void on_repaired(struct job *job)
+{
+	struct audit *a = container_of(job, struct audit, job);
+	const struct repair *repair = &a->repairs[a->repaired++];
+
+	if (a->status == -EINVAL)
+		a->status = 0; /* the source does not go there any more */
+	if (a->status < 0 || a->canceled) {
+		finish_store(a, a->status < 0 ? a->status : -ECANCELED);
+		return;
+	}
+	a->err.text[0] = '\0';
+	a->sum_again += a->again;
+	if (repair->range && json_object_set_new(repair->range, "again", json_integer((json_int_t)a->again)) < 0) {
+		give_up(a);
+		return;
+	}
+	repair_next(a);
+}
+
+static void repair_next(struct audit *a)
+{
+	if (a->repaired == a->n_repairs) {
+		finish_store(a, 0);
+		return;
+	}
+	a->status = -ECANCELED;
+	a->job = (struct job){ .work = repair_work, .done = on_repaired };
+	worker_submit(a->env.queue_worker, &a->job);
+}
+
 static void on_judged(struct job *job)
 {
 	struct audit *a = container_of(job, struct audit, job);
 
-	finish_store(a, a->status);
+	if (a->status < 0 || a->canceled)
+		finish_store(a, a->status);
+	else
+		repair_next(a);
 }
 
 /* --- Looking through the store --- */
@@ -358,6 +447,8 @@ static void next_store(struct audit *a)
 	a->sums = (struct tally_sums){ .objects = 0 };
 	a->requests = 0;
 	a->n_ranges = a->left_off = 0;
+	a->n_repairs = a->repaired = 0;
+	a->sum_again = 0;
 	a->books = a->store;
 	a->begun = false;
 	a->tally = tally_new(a->since);
@@ -377,7 +468,7 @@ static json_t *new_report(int64_t since_day)
 	return json_pack("{s:b, s:o, s:[]}", "ok", 0, "since", since, "stores");
 }
 
-int audit_start(const struct audit_env *env, int64_t since_day,
+int audit_start(const struct audit_env *env, int64_t since_day, bool repair,
                 void (*on_done)(void *arg, json_t *report, const struct err *err), void *arg, struct audit **ret_audit)
 {
 	struct audit *a = calloc(1, sizeof *a);
@@ -387,6 +478,7 @@ int audit_start(const struct audit_env *env, int64_t since_day,
 		return -ENOMEM;
 	a->env = *env;
 	a->since = since_day;
+	a->repair = repair;
 	a->on_done = on_done;
 	a->arg = arg;
 	a->sound = true;

@@ -36,7 +36,7 @@ static void on_closed(void *arg)
 	o->open--;
 }
 
-static void run_audit(struct offline *o, int64_t since_day)
+static void run_audit(struct offline *o, int64_t since_day, bool repair)
 {
 	struct audit *audit;
 	int r = http_new(&o->loop, "millrace/" MILLRACE_VERSION, &o->env.http);
@@ -44,7 +44,7 @@ static void run_audit(struct offline *o, int64_t since_day)
 	if (r == 0)
 		r = worker_start(&o->loop, "buffer", &o->env.queue_worker);
 	if (r == 0)
-		r = audit_start(&o->env, since_day, on_audited, o, &audit);
+		r = audit_start(&o->env, since_day, repair, on_audited, o, &audit);
 	if (r < 0)
 		err_fail(&o->err, r, "%s", strerror(-r));
 	while (r == 0 && !o->done)
@@ -71,7 +71,7 @@ static int open_queue(const struct config *config, struct queue **ret_queue, str
 	return opening_queue(config, ret_queue, err);
 }
 
-int audit_offline(const struct config *config, int64_t since_day, bool json)
+int audit_offline(const struct config *config, int64_t since_day, bool repair, bool json)
 {
 	struct offline o = { .env = { .loop = &o.loop, .config = config } };
 	int r = open_queue(config, &o.env.queue, &o.err), status = CLI_ATTENTION;
@@ -83,7 +83,7 @@ int audit_offline(const struct config *config, int64_t since_day, bool json)
 	}
 	r = uv_loop_init(&o.loop);
 	if (r == 0) {
-		run_audit(&o, since_day);
+		run_audit(&o, since_day, repair);
 		uv_loop_close(&o.loop);
 	} else {
 		err_fail(&o.err, r, "%s", strerror(-r));

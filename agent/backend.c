@@ -97,6 +97,11 @@ void backend_stop(struct agent *a)
 		a->audit_ending = true;
 		audit_cancel(a->audit);
 	}
+	if (a->examine) {
+		a->open++;
+		a->examine_ending = true;
+		examine_cancel(a->examine);
+	}
 }
 
 static void backend_poll(void *agent, const char *name, struct api_call *call)
@@ -160,21 +165,62 @@ static void backend_flush(void *agent, bool wait, struct api_call *call)
 		api_answer_problem(call, 503, "no memory");
 }
 
-static void backend_retry(void *agent, int64_t batch, struct api_call *call)
+/* conflicts NULL: nobody looked; else taken. */
+static void retry(struct agent *a, int64_t batch, json_t *conflicts, struct api_call *call)
 {
-	struct agent *a = agent;
 	size_t stores = courier_retry(a->courier, batch);
 	json_t *body;
 
-	if (stores == 0) {
+	if (stores == 0 && json_array_size(conflicts) == 0) {
+		json_decref(conflicts);
 		api_answer_problem(call, 404, "batch %lld is parked nowhere and waits for no store", (long long)batch);
 		return;
 	}
-	body = json_pack("{s:I, s:I}", "batch", (json_int_t)batch, "stores", (json_int_t)stores);
+	body = json_pack("{s:I, s:I, s:o}", "batch", (json_int_t)batch, "stores", (json_int_t)stores, "conflicts",
+	                 conflicts ? conflicts : json_array());
 	if (body)
 		api_answer(call, body);
 	else
 		api_answer_problem(call, 500, "the answer could not be written");
+}
+
+static void on_examined(void *agent, json_t *conflicts)
+{
+	struct agent *a = agent;
+	struct api_call *call = a->examine_call;
+
+	a->examine = NULL;
+	a->examine_call = NULL;
+	if (a->examine_ending) {
+		json_decref(conflicts);
+		api_answer_problem(call, 503, "the daemon ends");
+		a->open--;
+		return;
+	}
+	retry(a, a->examine_batch, conflicts, call);
+	reload_go_on(a);
+}
+
+/* Where it is parked, what stands in its place is looked at before it is tried again. */
+static void backend_retry(void *agent, int64_t batch, struct api_call *call)
+{
+	struct agent *a = agent;
+	const struct examine_env env = {
+		.loop = &a->loop, .http = a->http, .queue = a->queue, .queue_worker = a->worker
+	};
+	const struct config_store *stores[EXAMINE_STORES];
+	size_t n = courier_parked(a->courier, batch, stores, EXAMINE_STORES);
+
+	if (n == 0 || a->reload.now)
+		retry(a, batch, NULL, call);
+	else if (a->examine)
+		api_answer_problem(call, 409, "another batch is being looked at; ask again when that is done");
+	else if (a->stopping || examine_start(&env, batch, stores, n, on_examined, a, &a->examine) < 0)
+		api_answer_problem(call, 503, a->stopping ? "the daemon ends" : "no memory");
+	else {
+		a->examine_call = call;
+		a->examine_batch = batch;
+	}
 }
 
 static void on_audited(void *agent, json_t *report, const struct err *err)
@@ -186,6 +232,8 @@ static void on_audited(void *agent, json_t *report, const struct err *err)
 	a->audit_call = NULL;
 	if (a->audit_ending)
 		a->open--;
+	else
+		courier_carry(a->courier, NULL); /* perhaps something is to be sent again */
 	if (report)
 		api_answer(call, report);
 	else
@@ -193,7 +241,7 @@ static void on_audited(void *agent, json_t *report, const struct err *err)
 	reload_go_on(a);
 }
 
-static void backend_audit(void *agent, int64_t since_day, struct api_call *call)
+static void backend_audit(void *agent, int64_t since_day, bool repair, struct api_call *call)
 {
 	struct agent *a = agent;
 	const struct audit_env env = {
@@ -206,7 +254,7 @@ static void backend_audit(void *agent, int64_t since_day, struct api_call *call)
 		api_answer_problem(call, 409, "an audit is under way already; ask again when it is done");
 	else if (a->stopping)
 		api_answer_problem(call, 503, "the daemon ends");
-	else if (audit_start(&env, since_day, on_audited, a, &a->audit) < 0)
+	else if (audit_start(&env, since_day, repair, on_audited, a, &a->audit) < 0)
 		api_answer_problem(call, 503, "no memory");
 	else
 		a->audit_call = call;
@@ -218,6 +266,7 @@ struct read {
 	struct agent *agent;
 	struct api_call *call;
 	int (*work)(struct read *read);
+	int64_t after;
 	int status;
 	struct err err;
 	json_t *body;
@@ -227,6 +276,18 @@ static int read_batches(struct read *read)
 {
 	struct batch *batches = calloc(BATCHES_MAX, sizeof *batches);
 	int n = batches ? queue_batches(read->agent->queue, batches, BATCHES_MAX, &read->err)
+	                : err_fail(&read->err, -ENOMEM, "no memory");
+
+	if (n >= 0)
+		read->body = view_batches(batches, (size_t)n);
+	free(batches);
+	return n < 0 ? n : 0;
+}
+
+static int read_waiting(struct read *read)
+{
+	struct batch *batches = calloc(BATCHES_MAX, sizeof *batches);
+	int n = batches ? queue_batches_waiting(read->agent->queue, read->after, batches, BATCHES_MAX, &read->err)
 	                : err_fail(&read->err, -ENOMEM, "no memory");
 
 	if (n >= 0)
@@ -285,7 +346,7 @@ static void on_read_done(struct job *job)
 	free(read);
 }
 
-static void start_read(struct agent *a, int (*work)(struct read *read), struct api_call *call)
+static void start_read(struct agent *a, int (*work)(struct read *read), int64_t after, struct api_call *call)
 {
 	struct read *read = a->reads < READS_MAX ? calloc(1, sizeof *read) : NULL;
 
@@ -297,20 +358,36 @@ static void start_read(struct agent *a, int (*work)(struct read *read), struct a
 	read->agent = a;
 	read->call = call;
 	read->work = work;
+	read->after = after;
 	read->status = -ECANCELED;
 	snprintf(read->err.text, sizeof read->err.text, "the daemon ends");
 	a->reads++;
 	worker_submit(a->worker, &read->job);
 }
 
-static void backend_batches(void *agent, struct api_call *call)
+static void backend_batches(void *agent, bool waiting, int64_t after, struct api_call *call)
 {
-	start_read(agent, read_batches, call);
+	start_read(agent, waiting ? read_waiting : read_batches, after, call);
+}
+
+static void backend_object(void *agent, int64_t batch, struct api_call *call)
+{
+	struct agent *a = agent;
+
+	if (a->reads < READS_MAX)
+		object_out(a, batch, call);
+	else
+		api_answer_problem(call, 503, "too many reads at once; try again");
+}
+
+static void backend_import(void *agent, const struct api_object *object, struct api_call *call)
+{
+	object_in(agent, object, call);
 }
 
 static void backend_rejected(void *agent, struct api_call *call)
 {
-	start_read(agent, read_rejected, call);
+	start_read(agent, read_rejected, 0, call);
 }
 
 static bool is_known(const struct agent *a, const char *source)
@@ -339,6 +416,8 @@ const struct api_backend agent_backend = {
 	.status = backend_status,
 	.config = backend_config,
 	.batches = backend_batches,
+	.object = backend_object,
+	.import = backend_import,
 	.records = backend_records,
 	.rejected = backend_rejected,
 	.poll = backend_poll,

@@ -571,6 +571,14 @@ void carrier_retry(struct carrier *c)
 	carrier_nudge(c);
 }
 
+bool carrier_has_parked(const struct carrier *c, int64_t batch)
+{
+	for (size_t i = 0; i < c->n_parked; i++)
+		if (c->parked[i] == batch)
+			return true;
+	return false;
+}
+
 bool carrier_retry_batch(struct carrier *c, int64_t batch)
 {
 	bool waits = c->state == STATE_AWAY || c->state == STATE_DENIED;

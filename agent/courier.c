@@ -15,6 +15,7 @@
 #define EXPIRE_EVERY_MS (60 * 60 * 1000) /* many at once: what a commit costs the card is its pages */
 #define DROP_AFTER_MS   5000
 #define UNDER_WAY_MAX   (64 * LOADS_MAX)
+#define OPEN_EVERY_MS   5000
 #define ERROR_LASTS_MS  90000 /* longer than a source that cannot be sealed rests: no recovery is told in between */
 
 /* Somebody waits until all is sealed, and perhaps delivered. */
@@ -51,6 +52,7 @@ struct courier {
 	/* The job's own while it is under way. */
 	bool seal_all, expire, drop;
 	int64_t keep_ms;
+	int opened;                   /* 1: the buffer was salvaged */
 	int sealed, expired, dropped; /* 1: one more may follow */
 	struct batch batch;           /* sealed or dropped */
 	int64_t under_way[UNDER_WAY_MAX];
@@ -61,6 +63,7 @@ struct courier {
 	struct queue_view *fresh;
 
 	struct queue_view *view;
+	int shut; /* -errno: the buffer is not open, or damaged, and could not be opened */
 	char error[ERR_MAX];
 	bool for_room; /* that is because of max_size: what is there is delivered and goes, and then there is room */
 	int64_t error_until_ms;
@@ -195,6 +198,43 @@ static void note_error(struct courier *c, int status)
 			flush->status = status;
 }
 
+static void note_shut(struct courier *c)
+{
+	if (strcmp(c->error, c->err.text) != 0)
+		log_error("buffer.shut", "it is tried again every few seconds: %s", c->err.text);
+	snprintf(c->error, sizeof c->error, "%s", c->err.text);
+	c->shut = c->opened;
+	for (struct flush *flush = c->flushes; flush; flush = flush->next)
+		flush->status = c->opened;
+	end_flushes(c, c->opened, c->error);
+}
+
+static void note_salvaged(const struct courier *c)
+{
+	const struct queue_salvage *salvage = &c->view->salvage;
+
+	log_error(
+	        "buffer.salvaged",
+	        "the buffer was damaged; %llu records and %llu batches were taken over into a fresh one, %llu records "
+	        "are lost for certain, and %llu sources may have lost more: `millrace audit` tells which; what is left "
+	        "of "
+	        "the damaged one is %s",
+	        (unsigned long long)salvage->records, (unsigned long long)salvage->batches,
+	        (unsigned long long)salvage->lost_records, (unsigned long long)salvage->open_ends, salvage->aside);
+}
+
+static void note_open(struct courier *c)
+{
+	if (c->opened == 1)
+		note_salvaged(c);
+	if (!c->shut)
+		return;
+	log_notice("buffer.open", "the buffer is open");
+	c->shut = 0;
+	c->error[0] = '\0';
+	nudge_carriers(c);
+}
+
 static void note_no_error(struct courier *c)
 {
 	if (!c->error[0] || clock_mono_ms() < c->error_until_ms)
@@ -225,6 +265,11 @@ static void tend_work(struct job *job)
 	struct courier *c = container_of(job, struct courier, job);
 	int64_t wall = clock_wall_ms(), mono = clock_mono_ms();
 
+	c->opened = queue_start(c->env.queue, true, &c->err);
+	if (c->opened < 0) {
+		c->fresh = queue_view(c->env.queue);
+		return;
+	}
 	c->sealed = queue_seal(c->env.queue, wall, mono, c->seal_all, &c->batch, &c->err);
 	if (c->sealed == 0 && c->expire)
 		c->expired = queue_expire(c->env.queue, wall, c->keep_ms, &c->err);
@@ -267,7 +312,9 @@ static void set_due(struct courier *c)
 	int64_t now = clock_mono_ms();
 	int64_t at = c->due_in_ms > ALARM_NEVER - now ? ALARM_NEVER : now + c->due_in_ms;
 
-	if (c->error[0] && at > c->error_until_ms)
+	if (c->shut)
+		at = now + OPEN_EVERY_MS;
+	else if (c->error[0] && at > c->error_until_ms)
 		at = c->error_until_ms;
 	if (at > c->expire_at_ms)
 		at = c->expire_at_ms;
@@ -299,6 +346,12 @@ static void on_tended(struct job *job)
 		finish_close(c);
 		return;
 	}
+	if (c->opened < 0) {
+		note_shut(c);
+		set_due(c);
+		return;
+	}
+	note_open(c);
 	if (status < 0)
 		note_error(c, status);
 	else
@@ -364,8 +417,8 @@ static void on_carried(void *arg, struct queue_view *fresh)
 	if (c->closing)
 		return;
 	judge_flushes(c);
-	if (is_short(c->view))
-		tend(c); /* what all have now makes room */
+	if (is_short(c->view) || !c->view->sound)
+		tend(c); /* what all have now makes room; what is damaged is salvaged */
 }
 
 /* --- Stores come and go --- */
@@ -510,6 +563,13 @@ void courier_nudge(struct courier *c, struct queue_view *fresh)
 	tend(c);
 }
 
+void courier_carry(struct courier *c, struct queue_view *fresh)
+{
+	take_view(c, fresh);
+	if (!c->closing)
+		nudge_carriers(c);
+}
+
 int courier_flush(struct courier *c, bool wait, courier_on_flushed on_flushed, void *arg)
 {
 	struct flush *flush = calloc(1, sizeof *flush);
@@ -534,6 +594,16 @@ size_t courier_retry(struct courier *c, int64_t batch)
 	return n;
 }
 
+size_t courier_parked(const struct courier *c, int64_t batch, const struct config_store **ret_stores, size_t n)
+{
+	size_t found = 0;
+
+	for (const struct berth *b = c->berths; b && found < n; b = b->next)
+		if (!b->closing && carrier_has_parked(b->carrier, batch))
+			ret_stores[found++] = b->store;
+	return found;
+}
+
 bool courier_store(const struct courier *c, const char *store, struct courier_store *ret_store)
 {
 	for (const struct berth *b = c->berths; b; b = b->next)
@@ -542,6 +612,11 @@ bool courier_store(const struct courier *c, const char *store, struct courier_st
 			return true;
 		}
 	return false;
+}
+
+int courier_shut(const struct courier *c)
+{
+	return c->shut;
 }
 
 const char *courier_error(const struct courier *c)

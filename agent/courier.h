@@ -44,6 +44,9 @@ void courier_configure(struct courier *courier, const struct config *now, struct
 /* There may be something new to seal. fresh: the buffer's figures since, which it takes; may be NULL. */
 void courier_nudge(struct courier *courier, struct queue_view *fresh);
 
+/* There is something new to deliver. fresh: as above. */
+void courier_carry(struct courier *courier, struct queue_view *fresh);
+
 /*
  * How a flush ended: 0; -EHOSTDOWN: sealed, but a store is away (text says which); or what sealing failed with.
  * batches: sealed meanwhile; delivered: all stores have all of it.
@@ -65,8 +68,14 @@ struct courier_store {
 /* Tries a batch again that is parked or waits for a store that is away or denied; at how many stores. */
 size_t courier_retry(struct courier *courier, int64_t batch);
 
+/* The stores where the batch is parked, up to n; how many. Borrowed until the next courier_configure. */
+size_t courier_parked(const struct courier *courier, int64_t batch, const struct config_store **ret_stores, size_t n);
+
 /* How a configured store is doing; false: there was no memory for its carrier. Borrowed until the loop goes on. */
 bool courier_store(const struct courier *courier, const char *store, struct courier_store *ret_store);
+
+/* 0, or why the buffer could not be opened or salvaged; it is tried again. */
+int courier_shut(const struct courier *courier);
 
 /* "" while sealing and booking go well, or wait for nothing but room below max_size. */
 const char *courier_error(const struct courier *courier);

@@ -11,6 +11,7 @@
 #include "agent/clockwork.h"
 #include "agent/config.h"
 #include "agent/courier.h"
+#include "agent/examine.h"
 #include "agent/intake.h"
 #include "api/api.h"
 
@@ -25,6 +26,7 @@ struct agent_source {
 };
 
 struct poll_wait; /* somebody who waits for the end of a poll; backend.c's */
+struct object_in; /* an object that is being taken over; object_in.c's */
 struct reading;   /* somebody who reads records; records.c's */
 
 /* A reload under way (agent/reload.c). */
@@ -61,13 +63,20 @@ struct agent {
 	struct agent_source *sources;
 	struct alarm sweep; /* looks for sources that are gone and at rest */
 	struct reload reload;
-	bool full; /* the buffer is, and polls wait for room */
+	bool full;        /* the buffer is, and polls wait for room */
+	bool clock_asked; /* whether the clock is right is known */
+	bool polling;     /* the sources were begun */
 
 	int64_t started_ms; /* wall */
 	struct poll_wait *waits;
 	struct reading *readings;
-	unsigned reads;      /* API reads that wait for the buffer's worker */
-	struct audit *audit; /* NULL: none is under way */
+	unsigned reads;          /* API reads that wait for the buffer's worker */
+	struct examine *examine; /* NULL: no conflict is being looked at */
+	struct api_call *examine_call;
+	int64_t examine_batch;
+	bool examine_ending;      /* it is one of the open parts */
+	struct object_in *taking; /* NULL: no object of another Millrace is being taken over */
+	struct audit *audit;      /* NULL: none is under way */
 	struct api_call *audit_call;
 	bool audit_ending; /* it is one of the open parts */
 
@@ -106,6 +115,12 @@ void backend_on_report(void *agent, const char *source, const struct intake_repo
 
 /* Answers with the source's last n records, and with follow with all that come while it is configured. */
 void records_answer(struct agent *agent, const char *source, size_t last, bool follow, struct api_call *call);
+
+/* Answers with the bytes of a batch's object. */
+void object_out(struct agent *agent, int64_t batch, struct api_call *call);
+
+/* Takes over an object of another Millrace, and answers what came of it. */
+void object_in(struct agent *agent, const struct api_object *object, struct api_call *call);
 
 /* There are new figures: perhaps new records for those who follow. */
 void records_note(struct agent *agent, const struct queue_view *view);

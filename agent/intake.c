@@ -55,6 +55,7 @@ struct intake {
 	bool busy;                /* the job is under way; the next three are the worker's then */
 	struct fetch *committing; /* afterwards: what is durable */
 	struct fetch *failed;     /* and what is not */
+	struct fetch *stale;      /* and what never will be */
 	int status;               /* of the whole */
 	bool for_room;            /* all of what is not was refused because of max_size */
 	struct err err;
@@ -204,6 +205,33 @@ static void settle(struct intake *intake, struct fetch *fetch)
 		feed->sink.on_settled(feed->sink.collector);
 }
 
+/*
+ * A complete answer that the buffer will never take. What the collector has made of it in the sink's state was never
+ * committed: without any, the next answer is news, whatever it says.
+ */
+static void drop_answer(struct feed *feed, int status, const char *text)
+{
+	enum sink_outcome outcome = status == -EFBIG ? SINK_REFUSED : SINK_FAILED;
+
+	feed->sink.state_len = 0;
+	if (outcome == SINK_REFUSED)
+		feed->counts.refused++;
+	else
+		feed->counts.failed++;
+	note_failure(feed, outcome, status == -EFBIG ? "too-large" : "buffer", text);
+	report(feed, outcome, NULL, text);
+	alarm_set(feed->intake->alarms, &feed->settled, clock_mono_ms());
+}
+
+static void drop_stale(struct intake *intake)
+{
+	for (const struct fetch *fetch = intake->stale; fetch; fetch = fetch->next)
+		drop_answer(find_feed(intake, fetch->source), -ESTALE,
+		            "the first part of its answer was lost with a damaged buffer; it is asked again");
+	free_fetches(intake->stale);
+	intake->stale = NULL;
+}
+
 static void note_committed(struct intake *intake)
 {
 	struct fetch *committed = intake->committing;
@@ -218,27 +246,29 @@ static void note_committed(struct intake *intake)
 /* What could not be committed together is tried fetch by fetch: one that fits nowhere holds back no other source. */
 static void commit_singly(struct intake *intake)
 {
-	struct fetch_list failed, held;
+	struct fetch_list failed, held, stale;
 	struct fetch *next;
 	struct err err;
 
 	intake->for_room = true;
 	list_init(&failed);
 	list_init(&held);
+	list_init(&stale);
 	for (struct fetch *fetch = intake->committing; fetch; fetch = next) {
 		int r;
 
 		next = fetch->next;
 		fetch->next = NULL;
 		r = has_source(failed.first, fetch->source) ? -EAGAIN : queue_commit(intake->queue, fetch, &err);
-		if (r < 0 && r != -EAGAIN && (r != -EDQUOT || intake->for_room)) {
+		if (r < 0 && r != -EAGAIN && r != -ESTALE && (r != -EDQUOT || intake->for_room)) {
 			intake->for_room = r == -EDQUOT;
 			intake->err = err;
 		}
-		list_append(r < 0 ? &failed : &held, fetch);
+		list_append(r == -ESTALE ? &stale : r < 0 ? &failed : &held, fetch);
 	}
 	intake->committing = held.first;
 	intake->failed = failed.first;
+	intake->stale = stale.first;
 }
 
 static void commit_work(struct job *job)
@@ -265,6 +295,7 @@ static void on_commit_done(struct job *job)
 	}
 	if (intake->failed)
 		note_commit_failed(intake);
+	drop_stale(intake);
 	intake->on_committed(intake->arg, intake->fresh);
 	if (intake->committing)
 		note_committed(intake);
@@ -343,7 +374,7 @@ static void judge_room(struct feed *feed)
 {
 	bool before = feed->sink.full;
 
-	if (feed->staging.too_large)
+	if (feed->staging.refused)
 		feed->sink.full = false; /* the next record is told so */
 	else if (feed->fetching)
 		feed->sink.full = feed->fetch && fetch_is_large(feed->fetch);
@@ -392,23 +423,16 @@ static void note_staging_failed(struct feed *feed)
 	report(feed, SINK_FAILED, NULL, text.text);
 }
 
-/*
- * It is too large by its last pieces. What the collector has made of it in the sink's state was never committed:
- * without any, the next answer is news, whatever it says.
- */
+/* It is too large by its last pieces, or the buffer has lost the first ones. */
 static void drop_complete(struct feed *feed)
 {
-	char text[ERR_MAX];
+	struct err text = feed->staging.err;
+	int status = feed->staging.refused;
 
-	snprintf(text, sizeof text, "%s", feed->staging.err.text);
 	staging_drop(&feed->staging);
 	fetch_free(feed->complete);
 	feed->complete = NULL;
-	feed->sink.state_len = 0;
-	feed->counts.refused++;
-	note_failure(feed, SINK_REFUSED, "too-large", text);
-	report(feed, SINK_REFUSED, NULL, text);
-	alarm_set(feed->intake->alarms, &feed->settled, clock_mono_ms());
+	drop_answer(feed, status, text.text);
 }
 
 /* A piece was staged, or could not be. */
@@ -417,7 +441,7 @@ static void on_staged(struct staging *staging)
 	struct feed *feed = container_of(staging, struct feed, staging);
 	struct fetch *complete = feed->complete;
 
-	if (complete && staging->too_large) {
+	if (complete && staging->refused) {
 		drop_complete(feed);
 		return;
 	}
@@ -459,8 +483,8 @@ static int sink_on_record(struct sink *sink, const void *data, size_t len)
 	struct feed *feed = container_of(sink, struct feed, sink);
 	int r = feed->fetch ? fetch_add(feed->fetch, data, len, feed->full) : -ENOMEM;
 
-	if (feed->staging.too_large)
-		return -EFBIG;
+	if (feed->staging.refused)
+		return feed->staging.refused;
 	if (r == 0) {
 		staging_take(&feed->staging, feed->fetch);
 		judge_room(feed);

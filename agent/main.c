@@ -14,6 +14,7 @@
 #include "agent/agent.h"
 #include "agent/audit.h"
 #include "agent/config.h"
+#include "agent/export.h"
 #include "agent/online.h"
 #include "agent/opening.h"
 #include "base/units.h"
@@ -167,14 +168,14 @@ static int audit_alone(const char *path, int argc, char **argv)
 {
 	struct config *config;
 	int64_t since_day;
-	bool json;
-	int status = cli_audit_options(argc, argv, &since_day, &json);
+	bool repair, json;
+	int status = cli_audit_options(argc, argv, &since_day, &repair, &json);
 
 	if (status != CLI_OK)
 		return status;
 	if (config_load(path, CONFIG_RUN, stderr, &config) < 0)
 		return CLI_CONFIG;
-	status = audit_offline(config, since_day, json);
+	status = audit_offline(config, since_day, repair, json);
 	config_free(config);
 	return status;
 }
@@ -199,11 +200,39 @@ static int command_audit(const struct globals *globals, const char *path, int ar
 	return daemon ? status : audit_alone(path, argc, argv);
 }
 
+/* By the daemon, or without one; as command_audit. */
+static int command_export(const struct globals *globals, const char *path, int argc, char **argv)
+{
+	struct config *config;
+	const char *folder;
+	char *socket_path;
+	bool json, daemon;
+	int status = cli_export_options(argc, argv, &folder, &json);
+
+	if (status != CLI_OK)
+		return status;
+	if (globals->socket && (!globals->config || has_daemon(globals->socket)))
+		return export_by_daemon(globals->socket, folder, json);
+	if (config_find_socket(path, stderr, &socket_path) < 0)
+		return CLI_CONFIG;
+	daemon = !globals->socket && has_daemon(socket_path);
+	if (daemon)
+		status = export_by_daemon(socket_path, folder, json);
+	free(socket_path);
+	if (daemon)
+		return status;
+	if (config_load(path, CONFIG_ASK, stderr, &config) < 0)
+		return CLI_CONFIG;
+	status = export_alone(config, folder, json);
+	config_free(config);
+	return status;
+}
+
 /* A word that is no command: which one was meant. */
 static int refuse_command(const char *word)
 {
-	static const char *const known[] = { "run",   "check", "status", "show", "tail",   "poll",
-		                             "flush", "audit", "retry",  "help", "version" };
+	static const char *const known[] = { "run",   "check", "status", "show",   "tail", "poll",   "flush",
+		                             "audit", "retry", "export", "import", "help", "version" };
 	const char *nearest = units_nearest(word, known, sizeof known / sizeof *known);
 
 	fprintf(stderr, "millrace: unknown command \"%s\"%s%s%s; see millrace --help\n", word,
@@ -234,6 +263,8 @@ int main(int argc, char **argv)
 	path = globals.config ? globals.config : CONFIG_PATH;
 	if (strcmp(argv[0], "audit") == 0)
 		return command_audit(&globals, path, argc, argv);
+	if (strcmp(argv[0], "export") == 0)
+		return command_export(&globals, path, argc, argv);
 	if (cli_knows(argv[0]))
 		return command_client(&globals, path, argc, argv);
 	if (strcmp(argv[0], "run") != 0 && strcmp(argv[0], "check") != 0)

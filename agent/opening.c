@@ -2,6 +2,7 @@
 #include "agent/opening.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -82,6 +83,34 @@ int opening_configure(const struct config *config, struct queue *queue, struct e
 
 	clockwork_bound(config, queue);
 	return r == 0 ? queue_bound(queue, &bounds, err) : r;
+}
+
+/* What is wrong with it is a person's to mend, and a person is there who starts it. */
+static bool is_refused(int r)
+{
+	return opening_status(r) != CLI_ATTENTION && r != -EBADMSG;
+}
+
+int opening_begin(const struct config *config, struct queue **ret_queue, struct err *err)
+{
+	char boot_id[BOARD_BOOT_ID];
+	struct queue_identity identity = { .device = config->device, .kernel_boot_id = boot_id };
+	int r = board_boot_id("", boot_id, err);
+	struct queue *queue = r == 0 ? queue_new(config->buffer_path, &identity) : NULL;
+
+	if (r == 0)
+		r = queue ? opening_configure(config, queue, err) : err_fail(err, -ENOMEM, "no memory");
+	if (r < 0) {
+		queue_close(queue);
+		return r;
+	}
+	r = queue_start(queue, false, err);
+	if (r < 0 && is_refused(r)) {
+		queue_close(queue);
+		return r;
+	}
+	*ret_queue = queue;
+	return r < 0 ? 1 : 0;
 }
 
 int opening_queue(const struct config *config, struct queue **ret_queue, struct err *err)

@@ -95,7 +95,8 @@ static void move_socket(struct agent *a, struct config *now)
 		return;
 	}
 	a->api = api;
-	api_close(before, NULL, NULL);
+	if (before)
+		api_close(before, NULL, NULL);
 }
 
 static void take(struct agent *a)
@@ -112,7 +113,7 @@ static void take(struct agent *a)
 	log_init((enum log_format)now->log);
 	courier_configure(a->courier, now, before);
 	clockwork_configure(a->clockwork, now);
-	if (agent_configure_sources(a, before) < 0)
+	if (a->polling && agent_configure_sources(a, before) < 0)
 		log_error("source.refused", "no memory for a source; reload the configuration to try again");
 	config_free(before);
 	log_notice("agent.reloaded", "configuration %s: sources: %zu, stores: %zu; %s", now->path, now->n_sources,
@@ -147,7 +148,7 @@ void reload_begin(struct agent *a)
 {
 	struct config *now;
 
-	a->reload.due = a->reload.now || a->audit || !a->api;
+	a->reload.due = a->reload.now || a->audit || a->examine || !a->api;
 	if (a->reload.due || a->stopping)
 		return;
 	now = load(a);

@@ -24,7 +24,7 @@ struct staging {
 
 	char error[ERR_MAX]; /* "" while pieces are taken, else why the last one was not */
 	bool for_room;       /* that is because of max_size */
-	bool too_large;      /* the fetch is: no piece of it is taken any more, and it must be dropped */
+	int refused;         /* -EFBIG or -ESTALE: no piece of the fetch is taken any more, and it must be dropped */
 
 	/* Its own. */
 	struct job job;

@@ -13,6 +13,7 @@ enum field_type {
 	FIELD_COUNT,  /* uint64_t */
 	FIELD_NUMBER, /* int64_t */
 	FIELD_SIZE,   /* size_t */
+	FIELD_FLAG,   /* bool */
 	FIELD_TIME,   /* int64_t, wall milliseconds; 0: null */
 	FIELD_DIGEST, /* uint8_t[SHA256_SIZE] */
 };
@@ -128,6 +129,7 @@ static const struct field batch_fields[] = {
 	FIELD(DIGEST, batch, sha256, "sha256"),
 	FIELD(TIME, batch, sealed_ms, "sealed"),
 	FIELD(TIME, batch, delivered_ms, "delivered"),
+	FIELD(FLAG, batch, imported, "imported"),
 	FIELD(SIZE, batch, stores_done, "stores_done"),
 	FIELD(SIZE, batch, stores_all, "stores_all"),
 	FIELD_END,
@@ -202,6 +204,8 @@ static json_t *field_value(enum field_type type, const void *at)
 		return json_integer(*(const int64_t *)at);
 	case FIELD_SIZE:
 		return json_integer((json_int_t) * (const size_t *)at);
+	case FIELD_FLAG:
+		return json_boolean(*(const bool *)at);
 	case FIELD_TIME:
 		return time_value(*(const int64_t *)at);
 	case FIELD_DIGEST:

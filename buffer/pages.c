@@ -34,9 +34,7 @@ bool pages_read_at(struct pages *p, int fd, unsigned char *ret_data, size_t len,
 	ssize_t n = 1;
 
 	while (done < len && n > 0) {
-		do
-			n = pread(fd, ret_data + done, len - done, at + (int64_t)done);
-		while (n < 0 && errno == EINTR);
+		n = pread(fd, ret_data + done, len - done, at + (int64_t)done);
 		done += n > 0 ? (size_t)n : 0;
 	}
 	memset(ret_data + done, 0, len - done);
@@ -140,28 +138,27 @@ uint64_t pages_unread(const struct pages *p)
  */
 struct form {
 	enum pages_table table;
-	bool index; /* WITHOUT ROWID: in the pages of an index */
 	const char *columns;
 	const char *places; /* of each column but the checksum in a statement; NULL: as they stand */
 	size_t lacks;       /* numbers that later schemas put behind, 0 where they were not known */
 };
 
 static const struct form forms[] = {
-	{ PAGES_BUFFER, false, "tc", NULL, 0 },
-	{ PAGES_SOURCE, false, "ktiibci", NULL, 0 },
-	{ PAGES_SOURCE, false, "ktiibc", NULL, 1 },
-	{ PAGES_CHUNK, false, "ktttiiiiiiibicb", NULL, 0 },
-	{ PAGES_BATCH, false, "kttiiiibiiici", NULL, 0 },
-	{ PAGES_BATCH, false, "kttiiiibiiic", NULL, 1 },
-	{ PAGES_PART, false, "kcb", NULL, 0 },
-	{ PAGES_DELIVERY, true, "itic", NULL, 0 },
-	{ PAGES_STORE, true, "ttc", NULL, 0 },
-	{ PAGES_BOOK, true, "ttiiittc", NULL, 0 }, /* and rows of `lost` before schema 5: nothing tells them apart */
-	{ PAGES_LOST, true, "ttiiittic", NULL, 0 },
-	{ PAGES_DAMAGE, true, "titiitic", "0152346", 0 },
-	{ PAGES_CLOCK, true, "tic", NULL, 0 },
-	{ PAGES_IMPORTED, true, "tttiiic", NULL, 0 },
-	{ PAGES_REJECTED, false, "tittiiibc", NULL, 0 },
+	{ PAGES_BUFFER, "tc", NULL, 0 },
+	{ PAGES_SOURCE, "ktiibci", NULL, 0 },
+	{ PAGES_SOURCE, "ktiibc", NULL, 1 },
+	{ PAGES_CHUNK, "ktttiiiiiiibicb", NULL, 0 },
+	{ PAGES_BATCH, "kttiiiibiiici", NULL, 0 },
+	{ PAGES_BATCH, "kttiiiibiiic", NULL, 1 },
+	{ PAGES_PART, "kcb", NULL, 0 },
+	{ PAGES_DELIVERY, "itic", NULL, 0 },
+	{ PAGES_STORE, "ttc", NULL, 0 },
+	{ PAGES_BOOK, "ttiiittc", NULL, 0 }, /* and rows of `lost` before schema 5: nothing tells them apart */
+	{ PAGES_LOST, "ttiiittic", NULL, 0 },
+	{ PAGES_DAMAGE, "titiitic", "0152346", 0 },
+	{ PAGES_CLOCK, "tic", NULL, 0 },
+	{ PAGES_IMPORTED, "tttiiic", NULL, 0 },
+	{ PAGES_REJECTED, "tittiiibc", NULL, 0 },
 };
 
 /* A record's header, §2.1. */
@@ -222,10 +219,10 @@ static bool take_record(const unsigned char *local, size_t local_len, uint64_t p
 	}
 	record.len = (size_t)len;
 	*ret_record = record;
-	return c.at == c.end && sum == payload_len;
+	return sum == payload_len;
 }
 
-static const struct form *find_form(const struct record *record, bool index)
+static const struct form *find_form(const struct record *record)
 {
 	for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
 		size_t n = 0;
@@ -233,7 +230,7 @@ static const struct form *find_form(const struct record *record, bool index)
 		while (n < record->n && forms[i].columns[n] != '\0' &&
 		       (forms[i].columns[n] == 'c' ? 'i' : forms[i].columns[n]) == serial_letter(record->serials[n]))
 			n++;
-		if (n == record->n && forms[i].columns[n] == '\0' && forms[i].index == index)
+		if (n == record->n && forms[i].columns[n] == '\0')
 			return &forms[i];
 	}
 	return NULL;
@@ -299,9 +296,8 @@ struct walk {
 	void *arg;
 
 	bool sure; /* the page at hand was committed */
-	/* Where the overflow pages of the page at hand are looked for: in these frames, or in the file, first. */
+	/* Where its overflow pages are looked for: in these frames, or in the file, first. */
 	bool frames_first;
-	bool sure; /* of that page */
 	size_t last;
 	uint32_t salt[2];
 };
@@ -385,10 +381,8 @@ static int walk_linked(struct walk *w, const struct form *form, const struct rec
 	memcpy(w->p->payload, payload->at, payload->local);
 	for (int i = 0; i < 2; i++) {
 		if (read_chain(w, next, payload->local, payload->len, w->frames_first == (i == 0), &other) &&
-		    build_row(form, record, id, w->p->payload, &row)) {
-			row.sure = w->sure;
+		    build_row(form, record, id, w->p->payload, &row))
 			return hand_out(w, &row);
-		}
 		if (!other)
 			break;
 	}
@@ -411,15 +405,12 @@ static int walk_cell(struct walk *w, struct cursor c, bool index)
 	if (payload.local + (payload.local < len ? 4 : 0) > (size_t)(c.end - c.at) ||
 	    !take_record(payload.at, payload.local, len, &record))
 		return 0;
-	form = find_form(&record, index);
+	form = find_form(&record);
 	if (!form || !(w->tables & 1U << form->table))
 		return 0;
 	if (payload.local < len)
 		return walk_linked(w, form, &record, (int64_t)id, &payload);
-	if (!build_row(form, &record, (int64_t)id, payload.at, &row))
-		return 0;
-	row.sure = w->sure;
-	return hand_out(w, &row);
+	return build_row(form, &record, (int64_t)id, payload.at, &row) ? hand_out(w, &row) : 0;
 }
 
 static int walk_page(struct walk *w, const unsigned char *page)
@@ -447,7 +438,6 @@ static int walk_file(struct walk *w)
 
 	w->sure = true;
 	w->frames_first = false;
-	w->sure = true;
 	w->last = p->n_frames;
 	memcpy(w->salt, p->salt, sizeof w->salt);
 	for (uint32_t i = 1; r == 0 && i <= p->n_pages; i++) {
@@ -464,7 +454,6 @@ static int walk_frame(struct walk *w, size_t i)
 
 	w->sure = f->own && i < w->p->sure;
 	w->frames_first = true;
-	w->sure = f->own && i < w->p->end;
 	w->last = f->last;
 	memcpy(w->salt, f->salt, sizeof w->salt);
 	return read_frame(w->p, i, page) ? walk_page(w, page) : 0;
@@ -477,6 +466,31 @@ static int walk_own(struct walk *w, size_t first)
 	for (size_t i = first; r == 0 && i < w->p->n_frames; i++) {
 		if (w->p->frames[i].own)
 			r = walk_frame(w, i);
+	}
+	return r;
+}
+
+static int walk_under(struct walk *w)
+{
+	struct pages *p = w->p;
+	unsigned char page[PAGE];
+	uint32_t before = 0;
+	int r = 0;
+
+	w->frames_first = false;
+	w->sure = true;
+	w->last = p->n_frames;
+	memcpy(w->salt, p->salt, sizeof w->salt);
+	for (size_t i = 0; r == 0 && i < p->n_frames; i++) {
+		const struct frame *f = &p->frames[p->by_page[i]];
+
+		if (f->own && f->page != before && pages_read_page(p, f->page, page))
+			r = walk_page(w, page);
+		before = f->own ? f->page : before;
+	}
+	for (uint32_t i = p->end > 0 ? p->frames[p->end - 1].commit : p->n_pages; r == 0 && i < p->n_pages; i++) {
+		if (pages_read_page(p, i + 1, page))
+			r = walk_page(w, page);
 	}
 	return r;
 }
@@ -502,13 +516,13 @@ static int walk_older(struct walk *w)
 int pages_each(struct pages *p, enum pages_where where, unsigned tables, size_t max_len, pages_on_row on_row, void *arg)
 {
 	struct walk w = { .p = p, .tables = tables, .max_len = max_len, .on_row = on_row, .arg = arg };
-	int r = 0;
+	int r = where == PAGES_UNDER ? walk_under(&w) : 0;
 
 	if (where == PAGES_ALL)
 		r = walk_older(&w);
 	if (r == 0 && where == PAGES_ALL)
 		r = walk_file(&w);
-	if (r == 0)
+	if (r == 0 && where != PAGES_UNDER)
 		r = walk_own(&w, where == PAGES_TAIL ? p->end : 0);
 	return r < 0 ? r : 0;
 }

@@ -6,7 +6,8 @@
  * are found too; the caller knows what is out of date. https://sqlite.org/fileformat2.html has the format.
  *
  * Reads with pread alone and changes nothing; what the card does not give (EIO) is counted and passed over. Memory: the
- * list of the WAL's frames and the row at hand. One thread.
+ * list of the WAL's frames and the row at hand. One thread, and not while SQLite has the file open in this process: a
+ * close drops all locks that the process has on it (fcntl(2)).
  */
 #ifndef BUFFER_PAGES_H
 #define BUFFER_PAGES_H
@@ -32,10 +33,14 @@ enum pages_wal {
 	PAGES_WAL_SOUND, /* nothing of this WAL's own lies behind its last whole transaction */
 	/*
 	 * Behind it lies one transaction that is not whole: it was cut off before it was durable; or it was, and is
-	 * damaged. Only its rows can tell.
+	 * damaged. Only its rows can tell. Or what failed or was rolled back before.
 	 */
 	PAGES_WAL_TORN,
-	/* Behind it lie several, or the WAL's header is no header: SQLite would drop commits that were durable. */
+	/*
+	 * SQLite would drop what was durable: behind it lies a commit that another transaction was built on, or one
+	 * that is in the file already; or the WAL's header is no header, and not all of it is in the file. Or it would
+	 * not open the file, because the card does not give the WAL's header, or a frame that SQLite needs.
+	 */
 	PAGES_WAL_DAMAGED,
 };
 enum pages_wal pages_judge_wal(const struct pages *pages);
@@ -67,12 +72,25 @@ struct pages_row {
 	 */
 	struct cell cells[PAGES_CELLS_MAX];
 	size_t n;
-	bool sure; /* in the file, or in a frame that SQLite takes: it was committed. Of others nobody knows. */
+	/*
+	 * It was committed: it is in the file, in a frame that SQLite takes, or before a commit of this WAL that
+	 * another transaction was built on. Of others nobody knows.
+	 */
+	bool sure;
 };
 
 enum pages_where {
-	PAGES_ALL,  /* the file's pages in their order, then every frame of the WAL from the first to the last */
-	PAGES_TAIL, /* the frames of this WAL behind its last whole transaction */
+	/*
+	 * What is left of the frames of the WAL before this one began anew, the oldest first; the file's pages in their
+	 * order; this WAL's frames from the first to the last.
+	 */
+	PAGES_ALL,
+	PAGES_TAIL, /* this WAL's frames behind its last whole transaction */
+	/*
+	 * The file's pages of which this WAL has newer ones, and those behind the end that it gives the file. What is
+	 * there was committed before the WAL's frames were, or by frames of it that came to the file and are gone.
+	 */
+	PAGES_UNDER,
 };
 
 /*

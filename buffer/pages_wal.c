@@ -114,8 +114,7 @@ static void load_frame(struct pages *p, size_t i, struct chain *chain)
 	f->salt[0] = pages_number(raw + 8);
 	f->salt[1] = pages_number(raw + 12);
 	now.stored = now.computed = stored_sum(raw + SUM_AT);
-	/* Zeros would follow from zeros. */
-	if (f->page > 0 && !f->unread && pages_frame_at(i + 1) <= p->wal_size)
+	if (!f->unread && pages_frame_at(i + 1) <= p->wal_size)
 		now.computed = check_sum(p, f, raw, chain);
 	*chain = now;
 }
@@ -123,7 +122,7 @@ static void load_frame(struct pages *p, size_t i, struct chain *chain)
 /* Whose they are, and how far SQLite will take them. */
 static void mark_frames(struct pages *p)
 {
-	bool whole = p->header, own = p->header;
+	bool whole = p->header, own = whole;
 
 	for (size_t i = 0; i < p->n_frames; i++) {
 		struct frame *f = &p->frames[i];
@@ -160,7 +159,7 @@ int64_t pages_find_frame(const struct pages *p, uint32_t page, size_t last, cons
 	while (low < high) {
 		size_t middle = low + (high - low) / 2, i = p->by_page[middle];
 
-		if (p->frames[i].page < page || (p->frames[i].page == page && i <= last))
+		if (p->frames[i].page < page || (i <= last && p->frames[i].page == page))
 			low = middle + 1;
 		else
 			high = middle;
@@ -205,7 +204,7 @@ static bool file_has_all(struct pages *p, size_t first, size_t last, uint32_t ma
 	for (size_t i = first; i <= last; i++) {
 		uint32_t page = p->frames[i].page;
 
-		if (!p->frames[i].own || page > max_page || pages_find_frame(p, page, last, p->salt) != (int64_t)i)
+		if (page > max_page || pages_find_frame(p, page, last, p->salt) != (int64_t)i)
 			continue;
 		if (!file_has(p, i))
 			return false;
@@ -230,7 +229,7 @@ static enum pages_wal judge_headless(struct pages *p)
 	memcpy(p->salt, p->frames[first].salt, sizeof p->salt);
 	mark_frames(p);
 	for (size_t i = first; i < p->n_frames; i++) {
-		if (p->frames[i].own && p->frames[i].commit > 0 && (i == first || p->frames[i].chained))
+		if (p->frames[i].own && p->frames[i].commit > 0)
 			last = i;
 	}
 	if (last != SIZE_MAX && !file_has_all(p, first, last, p->frames[last].commit))
@@ -262,14 +261,12 @@ static enum pages_wal judge(struct pages *p)
 	return file_has_all(p, p->end, p->n_frames - 1, UINT32_MAX) ? PAGES_WAL_DAMAGED : PAGES_WAL_TORN;
 }
 
-/* A frame's pages belong together with what is there of its transaction's others. */
 static void mark_transactions(struct pages *p)
 {
 	for (size_t i = p->n_frames; i-- > 0;) {
 		struct frame *f = &p->frames[i];
-		bool goes_on = f->commit == 0 && i + 1 < p->n_frames && pages_same_salt(f->salt, f[1].salt);
 
-		f->last = goes_on ? f[1].last : (uint32_t)i;
+		f->last = f->commit == 0 && i + 1 < p->n_frames ? f[1].last : (uint32_t)i;
 	}
 }
 

@@ -38,13 +38,14 @@ void queue_forget(struct queue *q)
 		source->now = (struct mark){ .seq = 1 };
 		source->touched = false;
 		source->rest_until_ms = 0;
-		source->dropped = source->damaged = 0;
+		source->dropped = source->damaged = source->highest = 0;
+		source->mixed = false;
 	}
 	q->n_waiting = 0;
 	q->batches = 0;
 	q->last_batch = q->stray = 0;
 	q->closing = (struct closing){ .id = 0 };
-	q->loaded = false;
+	q->loaded = q->marked = false;
 	queue_sum_waiting(q);
 }
 
@@ -53,6 +54,7 @@ void queue_close(struct queue *q)
 	if (!q)
 		return;
 	queue_shut(q);
+	queue_drop_tail(q);
 	for (size_t i = 0; i < q->n_sources; i++)
 		free(q->sources[i]);
 	free(q->sources);
@@ -431,6 +433,10 @@ void queue_add_waiting(struct queue *q, struct source *source, const struct batc
 		.oldest_ms = row->oldest_ms,
 		.imported = row->batch.imported,
 	};
+	if (!w->imported) {
+		source->mixed |= w->first_seq < source->highest;
+		source->highest = row->batch.last_seq;
+	}
 	sum_one(q, w);
 }
 

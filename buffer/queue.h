@@ -127,14 +127,16 @@ size_t queue_source_state(struct queue *queue, const char *source, uint8_t ret_s
  * A source has one such fetch at a time, whose last piece is never staged, and commits no other meanwhile. What no
  * commit will publish is given up by queue_unstage: it is deleted there or, where that fails, by the source's next
  * stage or commit, or by the next queue_open. -EFBIG: the fetch has a quarter of max_size already: one that fills the
- * buffer would do so at the cost of all others. -EAGAIN: another one that began before has to end first.
+ * buffer would do so at the cost of all others. -EAGAIN: another one that began before has to end first. -ESTALE: what
+ * was staged of this one did not outlast a salvage: drop it, by queue_unstage.
  */
 int queue_stage(struct queue *queue, const char *source, const struct fetch_piece *piece, struct err *err);
 int queue_unstage(struct queue *queue, const char *source, struct err *err);
 
 /*
  * Commits the fetches of a list (linked by next), of any sources, in one transaction, and writes number and first_seq
- * into each. All or none.
+ * into each. All or none. -ESTALE: the one that is marked as `stale` has lost what was staged of it: drop it, and
+ * commit the others.
  */
 int queue_commit(struct queue *queue, struct fetch *fetches, struct err *err);
 

@@ -8,23 +8,19 @@
 
 #include "buffer/queue_private.h"
 
-#define AT_ONCE 64
-
-/* The batches that hold some of the seqs, the first ones; how many. */
-static int find_batches(struct queue *q, const char *source, uint64_t first_seq, uint64_t last_seq,
-                        struct batch_row *rows, struct err *err)
+/* The batch that holds the seq or, where none does, the first that comes after it. 1, 0: there is none, -errno. */
+static int find_batch(struct queue *q, const char *source, uint64_t seq, struct batch_row *ret_row, struct err *err)
 {
-	const struct cell cells[] = { cell_number(0), cell_text(source), cell_number((int64_t)first_seq) };
-	int n = 0, r = queue_query(q, SQL_BATCHES_OF, CELLS(cells), err);
+	const struct cell cells[] = { cell_text(source), cell_number((int64_t)seq) };
+	int found, r = queue_query(q, SQL_BATCHES_OF, CELLS(cells), err);
 
-	while (r == 0 && n < AT_ONCE && (r = queue_step(q, SQL_BATCHES_OF, err)) > 0) {
-		r = queue_read_batch(q, SQL_BATCHES_OF, &rows[n], err);
-		if (r == 0 && rows[n].batch.first_seq > last_seq)
-			break;
-		n += r == 0;
-	}
+	if (r < 0)
+		return r;
+	found = queue_step(q, SQL_BATCHES_OF, err);
+	if (found == 1)
+		r = queue_read_batch(q, SQL_BATCHES_OF, ret_row, err);
 	queue_reset(q, SQL_BATCHES_OF);
-	return r < 0 ? r : n;
+	return r < 0 ? r : found;
 }
 
 /* Once all had it, the batch's row said so for the last of them. */
@@ -88,36 +84,29 @@ static uint64_t count_common(const struct batch *batch, uint64_t first_seq, uint
 	return last - first + 1;
 }
 
-/* Some of it; ret_next: the seq to go on with, behind last_seq at the end. */
-static int again(struct queue *q, struct source *source, int bit, uint64_t *next_seq, uint64_t last_seq,
-                 uint64_t *records, struct err *err)
-{
-	struct batch_row rows[AT_ONCE];
-	int n = find_batches(q, source->name, *next_seq, last_seq, rows, err), r = n < 0 ? n : 0;
-
-	for (int i = 0; r == 0 && i < n; i++) {
-		*records += count_common(&rows[i].batch, *next_seq, last_seq);
-		*next_seq = rows[i].batch.last_seq + 1;
-		r = deliver_again(q, source, bit, &rows[i], err);
-	}
-	if (r == 0 && n < AT_ONCE)
-		*next_seq = last_seq + 1;
-	return r;
-}
-
 int queue_deliver_again(struct queue *q, const char *store, const char *name, uint64_t first_seq, uint64_t last_seq,
                         uint64_t *ret_records, struct err *err)
 {
 	struct source *source = queue_find_source(q, name);
 	int bit = queue_find_store(q, store), r = queue_check(q, err);
+	struct batch_row row = { .oldest_ms = 0 };
 	uint64_t records = 0;
 
 	if (r < 0)
 		return r;
 	if (!source || bit < 0 || !(source->route.stores >> bit & 1))
 		return err_fail(err, -EINVAL, "source \"%s\" does not go to store \"%s\" any more", name, store);
-	while (r == 0 && first_seq <= last_seq)
-		r = again(q, source, bit, &first_seq, last_seq, &records, err);
+	while (r == 0 && first_seq <= last_seq) {
+		int found = find_batch(q, name, first_seq, &row, err);
+
+		if (found <= 0 || row.batch.first_seq > last_seq) {
+			r = found < 0 ? found : 0;
+			break;
+		}
+		records += count_common(&row.batch, first_seq, last_seq);
+		first_seq = row.batch.last_seq + 1;
+		r = deliver_again(q, source, bit, &row, err);
+	}
 	queue_sum_waiting(q);
 	if (r == 0)
 		*ret_records = records;

@@ -92,8 +92,8 @@ static uint64_t piece_lines(const struct build *b, const struct fetch *fetch, co
 }
 
 /*
- * A fetch of at most one piece may join what is there, if the chunk stays one that sealing can put anywhere. One that came
- * unsynced stays alone: by its corrected time it may be of another day than its neighbours.
+ * A fetch of at most one piece may join what is there, if the chunk stays one that sealing can put anywhere. One that
+ * came unsynced stays alone: by its corrected time it may be of another day than its neighbours.
  */
 static bool fits(const struct build *b, const struct fetch *fetch)
 {
@@ -145,8 +145,7 @@ static int take_staged(struct build *b, const struct fetch *fetch)
 	};
 	int r;
 
-	assert(fetch->staged == staged->records && !staged->given_up && fetch->first &&
-	       then->seq == b->source->now.seq);
+	assert(!staged->given_up && fetch->first && then->seq == b->source->now.seq);
 	memcpy(row.device, b->q->device, sizeof row.device);
 	memcpy(row.boot, b->q->boot, sizeof row.boot);
 	r = queue_correct(b->q, &row, b->err);
@@ -169,6 +168,11 @@ static int add_fetch(struct build *b, struct fetch *fetch)
 	int r = 0;
 
 	assert(fetch->state_len <= SINK_STATE_MAX && fetch->clock <= CHUNK_UNSYNCED);
+	if (fetch->staged > 0 && (b->source->stale || fetch->staged != b->then->staged.records)) {
+		fetch->stale = true;
+		return queue_stale(fetch->source, b->err);
+	}
+	b->source->stale = false;
 	if (fetch->staged == 0 && b->then->staged.records > 0)
 		r = queue_delete_staged(b->q, b->source, b->err);
 	if (r < 0)

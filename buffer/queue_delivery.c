@@ -301,6 +301,8 @@ static int drop(struct queue *q, const struct waiting *w, const struct batch *ba
 	uint64_t missing = w->source->route.stores & ~w->done;
 	int r = delete_batch(q, w->id, err);
 
+	if (r == 0 && batch->imported)
+		r = queue_forget_taken(q, batch, err);
 	for (; r == 0 && missing != 0; missing &= missing - 1)
 		r = queue_book(q, QUEUE_LOST, q->stores[__builtin_ctzll(missing)].name, batch, err);
 	return r;

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "buffer/content.h"
 #include "buffer/pack.h"
 #include "buffer/queue_private.h"
@@ -153,6 +154,29 @@ static int look_back(struct queue *q, const struct object_name *name, struct err
 	return 0;
 }
 
+static int put_range(struct queue *q, const struct object_name *name, const struct taken *range, int64_t wall_ms,
+                     struct err *err)
+{
+	const struct cell row[] = {
+		cell_text(name->source),
+		cell_text(name->device),
+		cell_text(name->boot),
+		cell_number((int64_t)range->first),
+		cell_number((int64_t)range->last),
+		cell_number(wall_ms),
+	};
+
+	return queue_put(q, SQL_IMPORTED_PUT, CELLS(row), err);
+}
+
+static int delete_range(struct queue *q, const struct object_name *name, const struct taken *range, struct err *err)
+{
+	const struct cell key[] = { cell_text(name->source), cell_text(name->device), cell_text(name->boot),
+		                    cell_number((int64_t)range->first) };
+
+	return queue_run(q, SQL_IMPORTED_DELETE, CELLS(key), err);
+}
+
 /* In a transaction: the range is remembered, as one with those that it touches. */
 static int put_taken(struct queue *q, const struct object_name *name, int64_t wall_ms, struct err *err)
 {
@@ -160,23 +184,37 @@ static int put_taken(struct queue *q, const struct object_name *name, int64_t wa
 	int n = find_taken(q, name, name->last_seq + 1, near, err), r = n < 0 ? n : 0;
 
 	for (int i = 0; i < n && r == 0; i++) {
-		const struct cell key[] = { cell_text(name->source), cell_text(name->device), cell_text(name->boot),
-			                    cell_number((int64_t)near[i].first) };
-
 		if (near[i].first == range.last + 1)
 			range.last = near[i].last;
 		else if (near[i].last + 1 == range.first)
 			range.first = near[i].first;
 		else
 			continue;
-		r = queue_run(q, SQL_IMPORTED_DELETE, CELLS(key), err);
+		r = delete_range(q, name, &near[i], err);
 	}
-	const struct cell row[] = {
-		cell_text(name->source),          cell_text(name->device),         cell_text(name->boot),
-		cell_number((int64_t)range.first), cell_number((int64_t)range.last), cell_number(wall_ms),
-	};
+	return r == 0 ? put_range(q, name, &range, wall_ms, err) : r;
+}
 
-	return r == 0 ? queue_put(q, SQL_IMPORTED_PUT, CELLS(row), err) : r;
+int queue_forget_taken(struct queue *q, const struct batch *batch, struct err *err)
+{
+	struct taken near[2] = { { .first = 0 } }, left, right;
+	struct object_name name;
+	int64_t now_ms = clock_wall_ms();
+	int n, r;
+
+	if (object_read_key(batch->key, &name) < 0)
+		return queue_damaged(q, err, "batch", batch->id, "its object's key is not one of ours");
+	n = find_taken(q, &name, name.last_seq, near, err);
+	if (n <= 0 || near[0].last < name.first_seq)
+		return n < 0 ? n : 0;
+	left = (struct taken){ near[0].first, name.first_seq - 1 };
+	right = (struct taken){ name.last_seq + 1, near[0].last };
+	r = delete_range(q, &name, &near[0], err);
+	if (r == 0 && left.first <= left.last)
+		r = put_range(q, &name, &left, now_ms, err);
+	if (r == 0 && right.first <= right.last)
+		r = put_range(q, &name, &right, now_ms, err);
+	return r;
 }
 
 /* --- Begin --- */

@@ -12,11 +12,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "buffer/pages.h"
 #include "buffer/queue_private.h"
 #include "buffer/schema.h"
 
 #define APPLICATION_ID 0x4d696c6c /* "Mill" */
 #define MODE           0640
+#define FUTURE_MOST    1000 /* a schema with a higher number is a damaged one */
+#define ROW_MAX        65536
 
 /* The database header, https://sqlite.org/fileformat2.html §1.3. */
 #define HEADER_SIZE        100
@@ -48,11 +51,70 @@ static int refuse_newer(const struct queue *q, int64_t version, struct err *err)
 	                (long long)version, buffer_schema_count);
 }
 
+/* --- What SQLite must not see --- */
+
+static int on_any_row(void *arg, const struct pages_row *row)
+{
+	bool *any = arg;
+
+	(void)row;
+	*any = true;
+	return 1;
+}
+
+/* It is damaged if any row in it is one of ours. */
+static int look_for_rows(struct queue *q, struct err *err)
+{
+	struct pages *pages;
+	bool any = false;
+	int r = pages_open(q->path, &pages, err);
+
+	if (r < 0)
+		return r;
+	r = pages_each(pages, PAGES_ALL, ~0U, ROW_MAX, on_any_row, &any);
+	if (r == 0 && !any)
+		r = pages_each(pages, PAGES_ALL, ~0U, CHUNK_PLAIN_MAX, on_any_row, &any);
+	pages_close(pages);
+	if (r < 0)
+		return err_fail(err, r, "buffer: no memory");
+	return any ? queue_damaged(q, err, "header", 1, "it is none") : refuse_foreign(q, err);
+}
+
+static int look_at_wal(struct queue *q, struct err *err)
+{
+	struct pages *pages;
+	int r = pages_open(q->path, &pages, err);
+
+	if (r < 0)
+		return r;
+	switch (pages_judge_wal(pages)) {
+	case PAGES_WAL_DAMAGED:
+		r = queue_damaged(q, err, "write-ahead log", 1, "its checksums are wrong");
+		break;
+	case PAGES_WAL_TORN:
+	case PAGES_WAL_SOUND:
+		r = queue_note_tail(q, pages, err);
+		break;
+	}
+	pages_close(pages);
+	return r;
+}
+
+/* A file without content: a new one, or all that is left is a WAL. */
+static int look_beside(struct queue *q, struct err *err)
+{
+	struct err ignored;
+
+	if (queue_file_size(q, "-wal") == 0 || look_for_rows(q, &ignored) == -EMEDIUMTYPE)
+		return 0;
+	return queue_damaged(q, err, "header", 1, "it is gone");
+}
+
 /*
  * SQLite itself writes to a file that it only looks at (it makes a WAL, or rolls a journal back), so a foreign one must
  * be known before SQLite sees it. Zeros with a journal beside them are our own first transaction, cut short.
  */
-static int check_header(const struct queue *q, const unsigned char *header, struct err *err)
+static int check_header(struct queue *q, const unsigned char *header, struct err *err)
 {
 	static const unsigned char zeros[HEADER_SIZE];
 	char journal[4096];
@@ -62,10 +124,12 @@ static int check_header(const struct queue *q, const unsigned char *header, stru
 	if (memcmp(header, zeros, HEADER_SIZE) == 0 && stat(journal, &st) == 0 && st.st_size > 0)
 		return 0;
 	if (memcmp(header, "SQLite format 3", 16) != 0 || header_number(header, HEADER_APPLICATION) != APPLICATION_ID)
-		return refuse_foreign(q, err);
+		return look_for_rows(q, err);
+	if (header_number(header, HEADER_VERSION) > FUTURE_MOST)
+		return queue_damaged(q, err, "header", 1, "no schema has that number");
 	if (header_number(header, HEADER_VERSION) > (uint32_t)buffer_schema_count)
 		return refuse_newer(q, header_number(header, HEADER_VERSION), err);
-	return 0;
+	return look_at_wal(q, err);
 }
 
 static int refuse_path(const char *path, int code, struct err *err)
@@ -92,7 +156,7 @@ int queue_check_path(const char *path, struct err *err)
 	return 0;
 }
 
-static int check_file(const struct queue *q, struct err *err)
+int queue_look(struct queue *q, struct err *err)
 {
 	unsigned char header[HEADER_SIZE] = { 0 };
 	int fd = open(q->path, O_RDWR | O_CREAT | O_CLOEXEC, MODE);
@@ -104,9 +168,9 @@ static int check_file(const struct queue *q, struct err *err)
 	n = pread(fd, header, sizeof header, 0);
 	if (n < 0)
 		r = err_fail(err, -errno, "buffer \"%s\": %s", q->path, strerror(errno));
-	else if (n > 0)
-		r = check_header(q, header, err);
 	close(fd);
+	if (r == 0)
+		r = n > 0 ? check_header(q, header, err) : look_beside(q, err);
 	return r;
 }
 
@@ -243,7 +307,7 @@ static int make_ready(struct queue *q, struct err *err)
  * Whose lock keeps us out. Only after our own handle is closed: closing any descriptor of a file drops all locks that
  * the process has on it (fcntl(2)).
  */
-static int name_owner(const char *path, struct err *err)
+int queue_name_owner(const char *path, struct err *err)
 {
 	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCK_START, .l_len = LOCK_LEN };
 	int fd = open(path, O_RDWR | O_CLOEXEC);
@@ -255,6 +319,24 @@ static int name_owner(const char *path, struct err *err)
 	if (lock.l_pid > 0)
 		return err_fail(err, -EBUSY, "buffer \"%s\" is in use by process %ld", path, (long)lock.l_pid);
 	return err_fail(err, -EBUSY, "buffer \"%s\" is in use by another process", path);
+}
+
+/*
+ * Keeps other processes from the file while it is looked at or salvaged, as SQLite does while it is open: with a lock
+ * that is the descriptor's, which other descriptors of this process do not drop when they are closed; and which would
+ * keep out SQLite's own. *ret_fd: to be closed; -1: there is no file yet.
+ */
+int queue_lock(const struct queue *q, int *ret_fd, struct err *err)
+{
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCK_START, .l_len = LOCK_LEN };
+	int fd = open(q->path, O_RDWR | O_CLOEXEC);
+
+	if (fd >= 0 && fcntl(fd, F_OFD_SETLK, &lock) < 0 && (errno == EAGAIN || errno == EACCES)) {
+		close(fd);
+		return queue_name_owner(q->path, err);
+	}
+	*ret_fd = fd;
+	return 0;
 }
 
 void queue_shut(struct queue *q)
@@ -269,72 +351,29 @@ void queue_shut(struct queue *q)
 	q->db = NULL;
 }
 
-static int open_sound(struct queue *q, struct err *err)
+int queue_open_file(struct queue *q, struct err *err)
 {
-	int r = check_file(q, err);
+	int r = open_database(q, err);
 
-	q->damaged = false;
+	if (r == 0)
+		r = make_ready(q, err);
+	return r == 0 ? queue_prepare(q, err) : r;
+}
+
+/* No journal and no fsync: where it comes to nothing it is deleted. */
+int queue_open_fresh(struct queue *q, struct err *err)
+{
+	int r = queue_look(q, err);
+
 	if (r == 0)
 		r = open_database(q, err);
 	if (r == 0)
-		r = make_ready(q, err);
+		r = execute(q, "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;", err);
+	if (r == 0)
+		r = queue_add_functions(q, err);
+	for (int version = 0; r == 0 && version < buffer_schema_count; version++)
+		r = apply_schema(q, version + 1, err);
 	if (r == 0)
 		r = queue_prepare(q, err);
-	if (r == 0)
-		r = queue_load(q, err);
-	if (r == 0)
-		r = queue_judge(q, err);
-	if (r == 0 && q->bounds.max_size > 0)
-		r = queue_take_bounds(q, err);
-	q->loaded = r == 0;
-	if (r == 0)
-		return 0;
-	queue_shut(q);
-	queue_forget(q);
-	return r == -EBUSY ? name_owner(q->path, err) : r;
-}
-
-bool queue_is_sound(const struct queue *q)
-{
-	return q->db && q->loaded && !q->damaged;
-}
-
-bool queue_is_salvaging(const struct queue *q)
-{
-	return atomic_load(&q->salvaging);
-}
-
-const struct queue_salvage *queue_last_salvage(const struct queue *q)
-{
-	return &q->salvage;
-}
-
-int queue_start(struct queue *q, bool salvage, struct err *err)
-{
-	int r = 0;
-
-	if (queue_is_sound(q))
-		return 0;
-	(void)salvage;
-	if (!q->loaded)
-		r = open_sound(q, &q->said);
-	else
-		r = queue_check(q, &q->said);
-	q->status = r;
-	if (r < 0)
-		*err = q->said;
-	return r;
-}
-
-int queue_open(const char *path, const struct queue_identity *identity, struct queue **ret_queue, struct err *err)
-{
-	struct queue *q = queue_new(path, identity);
-	int r = q ? queue_start(q, true, err) : err_fail(err, -ENOMEM, "buffer: no memory");
-
-	if (r < 0) {
-		queue_close(q);
-		return r;
-	}
-	*ret_queue = q;
-	return 0;
+	return r == 0 ? queue_load(q, err) : r;
 }

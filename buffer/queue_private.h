@@ -23,6 +23,7 @@
 
 #include "buffer/cell.h"
 #include "buffer/chunk.h"
+#include "buffer/pages.h"
 #include "buffer/queue.h"
 
 #define SOURCES_MAX 4096
@@ -55,7 +56,6 @@ enum sql {
 	SQL_BATCH_PUT,
 	SQL_BATCHES_WAITING,
 	SQL_BATCHES_NEWEST,
-	SQL_BATCHES_BACK,
 	SQL_BATCHES_OF,
 	SQL_BATCHES_EXPIRED,
 	SQL_BATCHES_COUNT,
@@ -100,8 +100,6 @@ enum sql {
 	SQL_SALVAGE_LOST,
 	SQL_SALVAGE_DAMAGE,
 	SQL_SALVAGE_IMPORTED,
-	SQL_SALVAGE_FORGET_IMPORTED,
-	SQL_SALVAGE_DELIVERY,
 	SQL_SALVAGE_REJECTED,
 	SQL_SALVAGE_BOOK_AFTER,
 	SQL_SALVAGE_LOST_AFTER,
@@ -132,8 +130,9 @@ struct head {
 /* What lies behind a source's last record and is no fetch of its yet: chunks from id seq on. */
 struct staged {
 	uint64_t records, lines, stored;
-	bool given_up; /* no commit will publish them: the next transaction of the source deletes them */
-	uint64_t turn; /* the lower one began first */
+	int64_t mono_ms; /* when it began, which its chunks say: what is left of another one is not taken for its */
+	bool given_up;   /* no commit will publish them: the next transaction of the source deletes them */
+	uint64_t turn;   /* the lower one began first */
 };
 
 /* A source's progress. */
@@ -165,8 +164,12 @@ struct source {
 	bool touched;          /* by that transaction */
 	int64_t rest_until_ms; /* monotonic; no sealing before, because the last one failed */
 	struct backlog backlog;
-	uint64_t dropped; /* records that are lost for some store */
-	uint64_t damaged; /* records that damage has destroyed, as far as their number is known */
+	uint64_t highest;       /* seq of all that wait */
+	bool mixed;             /* those that wait are not in the order of their seqs */
+	uint64_t dropped;       /* records that are lost for some store */
+	struct staged going_on; /* across a salvage; records 0: none does */
+	bool stale;             /* what was staged did not outlast it, and who staged it has not been told */
+	uint64_t damaged;       /* records that damage has destroyed, as far as their number is known */
 };
 
 /* A sealed batch that some store has not, or whose row could not be told yet that all have it. */
@@ -221,14 +224,18 @@ struct other_clock {
 struct seal;
 struct import;
 
+struct tail;
+
 struct queue {
 	sqlite3 *db; /* NULL: it is not open */
 	sqlite3_stmt *statements[SQL_STATEMENTS];
 	int status; /* of the last queue_start, and what it said */
 	struct err said;
 	bool loaded;  /* what is in memory was read from the file, to the end */
+	bool marked;  /* the sources, at least, were: where each goes on is known */
 	bool damaged; /* something in the file is not what was written */
-	bool fresh;   /* it is a salvage's, and not yet anybody's */
+	struct tail *tail;
+	bool fresh; /* it is a salvage's, and not yet anybody's */
 	atomic_bool salvaging;
 	struct queue_salvage salvage; /* the last one */
 	struct queue_bounds bounds;   /* max_size 0: none were told */
@@ -248,8 +255,8 @@ struct queue {
 	struct closing closing; /* the last one found */
 	struct own_clock clock;
 	struct other_clock other_clock;
-	uint64_t turns;         /* large fetches that were begun */
-	struct seal *sealing;   /* a batch half made; NULL: none */
+	uint64_t turns;           /* large fetches that were begun */
+	struct seal *sealing;     /* a batch half made; NULL: none */
 	struct import *importing; /* a batch half taken over; NULL: none */
 	int64_t stray;            /* the id of what came to nothing, below the last batch; 0: none is known */
 };
@@ -293,9 +300,9 @@ int queue_text(struct queue *q, enum sql sql, int column, char *text, size_t siz
 
 /*
  * A staged chunk was written before its fetch was complete, and is not written again when it is: so in the file its
- * day, wall and mono are 0, as in its span; they and the clock are those of the chunk that ends the fetch, the first
- * one behind it with `last`. Its state and fetch number are what was committed before. Its lines are no fewer than they
- * say.
+ * day and wall are 0, as in its span, and mono is when the staging began; they and the clock are those of the chunk
+ * that ends the fetch, the first one behind it with `last`. Its state and fetch number are what was committed before.
+ * Its lines are no fewer than they say.
  */
 struct chunk_row {
 	int64_t id;
@@ -304,7 +311,7 @@ struct chunk_row {
 	int64_t day, wall_ms, mono_ms;
 	uint8_t last; /* 0: its fetch goes on in the next chunk; else 1 + clock of its first fetch (enum chunk_clock) */
 	bool staged;
-	uint8_t clock;            /* of its fetches; corrected, by that much, where they came unsynced */
+	uint8_t clock; /* of its fetches; corrected, by that much, where they came unsynced */
 	int64_t correction_ms;
 	bool unsynced;            /* they came so in this boot, be they corrected or not */
 	const void *state, *data; /* borrowed until the next step */
@@ -366,6 +373,24 @@ int queue_put_source(struct queue *q, const char *name, const struct mark *mark,
 
 int queue_load(struct queue *q, struct err *err);
 
+/* Makes the file where it is missing. 0, -EBADMSG, -EMEDIUMTYPE, … without a change, and without SQLite. */
+int queue_look(struct queue *q, struct err *err);
+
+int queue_lock(const struct queue *q, int *ret_fd, struct err *err);
+int queue_name_owner(const char *path, struct err *err);
+
+/* What SQLite opens; it loads nothing. And a salvage's file, which does not exist yet. */
+int queue_open_file(struct queue *q, struct err *err);
+int queue_open_fresh(struct queue *q, struct err *err);
+
+/* The chunks that lie behind the end of the WAL, until they are adopted. */
+int queue_note_tail(struct queue *q, struct pages *pages, struct err *err);
+void queue_drop_tail(struct queue *q);
+int queue_check_ahead(struct queue *q, bool with_chunks, struct err *err);
+
+/* Commits those that go on where the file ends: 1, 0: there are none, -errno. All is loaded, nothing staged deleted. */
+int queue_adopt_tail(struct queue *q, struct err *err);
+
 /* Closes what SQLite has open, and drops what is half made. What is in memory stays. */
 void queue_shut(struct queue *q);
 
@@ -426,8 +451,9 @@ int queue_book(struct queue *q, enum queue_range_kind kind, const char *store, c
 /* In a transaction: the store has it no more, so its book says nothing of it. What is not booked stays so. */
 int queue_unbook(struct queue *q, const char *store, const struct batch *batch, struct err *err);
 
-/* Counts what each source has lost for some store. */
+/* Counts what each source has lost for some store, and by damage. */
 int queue_load_lost(struct queue *q, struct err *err);
+int queue_load_damage(struct queue *q, struct err *err);
 
 /*
  * In a transaction that takes pages for what is new, at its end: 0, or -EDQUOT (of max_size) or -ENOSPC (of the
@@ -459,6 +485,9 @@ bool queue_is_bounded(const struct queue *q);
 /* Bytes of a piece's records as object lines, the first of them in that envelope. */
 uint64_t queue_piece_lines(const struct envelope *first, const struct fetch_piece *piece);
 
+/* -ESTALE, with its text. */
+int queue_stale(const char *source, struct err *err);
+
 /* In a transaction: deletes what is staged of a touched source. */
 int queue_delete_staged(struct queue *q, struct source *source, struct err *err);
 
@@ -471,6 +500,9 @@ int64_t queue_sealing_id(const struct queue *q);
 /* The same of the batch half taken over, and its end without a trace in memory. */
 int64_t queue_importing_id(const struct queue *q);
 void queue_import_free(struct queue *q);
+
+/* In a transaction: an imported batch goes before all stores have it; so it may be taken over again. */
+int queue_forget_taken(struct queue *q, const struct batch *batch, struct err *err);
 
 /* The highest id that a batch has or is to have: the next one's comes after it. */
 int64_t queue_top_batch(const struct queue *q);

@@ -128,39 +128,37 @@ static int unpack_batch(struct reading *r, const struct batch *batch)
 	return status == -ENOENT ? 0 : status;
 }
 
-/* The batch of the source to begin at: the last one that begins no later than the first record that is wanted. */
-static int find_batch(struct reading *r, const char *source, int64_t *ret_id)
+/*
+ * The batch of the source that is read next; by its seqs, because what a salvage has sealed anew has a higher id than
+ * what comes behind it. 1, 0: there is none, -errno.
+ */
+static int find_batch(struct reading *r, const char *source, struct batch *ret_batch)
 {
-	const struct cell key[] = { cell_text(source) };
-	int64_t id = 0;
-	uint64_t first = UINT64_MAX;
-	int status = queue_query(r->q, SQL_BATCHES_BACK, CELLS(key), r->err);
+	const struct cell cells[] = { cell_text(source), cell_number((int64_t)r->from) };
+	struct batch_row row = { .oldest_ms = 0 };
+	int found = queue_query(r->q, SQL_BATCHES_OF, CELLS(cells), r->err), status = found;
 
-	while (status == 0 && first > r->from && (status = queue_step(r->q, SQL_BATCHES_BACK, r->err)) > 0) {
-		id = queue_number(r->q, SQL_BATCHES_BACK, 0);
-		first = (uint64_t)queue_number(r->q, SQL_BATCHES_BACK, 1);
-		status = 0;
-	}
-	queue_reset(r->q, SQL_BATCHES_BACK);
-	*ret_id = id;
-	return status;
+	if (status == 0)
+		status = found = queue_step(r->q, SQL_BATCHES_OF, r->err);
+	if (status == 1)
+		status = queue_read_batch(r->q, SQL_BATCHES_OF, &row, r->err);
+	queue_reset(r->q, SQL_BATCHES_OF);
+	*ret_batch = row.batch;
+	return status < 0 ? status : found;
 }
 
 static int read_batches(struct reading *r, const char *source)
 {
-	struct batch_row row = { .oldest_ms = 0 };
-	int64_t id;
-	int status = find_batch(r, source, &id);
-	const struct cell cells[] = { cell_number(id), cell_text(source), cell_number((int64_t)r->from) };
+	struct batch batch;
+	int status;
 
-	if (status == 0)
-		status = queue_query(r->q, SQL_BATCHES_OF, CELLS(cells), r->err);
-	while (status == 0 && (status = queue_step(r->q, SQL_BATCHES_OF, r->err)) > 0) {
-		status = queue_read_batch(r->q, SQL_BATCHES_OF, &row, r->err);
-		if (status == 0)
-			status = unpack_batch(r, &row.batch);
+	while ((status = find_batch(r, source, &batch)) > 0) {
+		status = unpack_batch(r, &batch);
+		if (status < 0)
+			return status;
+		if (r->from <= batch.last_seq)
+			r->from = batch.last_seq + 1;
 	}
-	queue_reset(r->q, SQL_BATCHES_OF);
 	return status;
 }
 

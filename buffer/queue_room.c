@@ -166,7 +166,8 @@ int queue_check_staging_room(struct queue *q, struct err *err)
 	return check_room(q, LOW_LEAST, err);
 }
 
-/* Of a batch taken over: what is read from the room must leave enough to the polls, whose records exist nowhere else. */
+/* Of a batch taken over: what is read from the room must leave enough to the polls, whose records exist nowhere else.
+ */
 int queue_check_import_room(struct queue *q, uint64_t bytes, struct err *err)
 {
 	int64_t pages = 0, free_pages = 0, wanted = (int64_t)(bytes + bytes / 16) + 2 * low(q);

@@ -76,7 +76,8 @@ struct plan {
 	bool keeps_back; /* what is unsynced; the first chunk is not */
 };
 
-/* The same day, device and boot as the chunks before it; the first chunk says which these are. None that is kept back. */
+/* The same day, device and boot as the chunks before it; the first chunk says which these are. None that is kept back.
+ */
 static int same_group(struct queue *q, struct plan *plan, struct err *err)
 {
 	char device[UNITS_NAME_MAX], boot[OBJECT_BOOT];
@@ -453,8 +454,7 @@ static struct source *find_due(const struct queue *q, int64_t wall_ms, int64_t m
 		struct source *source = q->sources[i];
 
 		if (source->now.records > 0 && mono_ms >= source->rest_until_ms &&
-		    !(keeps_back && source->now.head.unsynced) &&
-		    (all || due_in_ms(source, wall_ms, mono_ms) <= 0))
+		    !(keeps_back && source->now.head.unsynced) && (all || due_in_ms(source, wall_ms, mono_ms) <= 0))
 			return source;
 	}
 	return NULL;

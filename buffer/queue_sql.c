@@ -25,7 +25,7 @@
 #define BOOK_NEAR(table, columns)                                                                                      \
 	"SELECT " columns " FROM " table " WHERE store = ? AND source = ? AND first <= ? ORDER BY first DESC LIMIT 2"
 /* From the row that holds seq ?3 on, if one does; that row is the last to begin before it. */
-#define BOOKS(table, columns)                                                                                                   \
+#define BOOKS(table, columns)                                                                                          \
 	"SELECT " columns " FROM " table                                                                               \
 	" WHERE store = ?1 AND source = ?2 AND first >= ifnull((SELECT max(first) FROM " table                         \
 	" WHERE store = ?1 AND source = ?2 AND first <= ?3), 0) AND last >= ?3 AND day >= ?4 ORDER BY first"
@@ -76,8 +76,8 @@ static const struct statement statements[SQL_STATEMENTS] = {
 	                    NULL },
 	[SQL_BATCHES_WAITING] = { "SELECT " BATCH " FROM batch WHERE delivered = 0 ORDER BY id", "batch" },
 	[SQL_BATCHES_NEWEST] = { "SELECT " BATCH " FROM batch ORDER BY id DESC LIMIT ?", "batch" },
-	[SQL_BATCHES_BACK] = { "SELECT id, first FROM batch WHERE source = ? AND imported = 0 ORDER BY id DESC", NULL },
-	[SQL_BATCHES_OF] = { "SELECT " BATCH " FROM batch WHERE id >= ? AND source = ? AND last >= ? AND imported = 0 ORDER BY id",
+	[SQL_BATCHES_OF] = { "SELECT " BATCH " FROM batch WHERE source = ? AND last >= ? AND imported = 0 ORDER BY "
+	                     "first LIMIT 1",
 	                     "batch" },
 	[SQL_BATCHES_EXPIRED] = { "SELECT " BATCH
 	                          " FROM batch WHERE delivered > 0 AND delivered <= ? ORDER BY id LIMIT ?",
@@ -139,18 +139,15 @@ static const struct statement statements[SQL_STATEMENTS] = {
 
 	/* Rows of several versions: what they say of the books only ever grows. */
 	[SQL_SALVAGE_BOOK] = { "INSERT INTO book (" BOOK ") VALUES (?, ?, ?, ?, ?, ?, ?, ?)" GROWN(""), NULL },
-	[SQL_SALVAGE_LOST] = { "INSERT INTO lost (" LOST ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)" GROWN("at = excluded.at, ")
-	                       " OR (excluded.last = last AND excluded.at > at)",
+	[SQL_SALVAGE_LOST] = { "INSERT INTO lost (" LOST ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)" GROWN(
+	                               "at = excluded.at, ") " OR (excluded.last = last AND excluded.at > at)",
 	                       NULL },
 	[SQL_SALVAGE_DAMAGE] = { "INSERT OR IGNORE INTO damage (" DAMAGE ") VALUES (?, ?, ?, ?, ?, ?, ?, ?)", NULL },
-	[SQL_SALVAGE_IMPORTED] = { "INSERT OR IGNORE INTO imported (source, device, boot, first, last, at, crc) "
-	                           "VALUES (?, ?, ?, ?, ?, ?, ?)",
+	[SQL_SALVAGE_IMPORTED] = { "INSERT INTO imported (" IMPORTED ") VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT "
+	                           "(source, device, boot, first) DO UPDATE SET last = excluded.last, at = "
+	                           "excluded.at, "
+	                           "crc = excluded.crc WHERE excluded.last > last",
 	                           NULL },
-	[SQL_SALVAGE_FORGET_IMPORTED] = { "DELETE FROM imported WHERE source = ? AND device = ? AND boot = ? AND "
-	                                  "first = ?",
-	                                  NULL },
-	[SQL_SALVAGE_DELIVERY] = { "SELECT batch, store, at, crc FROM delivery WHERE batch = ? AND store = ?",
-	                           "delivery" },
 	[SQL_SALVAGE_REJECTED] = { "SELECT at FROM rejected WHERE source = ?", NULL },
 	[SQL_SALVAGE_BOOK_AFTER] = { BOOK_AFTER("book", BOOK), "book" },
 	[SQL_SALVAGE_LOST_AFTER] = { BOOK_AFTER("lost", LOST), "lost" },
@@ -159,10 +156,12 @@ static const struct statement statements[SQL_STATEMENTS] = {
 	                      "ORDER BY 1",
 	                      NULL },
 	[SQL_SALVAGE_STORES] = { "SELECT store FROM book WHERE source = ?1 UNION SELECT store FROM lost WHERE source = "
-	                         "?1",
+	                         "?1 UNION SELECT store FROM delivery JOIN batch ON batch.id = delivery.batch WHERE "
+	                         "source = ?1",
 	                         NULL },
-	[SQL_SALVAGE_COVER] = { "SELECT first, last, day, device, boot FROM book WHERE source = ?1 UNION ALL SELECT "
-	                        "first, last, day, device, boot FROM lost WHERE source = ?1 UNION ALL SELECT first, "
+	[SQL_SALVAGE_COVER] = { "SELECT first, last, day, device, boot FROM book WHERE source = ?1 AND ?2 IN (store, "
+	                        "'') UNION ALL SELECT first, last, day, device, boot FROM lost WHERE source = ?1 AND "
+	                        "?2 IN (store, '') UNION ALL SELECT first, "
 	                        "last, day, device, boot FROM damage WHERE source = ?1 AND last > 0 ORDER BY first",
 	                        NULL },
 	[SQL_SALVAGE_BATCHES] = { "SELECT " BATCH " FROM batch WHERE source = ? AND imported = 0 ORDER BY first",

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "buffer/queue_private.h"
 
 uint64_t queue_piece_lines(const struct envelope *first, const struct fetch_piece *piece)
@@ -34,6 +35,12 @@ int queue_delete_staged(struct queue *q, struct source *source, struct err *err)
 	then->stored -= then->staged.stored;
 	then->staged = (struct staged){ .records = 0 };
 	return 0;
+}
+
+int queue_stale(const char *source, struct err *err)
+{
+	return err_fail(err, -ESTALE, "source \"%s\": what was staged of its answer was lost with a damaged buffer",
+	                source);
 }
 
 /* Puts a span (NULL: none) with the row that is filled but for what it says of all that is before it. */
@@ -81,16 +88,19 @@ static int put_piece(struct queue *q, struct source *source, const struct fetch_
 	};
 	const struct span span = { .fetch = then->fetch + 1, .records = piece->n };
 	struct chunk_row row = { .id = queue_chunk_id(then, seq), .records = piece->n };
+	int64_t mono_ms = staged->records > 0 ? staged->mono_ms : clock_mono_ms();
 	int r;
 
 	if (piece->n > (uint64_t)SEQ_MAX - seq)
 		return err_fail(err, -EOVERFLOW, "source \"%s\": its numbers are used up", source->name);
+	row.mono_ms = mono_ms;
 	row.lines = queue_piece_lines(&first, piece);
 	r = put_chunk(q, source, &row, &span, piece, err);
 	if (r < 0)
 		return r;
 	if (staged->records == 0)
 		staged->turn = ++q->turns;
+	staged->mono_ms = mono_ms;
 	staged->records += row.records;
 	staged->lines += row.lines;
 	staged->stored += row.data_len;
@@ -142,6 +152,8 @@ int queue_stage(struct queue *q, const char *name, const struct fetch_piece *pie
 	struct source *source;
 	int r = queue_add_source(q, name, &source, err);
 
+	if (r == 0 && source->stale)
+		r = queue_stale(name, err);
 	if (r == 0)
 		r = queue_begin(q, err);
 	if (r < 0)
@@ -165,6 +177,8 @@ int queue_unstage(struct queue *q, const char *name, struct err *err)
 	struct source *source = queue_find_source(q, name);
 	int r;
 
+	if (source)
+		source->stale = false;
 	if (!source || source->now.staged.records == 0)
 		return 0;
 	source->now.staged.given_up = true; /* whether or not this holds */

@@ -21,23 +21,33 @@
 #include "base/err.h"
 #include "buffer/queue.h"
 
-/* What a process still knows of a source whose buffer turned out damaged while it ran. */
+/*
+ * What is known of a source besides what the file says: by a process that still runs, whose buffer turned out damaged
+ * under it; or by a load that found the damage only after all chunks; and by the configuration.
+ */
 struct salvage_known {
-	const char *source;
-	uint64_t seq, fetch; /* the next record's; fetches committed so far */
+	const char *source;  /* NULL: every other one */
+	uint64_t seq, fetch; /* the next record's; fetches committed so far. 0, 0: that is not known */
+	int64_t batch;       /* no id of one above it was used before its last sealing */
+	const uint8_t *state;
+	size_t state_len;
+	int64_t staged_ms; /* mono; when the staging of what is on its way began; 0: nothing is */
+	bool running;      /* what is there from seq on was never acknowledged; a fetch that is staged there goes on */
+	const char *const *stores; /* its stores; none: the configuration is not known */
+	size_t n_stores;
 };
 
 /*
- * known, n_known: none after a start: then what is lost behind the last readable record has no end. Returns 0 and fills
- * ret_salvage; -EMEDIUMTYPE: not one row of ours is in it: it is left as it is; -ENOSPC and others: the damaged file
- * is where it was, and salvage may be tried again.
+ * known: without a seq what is lost behind the last readable record has no end. The caller keeps other processes away.
+ * That the file is ours is the caller's to know: where not one row is left, the fresh one is empty. Returns 0 and fills
+ * ret_salvage; -ENOSPC and others: the damaged file is where it was, and salvage may be tried again.
  */
 int salvage_run(const char *path, const struct queue_identity *identity, const struct salvage_known *known,
                 size_t n_known, struct queue_salvage *ret_salvage, struct err *err);
 
 /*
  * Before anything else is done with `path`: what a power cut left of a salvage's last steps is brought to its end, and
- * a salvage that was not complete is deleted. 0 or -errno.
+ * a salvage that was not complete is deleted. 1: a fresh file is in its place now, 0: nothing was under way, -errno.
  */
 int salvage_finish(const char *path, struct err *err);
 

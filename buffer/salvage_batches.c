@@ -36,12 +36,6 @@ static int store_has(struct salvage *s, const char *store, const char *source, u
 	return next <= last ? 0 : 1 + delivered;
 }
 
-/* The source's stores: those of the configuration or, where nobody told it, those that the books name. */
-struct stores {
-	char (*names)[UNITS_NAME_MAX];
-	size_t n;
-};
-
 static int add_store(struct salvage *s, struct stores *stores, const char *name)
 {
 	if (stores->n == STORES_MAX || strlen(name) >= UNITS_NAME_MAX)
@@ -54,7 +48,7 @@ static int add_store(struct salvage *s, struct stores *stores, const char *name)
 	return 0;
 }
 
-static int list_stores(struct salvage *s, const struct origin *origin, struct stores *stores)
+int salvage_stores(struct salvage *s, const struct origin *origin, struct stores *stores)
 {
 	const struct cell key[] = { cell_text(origin->source->name) };
 	char name[UNITS_NAME_MAX];
@@ -78,7 +72,7 @@ static int list_stores(struct salvage *s, const struct origin *origin, struct st
 static int ask_all(struct salvage *s, const struct origin *origin, uint64_t first, uint64_t last, bool *ret_lost)
 {
 	struct stores stores = { .n = 0 };
-	int r = list_stores(s, origin, &stores), all = stores.n > 0;
+	int r = salvage_stores(s, origin, &stores), all = stores.n > 0;
 
 	*ret_lost = false;
 	for (size_t i = 0; r == 0 && all && i < stores.n; i++) {
@@ -117,53 +111,123 @@ static int put_delivery(struct salvage *s, int64_t batch, const char *store)
 	return queue_put(s->fresh, SQL_DELIVERY_PUT, CELLS(row), s->err);
 }
 
-/* The batches of a source that are in the fresh file, by their first seq. */
-static int list_rows(struct salvage *s, const struct origin *origin, struct found **ret_rows, size_t *ret_n)
+/* The first of the batch's seqs from *first on that are not in the store's books: 1, 0: all are, -errno. */
+static int find_unbooked(struct salvage *s, const char *store, const struct batch *batch, uint64_t *first,
+                         uint64_t *ret_last)
 {
-	const struct cell key[] = { cell_text(origin->source->name) };
-	struct found *rows = NULL, *grown;
-	struct batch_row row;
-	size_t n = 0;
-	int r = queue_query(s->fresh, SQL_SALVAGE_BATCHES, CELLS(key), s->err);
+	const struct cell cells[] = { cell_text(store), cell_text(batch->source), cell_number((int64_t)*first) };
+	int r = queue_query(s->fresh, SQL_SALVAGE_HAS, CELLS(cells), s->err);
 
-	while (r == 0 && (r = queue_step(s->fresh, SQL_SALVAGE_BATCHES, s->err)) > 0) {
-		r = queue_read_batch(s->fresh, SQL_SALVAGE_BATCHES, &row, s->err);
-		if (r < 0 || row.batch.delivered_ms > 0)
-			continue;
-		grown = n % 256 == 0 ? realloc(rows, (n + 256) * sizeof *rows) : rows;
-		if (!grown) {
-			r = err_fail(s->err, -ENOMEM, "buffer: no memory");
+	*ret_last = batch->last_seq;
+	while (r == 0 && (r = queue_step(s->fresh, SQL_SALVAGE_HAS, s->err)) > 0) {
+		uint64_t begin = (uint64_t)queue_number(s->fresh, SQL_SALVAGE_HAS, 0);
+
+		r = 0;
+		if (begin > *first) {
+			*ret_last = begin - 1 < batch->last_seq ? begin - 1 : batch->last_seq;
 			break;
 		}
-		rows = grown;
-		rows[n++] = (struct found){
-			.id = row.batch.id,
-			.first = row.batch.first_seq,
-			.last = row.batch.last_seq,
-		};
+		*first = (uint64_t)queue_number(s->fresh, SQL_SALVAGE_HAS, 1) + 1;
 	}
-	queue_reset(s->fresh, SQL_SALVAGE_BATCHES);
-	*ret_rows = rows;
-	*ret_n = n;
+	queue_reset(s->fresh, SQL_SALVAGE_HAS);
+	return r < 0 ? r : *first <= batch->last_seq;
+}
+
+/* The store has the batch: so its books say. */
+static int fill_books(struct salvage *s, const char *store, const struct batch *batch)
+{
+	uint64_t first = batch->first_seq, last;
+	struct object_name name;
+	int r = object_read_key(batch->key, &name) < 0 ? 0 : 1;
+
+	while (r == 1 && (r = find_unbooked(s, store, batch, &first, &last)) == 1) {
+		const struct cell row[] = {
+			cell_text(store),           cell_text(batch->source), cell_number((int64_t)first),
+			cell_number((int64_t)last), cell_number(name.day),    cell_text(name.device),
+			cell_text(name.boot),
+		};
+
+		r = queue_put(s->fresh, SQL_SALVAGE_BOOK, CELLS(row), s->err);
+		first = last + 1;
+		r = r == 0 ? 1 : r;
+	}
 	return r;
+}
+
+/* 1: the store has the batch by a row of `delivery`. */
+static int is_delivered(struct salvage *s, int64_t batch, const char *store)
+{
+	const struct cell key[] = { cell_number(batch) };
+	char name[UNITS_NAME_MAX];
+	int found = 0, r = queue_query(s->fresh, SQL_DELIVERIES, CELLS(key), s->err);
+
+	while (r == 0 && !found && (r = queue_step(s->fresh, SQL_DELIVERIES, s->err)) > 0) {
+		r = queue_text(s->fresh, SQL_DELIVERIES, 1, name, sizeof name, s->err);
+		found = r == 0 && strcmp(name, store) == 0;
+	}
+	queue_reset(s->fresh, SQL_DELIVERIES);
+	return r < 0 ? r : found;
+}
+
+/* 1: the books say that the store has some of it. */
+static int is_begun(struct salvage *s, const char *store, const struct batch *batch)
+{
+	const struct cell cells[] = { cell_text(store), cell_text(batch->source),
+		                      cell_number((int64_t)batch->first_seq) };
+	int r = queue_query(s->fresh, SQL_SALVAGE_HAS, CELLS(cells), s->err), begun = 0;
+
+	while (r == 0 && (r = queue_step(s->fresh, SQL_SALVAGE_HAS, s->err)) > 0) {
+		begun |= (uint64_t)queue_number(s->fresh, SQL_SALVAGE_HAS, 0) <= batch->last_seq &&
+		         queue_number(s->fresh, SQL_SALVAGE_HAS, 2) == 1;
+		r = 0;
+	}
+	queue_reset(s->fresh, SQL_SALVAGE_HAS);
+	return r < 0 ? r : begun;
+}
+
+/*
+ * What the books, the batch itself and its deliveries say of a store, each says for the others as well. A batch is
+ * booked in one go, so that the books that have some of it are an earlier version of those that have it all.
+ */
+static int agree(struct salvage *s, const struct batch *batch, const char *store)
+{
+	int r = batch->delivered_ms > 0 ? 1 : is_delivered(s, batch->id, store);
+
+	if (r == 0)
+		r = is_begun(s, store, batch);
+	if (r != 1)
+		return r;
+	r = fill_books(s, store, batch);
+	return r == 0 ? put_delivery(s, batch->id, store) : r;
+}
+
+/* The next batch of the source by its first seq: 1, 0, -errno. */
+static int next_batch(struct salvage *s, const struct origin *origin, uint64_t from, struct batch *ret_batch)
+{
+	const struct cell cells[] = { cell_text(origin->source->name), cell_number((int64_t)from) };
+	struct batch_row row = { .oldest_ms = 0 };
+	int found = queue_query(s->fresh, SQL_BATCHES_OF, CELLS(cells), s->err), r = found;
+
+	if (r == 0)
+		r = found = queue_step(s->fresh, SQL_BATCHES_OF, s->err);
+	if (r == 1)
+		r = queue_read_batch(s->fresh, SQL_BATCHES_OF, &row, s->err);
+	queue_reset(s->fresh, SQL_BATCHES_OF);
+	*ret_batch = row.batch;
+	return r < 0 ? r : found;
 }
 
 int salvage_deliveries(struct salvage *s, struct origin *origin)
 {
 	struct stores stores = { .n = 0 };
-	struct found *rows = NULL;
-	size_t n = 0;
-	int r = list_stores(s, origin, &stores);
+	struct batch batch = { .last_seq = 0 };
+	int r = salvage_stores(s, origin, &stores);
 
-	if (r == 0)
-		r = list_rows(s, origin, &rows, &n);
-	for (size_t i = 0; r == 0 && i < n; i++) {
-		for (size_t j = 0; r == 0 && j < stores.n; j++) {
-			r = store_has(s, stores.names[j], origin->source->name, rows[i].first, rows[i].last);
-			r = r == 2 ? put_delivery(s, rows[i].id, stores.names[j]) : r < 0 ? r : 0;
-		}
+	while (r == 0 && (r = next_batch(s, origin, batch.last_seq + 1, &batch)) > 0) {
+		r = 0;
+		for (size_t i = 0; r == 0 && i < stores.n; i++)
+			r = agree(s, &batch, stores.names[i]);
 	}
-	free(rows);
 	free(stores.names);
 	return r;
 }
@@ -257,6 +321,17 @@ const struct found *salvage_find_batch(const struct salvage *s, const struct ori
 	return NULL;
 }
 
+const struct found *salvage_batch_of(const struct salvage *s, const struct origin *origin, uint64_t seq)
+{
+	size_t behind = place_behind(s, origin, seq), least = behind > VERSIONS ? behind - VERSIONS : 0;
+
+	for (size_t i = behind; i > least && s->by_seq[i - 1]->origin == origin; i--) {
+		if (s->by_seq[i - 1]->last >= seq)
+			return s->by_seq[i - 1];
+	}
+	return NULL;
+}
+
 const struct found *salvage_get_batch(const struct salvage *s, int64_t id)
 {
 	size_t low = 0, high = s->n_found;
@@ -295,8 +370,8 @@ static int count_versions(struct salvage *s, int64_t batch, int n, int *ret_vers
 
 /* A way to put it together: for each part the version of it, of which the first parts have most. */
 struct way {
-	int left;          /* what of the way's number later parts have to say */
-	bool chosen;       /* some part was there in several versions */
+	int left;    /* what of the way's number later parts have to say */
+	bool chosen; /* some part was there in several versions */
 	uint64_t bytes;
 	struct sha256 hash;
 };
@@ -330,8 +405,7 @@ static int place_part(struct salvage *s, int64_t batch, int n, int version)
 			r = queue_run(s->fresh, SQL_PARTS_DELETE, CELLS(range), s->err);
 	}
 	if (r == 0 && version > 0) {
-		const struct cell row[] = { cell_number(batch << PART_BITS | n),
-			                    cell_blob(s->part.data, s->part.len) };
+		const struct cell row[] = { cell_number(batch << PART_BITS | n), cell_blob(s->part.data, s->part.len) };
 
 		r = queue_put(s->fresh, SQL_PART_PUT, CELLS(row), s->err);
 	}
@@ -394,18 +468,56 @@ static int drop(struct salvage *s, struct found *found)
 	return r == 0 ? queue_run(s->fresh, SQL_BATCH_DELETE, CELLS(key), s->err) : r;
 }
 
+/* Leaves of what was taken over what is not the batch's. */
+static int cut_taken(struct salvage *s, const struct object_name *name, uint64_t first, uint64_t last)
+{
+	const struct cell row[] = { cell_text(name->source),     cell_text(name->device),    cell_text(name->boot),
+		                    cell_number((int64_t)first), cell_number((int64_t)last), cell_number(s->now_ms) };
+	int r = queue_run(s->fresh, SQL_IMPORTED_DELETE, row, 4, s->err);
+
+	if (r == 0 && first < name->first_seq) {
+		struct cell left[6];
+
+		memcpy(left, row, sizeof left);
+		left[4] = cell_number((int64_t)name->first_seq - 1);
+		r = queue_put(s->fresh, SQL_IMPORTED_PUT, CELLS(left), s->err);
+	}
+	if (r == 0 && last > name->last_seq) {
+		struct cell right[6];
+
+		memcpy(right, row, sizeof right);
+		right[3] = cell_number((int64_t)name->last_seq + 1);
+		r = queue_put(s->fresh, SQL_IMPORTED_PUT, CELLS(right), s->err);
+	}
+	return r;
+}
+
 /* One that is gone may come again. */
 static int drop_imported(struct salvage *s, struct found *found, const struct batch *batch)
 {
 	struct object_name name = { .first_seq = 0 };
+	uint64_t first = 0, last = 0;
 	int r = drop(s, found);
 
 	if (r < 0 || object_read_key(batch->key, &name) < 0)
 		return r;
-	return queue_run(s->fresh, SQL_SALVAGE_FORGET_IMPORTED,
-	                 (const struct cell[]){ cell_text(name.source), cell_text(name.device), cell_text(name.boot),
-	                                        cell_number((int64_t)name.first_seq) },
-	                 4, s->err);
+	for (int again = 1; r == 0 && again;) {
+		const struct cell key[] = { cell_text(name.source), cell_text(name.device), cell_text(name.boot),
+			                    cell_number((int64_t)name.first_seq) };
+
+		again = 0;
+		r = queue_query(s->fresh, SQL_IMPORTED_NEAR, CELLS(key), s->err);
+		while (r == 0 && !again && (r = queue_step(s->fresh, SQL_IMPORTED_NEAR, s->err)) > 0) {
+			first = (uint64_t)queue_number(s->fresh, SQL_IMPORTED_NEAR, 3);
+			last = (uint64_t)queue_number(s->fresh, SQL_IMPORTED_NEAR, 4);
+			again = last >= name.first_seq;
+			r = 0;
+		}
+		queue_reset(s->fresh, SQL_IMPORTED_NEAR);
+		if (r == 0 && again)
+			r = cut_taken(s, &name, first, last);
+	}
+	return r;
 }
 
 static bool overlaps_whole(const struct salvage *s, const struct found *found)
@@ -416,7 +528,7 @@ static bool overlaps_whole(const struct salvage *s, const struct found *found)
 	for (size_t i = behind; i > least && s->by_seq[i - 1]->origin == found->origin; i--) {
 		const struct found *other = s->by_seq[i - 1];
 
-		if (other != found && other->state == FOUND_WHOLE && other->last >= found->first)
+		if (other != found && other->state == FOUND_WHOLE && other->end >= found->first)
 			return true;
 	}
 	return false;
@@ -439,6 +551,7 @@ static int judge(struct salvage *s, struct found *found)
 	if (r == 0 && !found->origin)
 		return drop_imported(s, found, &row.batch);
 	found->state = r == 1 ? FOUND_WHOLE : FOUND_BROKEN;
+	found->end = found->last;
 	return 0;
 }
 
@@ -474,8 +587,9 @@ struct prefix {
 static bool is_expected(const struct prefix *p)
 {
 	char begin[256];
-	int len = snprintf(begin, sizeof begin, "{\"source\":\"%s\",\"device\":\"%s\",\"boot\":\"%s\",\"seq\":%" PRIu64 ",",
-	                   p->name->source, p->name->device, p->name->boot, p->seq);
+	int len = snprintf(begin, sizeof begin,
+	                   "{\"source\":\"%s\",\"device\":\"%s\",\"boot\":\"%s\",\"seq\":%" PRIu64 ",", p->name->source,
+	                   p->name->device, p->name->boot, p->seq);
 
 	return p->line.len > (size_t)len && memcmp(p->line.data, begin, (size_t)len) == 0;
 }
@@ -614,8 +728,8 @@ static int book_holes(struct salvage *s, const struct origin *origin, const stru
 			unit = (struct unit){ .id = unit.id, .seq = found->last + 1 };
 		r = r > 0 ? 0 : r;
 		if (r == 0 && unit.seq > next)
-			r = salvage_put_damage(s, origin,
-			                       &(struct hole){ next, unit.seq - 1, name->day, name->device, name->boot });
+			r = salvage_put_damage(
+			        s, origin, &(struct hole){ next, unit.seq - 1, name->day, name->device, name->boot });
 		next = unit.seq + unit.records;
 		if (unit.records == 0)
 			next = found->last + 1;
@@ -643,7 +757,7 @@ static int mend(struct salvage *s, struct origin *origin, struct found *found)
 	if (r == 0)
 		r = drop(s, found);
 	if (r == 0 && p.seq > found->first) {
-		found->last = p.seq - 1; /* what another one holds of it as well is not needed */
+		found->end = p.seq - 1; /* what another one holds of it as well is not needed */
 		found->state = FOUND_WHOLE;
 	}
 	return r;

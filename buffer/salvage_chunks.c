@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Chunks of a source, in the order of their seqs: those that were committed stay, each fetch with a higher number than
- * the one before. Where two cannot both be true, the one that was begun earlier, or may never have been committed, goes.
+ * the one before. Where two cannot both be true, the one that was begun earlier, or may never have been committed,
+ * goes.
  */
 #include <errno.h>
 #include <string.h>
 
 #include "buffer/salvage_private.h"
 
-static int delete_chunks(struct salvage *s, int64_t first, int64_t last)
+int salvage_delete_chunks(struct salvage *s, int64_t first, int64_t last)
 {
 	const struct cell range[] = { cell_number(first), cell_number(last) };
 
@@ -38,9 +39,13 @@ static bool look_inside(struct salvage *s, const struct chunk_row *row, uint64_t
 	return r == 0 && records == row->records;
 }
 
-static void fill_unit(struct unit *unit, const struct salvage *s, const struct chunk_row *row, uint64_t first_fetch)
+bool salvage_look(struct salvage *s, const struct chunk_row *row, struct unit *ret_unit)
 {
-	*unit = (struct unit){
+	uint64_t first_fetch;
+
+	if (!look_inside(s, row, &first_fetch))
+		return false;
+	*ret_unit = (struct unit){
 		.id = row->id,
 		.seq = (uint64_t)(row->id & SEQ_MAX),
 		.records = row->records,
@@ -53,7 +58,8 @@ static void fill_unit(struct unit *unit, const struct salvage *s, const struct c
 		.sure = !salvage_has_id(&s->unsure_chunks, row->id),
 		.mono_ms = row->mono_ms,
 	};
-	memcpy(unit->boot, row->boot, sizeof unit->boot);
+	memcpy(ret_unit->boot, row->boot, sizeof ret_unit->boot);
+	return true;
 }
 
 int salvage_next_chunk(struct salvage *s, int64_t from, struct unit *ret_unit)
@@ -61,7 +67,6 @@ int salvage_next_chunk(struct salvage *s, int64_t from, struct unit *ret_unit)
 	for (;;) {
 		const struct cell range[] = { cell_number(from), cell_number(from | SEQ_MAX) };
 		struct chunk_row row = { .id = 0 };
-		uint64_t first_fetch;
 		bool sound = false;
 		int found = queue_query(s->fresh, SQL_CHUNKS, CELLS(range), s->err), r = found;
 
@@ -70,13 +75,11 @@ int salvage_next_chunk(struct salvage *s, int64_t from, struct unit *ret_unit)
 		if (r == 1)
 			r = queue_read_row(s->fresh, SQL_CHUNKS, &row, s->err);
 		if (r == 0 && found == 1)
-			sound = look_inside(s, &row, &first_fetch);
-		if (sound)
-			fill_unit(ret_unit, s, &row, first_fetch);
+			sound = salvage_look(s, &row, ret_unit);
 		queue_reset(s->fresh, SQL_CHUNKS);
 		if (r < 0 || found <= 0 || sound)
 			return r < 0 ? r : found;
-		r = delete_chunks(s, row.id, row.id);
+		r = salvage_delete_chunks(s, row.id, row.id);
 		if (r < 0)
 			return r;
 	}
@@ -88,39 +91,22 @@ struct walk {
 	struct salvage *s;
 	struct origin *origin;
 	struct unit before, prev; /* accepted last, and before that; id 0: none */
-	int64_t group;            /* the first of the staged chunks of which prev is the last; 0: it is none */
 };
 
-/* The process still runs: what it has committed it knows, and one fetch of a source may be on its way. */
-static bool is_running(const struct origin *origin)
+int salvage_is_out_of_date(struct salvage *s, const struct origin *o, const struct unit *c)
 {
-	return origin->known && origin->known->running;
-}
-
-static int is_out_of_date(const struct walk *w, const struct unit *c)
-{
-	const struct origin *o = w->origin;
 	const struct found *found;
-	int r;
 
 	if (c->records == 0)
-		return c->seq <= o->sealed;
-	if (is_running(o) && !c->staged && c->seq >= o->known->seq)
+		return c->seq <= o->sealed || (salvage_is_running(o) && c->seq > o->known->seq);
+	if (salvage_is_running(o) && c->seq >= o->known->seq)
 		return 1;
 	if (c->seq > o->sealed)
 		return c->first_fetch < o->sealed_fetch;
-	found = salvage_find_batch(w->s, o, c->seq, c->seq + c->records - 1);
+	found = salvage_find_batch(s, o, c->seq, c->seq + c->records - 1);
 	if (!found || found->state != FOUND_BROKEN)
 		return 1;
-	r = salvage_all_have(w->s, o, c->seq, c->seq + c->records - 1);
-	return r;
-}
-
-/* Both are pieces of a fetch that was staged in one go. */
-static bool same_stage(const struct unit *a, const struct unit *b)
-{
-	return a->staged && b->staged && a->first_fetch == b->first_fetch && a->mono_ms == b->mono_ms &&
-	       strcmp(a->boot, b->boot) == 0;
+	return salvage_all_have(s, o, c->seq, c->seq + c->records - 1);
 }
 
 static bool follows(const struct unit *p, const struct unit *c)
@@ -129,8 +115,6 @@ static bool follows(const struct unit *p, const struct unit *c)
 		return true;
 	if (p->seq + p->records > c->seq)
 		return false;
-	if (p->staged)
-		return same_stage(p, c) || (!c->staged && c->records > 0 && c->first_fetch == p->first_fetch);
 	if (c->records == 0)
 		return c->last_fetch >= p->last_fetch;
 	return c->first_fetch > p->last_fetch || (p->last == 0 && c->first_fetch == p->last_fetch);
@@ -139,66 +123,46 @@ static bool follows(const struct unit *p, const struct unit *c)
 /* Of two that cannot both be true: whether the first one goes. */
 static bool first_goes(const struct unit *p, const struct unit *c)
 {
-	if (p->staged != c->staged)
-		return p->staged;
 	if (p->sure != c->sure)
 		return c->sure;
-	if (strcmp(p->boot, c->boot) == 0 && p->mono_ms != c->mono_ms)
-		return c->mono_ms > p->mono_ms;
-	return false;
+	return strcmp(p->boot, c->boot) == 0 && c->mono_ms > p->mono_ms;
 }
 
-static void begin_walk(struct walk *w)
-{
-	w->before = w->prev = (struct unit){ .id = 0 };
-	w->group = 0;
-}
-
-/* And all the staged ones that it belongs with. Another walk begins. */
+/* Another walk begins. */
 static int drop_prev(struct walk *w)
 {
-	int r = delete_chunks(w->s, w->group != 0 ? w->group : w->prev.id, w->prev.id);
+	int r = salvage_delete_chunks(w->s, w->prev.id, w->prev.id);
 
-	begin_walk(w);
+	w->before = w->prev = (struct unit){ .id = 0 };
 	return r < 0 ? r : 1;
 }
 
 /* 1: the walk begins anew, 0: it goes on behind the chunk, -errno. */
 static int take_chunk(struct walk *w, const struct unit *c)
 {
-	int r = is_out_of_date(w, c);
+	int r = salvage_is_out_of_date(w->s, w->origin, c);
 
 	if (r != 0)
-		return r < 0 ? r : delete_chunks(w->s, c->id, c->id);
+		return r < 0 ? r : salvage_delete_chunks(w->s, c->id, c->id);
 	if (!follows(&w->prev, c))
-		return first_goes(&w->prev, c) ? drop_prev(w) : delete_chunks(w->s, c->id, c->id);
+		return first_goes(&w->prev, c) ? drop_prev(w) : salvage_delete_chunks(w->s, c->id, c->id);
 	/* What came since says all that one without records has said. */
 	if (w->prev.id != 0 && w->prev.records == 0) {
-		r = delete_chunks(w->s, w->prev.id, w->prev.id);
+		r = salvage_delete_chunks(w->s, w->prev.id, w->prev.id);
 		w->prev = w->before;
 	}
-	if (!c->staged)
-		w->group = 0;
-	else if (w->group == 0)
-		w->group = c->id;
 	w->before = w->prev;
 	w->prev = *c;
 	return r;
 }
 
 /*
- * At the end: pieces of a fetch that has none are left out, unless it goes on, or they are known to be committed. 1:
- * the walk begins anew, 0: what is there stays.
+ * At the end: pieces of a fetch that has none are left out, unless they are known to be committed. 1: the walk begins
+ * anew, 0: what is there stays.
  */
 static int end_walk(struct walk *w)
 {
-	const struct origin *o = w->origin;
-
-	if (w->prev.id == 0 || w->prev.last > 0)
-		return 0;
-	if (w->prev.staged && is_running(o) && (uint64_t)(w->group & SEQ_MAX) == o->known->seq)
-		return 0;
-	return w->prev.staged || !w->prev.sure ? drop_prev(w) : 0;
+	return w->prev.id == 0 || w->prev.last > 0 || w->prev.sure ? 0 : drop_prev(w);
 }
 
 int salvage_resolve(struct salvage *s, struct origin *origin)
@@ -206,20 +170,15 @@ int salvage_resolve(struct salvage *s, struct origin *origin)
 	const int64_t first = queue_chunk_id(&origin->source->now, 0);
 	struct walk w = { .s = s, .origin = origin };
 	struct unit c = { .id = first };
-	int r = 0;
+	int found, r;
 
-	begin_walk(&w);
-	while (r >= 0) {
-		r = salvage_next_chunk(s, c.id + 1, &c);
-		if (r < 0)
-			break;
-		r = r == 1 ? take_chunk(&w, &c) : end_walk(&w) == 1 ? 1 : 2;
-		if (r == 2)
-			return 0;
+	do {
+		found = salvage_next_chunk(s, c.id + 1, &c);
+		r = found < 0 ? found : found == 1 ? take_chunk(&w, &c) : end_walk(&w);
 		if (r == 1)
 			c.id = first;
-	}
-	return r;
+	} while (r >= 0 && (found == 1 || r == 1));
+	return r < 0 ? r : salvage_staged(s, origin);
 }
 
 /* --- What is sealed --- */
@@ -229,12 +188,24 @@ struct run {
 	int64_t first, last; /* ids */
 	uint64_t next;       /* seq behind it */
 	uint64_t records, lines, stored;
+	uint64_t first_fetch, last_fetch;
 	bool ended; /* with the end of a fetch */
 };
 
 static bool is_on_its_way(const struct origin *origin, const struct unit *unit)
 {
-	return unit->staged && is_running(origin) && unit->seq >= origin->known->seq;
+	return unit->staged && salvage_is_running(origin) && unit->seq >= origin->known->seq;
+}
+
+/*
+ * What is left of a batch stays apart from what is left of another, and from what never was in one: some store may have
+ * that batch.
+ */
+static bool is_apart(const struct salvage *s, const struct origin *origin, uint64_t before, uint64_t seq)
+{
+	if (before > origin->sealed)
+		return false;
+	return seq > origin->sealed || salvage_batch_of(s, origin, before) != salvage_batch_of(s, origin, seq);
 }
 
 /* 1: there is one from that id on, 0, -errno. */
@@ -246,10 +217,15 @@ static int next_run(struct salvage *s, const struct origin *origin, int64_t from
 
 	while ((r = salvage_next_chunk(s, from, &unit)) > 0) {
 		from = unit.id + 1;
-		if (unit.records == 0 || is_on_its_way(origin, &unit) || (run.first != 0 && unit.seq != run.next))
+		if (unit.records == 0 || is_on_its_way(origin, &unit) ||
+		    (run.first != 0 && (unit.seq != run.next || is_apart(s, origin, run.next - 1, unit.seq))))
 			break;
-		run.first = run.first != 0 ? run.first : unit.id;
+		if (run.first == 0) {
+			run.first = unit.id;
+			run.first_fetch = unit.first_fetch;
+		}
 		run.last = unit.id;
+		run.last_fetch = unit.last_fetch;
 		run.next = unit.seq + unit.records;
 		run.records += unit.records;
 		run.lines += unit.lines;
@@ -289,8 +265,12 @@ static int seal_run(struct salvage *s, struct origin *origin, const struct run *
 	struct batch batch;
 	int r = make_mark(s, run, now);
 
-	while (r >= 0 && now->records > 0)
-		r = queue_seal(s->fresh, s->now_ms, 0, true, &batch, s->err);
+	if (r == 0)
+		do
+			r = queue_seal(s->fresh, s->now_ms, 0, true, &batch, s->err);
+		while (r > 0 && now->records > 0);
+	if (r == 0)
+		r = err_fail(s->err, -EIO, "source \"%s\": what was salvaged cannot be sealed", origin->source->name);
 	/* The state is the newest's, not the run's. */
 	kept.batch = now->batch;
 	if (r >= 0)
@@ -303,7 +283,7 @@ static int find_state(struct salvage *s, const struct origin *origin, int64_t id
 {
 	const struct cell range[] = { cell_number(id), cell_number(id) };
 	struct mark *now = &origin->source->now;
-	struct chunk_row row;
+	struct chunk_row row = { .id = 0 };
 	int r = queue_query(s->fresh, SQL_CHUNKS, CELLS(range), s->err);
 
 	if (r == 0)
@@ -320,42 +300,51 @@ static int find_state(struct salvage *s, const struct origin *origin, int64_t id
 	return r;
 }
 
-/* What all the source's chunks say: where it goes on, and with what. */
+/* What all the source's chunks say: where it goes on, and with what. One without records has said all by that. */
 static int read_end(struct salvage *s, struct origin *origin)
 {
-	const struct salvage_known *known = origin->known;
 	struct mark *now = &origin->source->now;
 	struct unit unit = { .id = queue_chunk_id(now, 0) };
 	int r;
 
 	while ((r = salvage_next_chunk(s, unit.id + 1, &unit)) > 0) {
-		r = find_state(s, origin, unit.id);
+		r = unit.last_fetch >= now->fetch ? find_state(s, origin, unit.id) : 0;
+		if (r == 0 && unit.records == 0)
+			r = salvage_delete_chunks(s, unit.id, unit.id);
 		if (r < 0)
 			return r;
 		if (!is_on_its_way(origin, &unit) && origin->next < unit.seq + unit.records)
 			origin->next = unit.seq + unit.records;
 	}
-	if (r < 0 || !known || known->seq == 0)
-		return r;
-	if (origin->next < known->seq)
-		origin->next = known->seq;
+	return r;
+}
+
+/* What the process or a load that came so far knows better. */
+static int read_known(struct salvage *s, struct origin *origin)
+{
+	const struct salvage_known *known = origin->known;
+	struct mark *now = &origin->source->now;
+
+	if (!known || known->seq == 0)
+		return 0;
 	if (known->fetch >= now->fetch) {
 		now->fetch = known->fetch;
 		now->state_len = known->state_len;
 		if (known->state_len > 0)
 			memcpy(now->state, known->state, known->state_len);
 	}
-	return 0;
+	if (origin->next < known->seq)
+		origin->next = known->seq;
+	if (!known->running || origin->next == known->seq)
+		return 0;
+	/* What is staged has lost its place. */
+	return salvage_delete_chunks(s, queue_chunk_id(now, known->seq), queue_chunk_id(now, SEQ_MAX));
 }
 
-/*
- * A chunk without records where the next one will come, if those that stay do not end with the newest state; what is
- * staged there has it.
- */
+/* A chunk without records where the next one will come. */
 static int put_state(struct salvage *s, const struct origin *origin)
 {
 	const struct mark *now = &origin->source->now;
-	struct unit unit = { .id = 0 };
 	struct chunk_writer writer;
 	struct chunk_row row = {
 		.id = queue_chunk_id(now, origin->next),
@@ -364,10 +353,8 @@ static int put_state(struct salvage *s, const struct origin *origin)
 		.state = now->state,
 		.state_len = now->state_len,
 	};
-	int r = salvage_next_chunk(s, row.id, &unit);
+	int r;
 
-	if (r != 0)
-		return r < 0 ? r : 0;
 	memcpy(row.source, origin->source->name, sizeof row.source);
 	memcpy(row.device, s->fresh->device, sizeof row.device);
 	memcpy(row.boot, s->fresh->boot, sizeof row.boot);
@@ -383,26 +370,40 @@ static int put_state(struct salvage *s, const struct origin *origin)
 	return r;
 }
 
+/* The source's row as of what is sealed, and its newest state behind what is not. */
+static int put_source(struct salvage *s, const struct origin *origin, const struct run *kept)
+{
+	struct mark mark = origin->source->now;
+	struct unit staged;
+	int r;
+
+	mark.seq = origin->next - kept->records;
+	if (kept->records > 0)
+		mark.fetch = kept->first_fetch - 1;
+	r = queue_put_source(s->fresh, origin->source->name, &mark, s->err);
+	if (r < 0 || kept->records == 0 || kept->last_fetch >= origin->source->now.fetch)
+		return r;
+	r = salvage_next_chunk(s, queue_chunk_id(&mark, origin->next), &staged);
+	return r == 0 ? put_state(s, origin) : r < 0 ? r : 0;
+}
+
 int salvage_settle(struct salvage *s, struct origin *origin)
 {
-	struct mark *now = &origin->source->now;
-	struct run run = { .last = queue_chunk_id(now, 0) };
-	int r = read_end(s, origin);
+	struct run run = { .last = queue_chunk_id(&origin->source->now, 0) };
+	int r = read_end(s, origin), found = 1;
 
-	/* What is left of a source without records has said it. */
-	for (int found = 1; r == 0 && found == 1;) {
-		r = found = next_run(s, origin, run.last + 1, &run);
-		if (found != 1 || (run.next == origin->next && run.ended))
-			break;
-		r = seal_run(s, origin, &run);
-	}
-	if (r < 0)
-		return r;
-	origin->kept = r == 1 ? run.records : 0;
-	now->seq = origin->next - origin->kept;
-	r = queue_put_source(s->fresh, origin->source->name, now, s->err);
 	if (r == 0)
-		r = put_state(s, origin);
-	now->seq = origin->next;
+		r = read_known(s, origin);
+	while (r == 0 && found == 1) {
+		found = next_run(s, origin, run.last + 1, &run);
+		r = found < 0 ? found : 0;
+		if (found == 1 && run.next == origin->next && run.ended && run.next - run.records > origin->sealed)
+			break;
+		if (found == 1)
+			r = seal_run(s, origin, &run);
+	}
+	if (r == 0)
+		r = put_source(s, origin, &run);
+	origin->kept = run.records;
 	return r;
 }

@@ -6,7 +6,7 @@
  *
  *     salvage.c          the files               salvage_batches.c  what is sealed, and who has it
  *     salvage_rows.c     rows into tables        salvage_gaps.c     the books, and what is gone
- *     salvage_chunks.c   what is not sealed
+ *     salvage_chunks.c   what is not sealed  salvage_staged.c   what of it was staged
  */
 #ifndef BUFFER_SALVAGE_PRIVATE_H
 #define BUFFER_SALVAGE_PRIVATE_H
@@ -37,6 +37,7 @@ struct found {
 	int64_t id;
 	struct origin *origin; /* NULL: imported */
 	uint64_t first, last;
+	uint64_t end; /* of one that is whole, or was made whole: there it ends now */
 	bool sure;
 	enum { FOUND_OPEN, FOUND_WHOLE, FOUND_BROKEN, FOUND_GONE } state;
 };
@@ -51,25 +52,23 @@ struct salvage {
 	struct found *found, **by_seq; /* by id; by source and first seq, without the imported ones */
 	size_t n_found, n_by_seq;
 	struct ids unsure_batches, unsure_chunks;
-	bool any; /* there is a row of ours */
 	int64_t now_ms;
 	struct bytes plain; /* scratch: a chunk's text */
-	struct bytes part, other;
+	struct bytes part;  /* scratch */
 	struct queue_salvage result;
 	struct err *err;
 };
 
 /* Which of several versions of a part: it stands above the part's id. */
-#define VERSIONS         4
-#define VERSION_BITS     59
-#define VERSION(id, v)   ((id) | (int64_t)(v) << VERSION_BITS)
-#define BATCH_MOST       (INT64_C(1) << (VERSION_BITS - PART_BITS))
-#define SOURCE_MOST      (INT64_C(1) << (VERSION_BITS - SEQ_BITS))
-#define SALVAGE_ROW_MAX  65536 /* bytes of a row that is neither a chunk nor a part */
+#define VERSIONS        4
+#define VERSION_BITS    59
+#define VERSION(id, v)  ((id) | (int64_t)(v) << VERSION_BITS)
+#define BATCH_MOST      (INT64_C(1) << (VERSION_BITS - PART_BITS))
+#define SOURCE_MOST     (INT64_C(1) << (VERSION_BITS - SEQ_BITS))
+#define SALVAGE_ROW_MAX 65536 /* bytes of a row that is neither a chunk nor a part */
 
 /* --- salvage_rows.c --- */
 
-/* 0, -EMEDIUMTYPE: there is no row of ours, … */
 int salvage_rows(struct salvage *s);
 int salvage_data(struct salvage *s); /* chunks and parts, as far as they are wanted */
 
@@ -83,11 +82,20 @@ int salvage_list_batches(struct salvage *s);
 /* A batch that waits and holds all of these; NULL: none does. */
 const struct found *salvage_find_batch(const struct salvage *s, const struct origin *origin, uint64_t first,
                                        uint64_t last);
+/* The one, in whatever state, that has or had that seq; NULL: none. */
+const struct found *salvage_batch_of(const struct salvage *s, const struct origin *origin, uint64_t seq);
 const struct found *salvage_get_batch(const struct salvage *s, int64_t id);
 
 /* Which of them are whole. The others are brought to their end when their source's chunks are known. */
 int salvage_judge_batches(struct salvage *s);
 int salvage_mend_batches(struct salvage *s, struct origin *origin);
+
+/* The source's stores: those of the configuration or, where nobody told it, those that the books name. */
+struct stores {
+	char (*names)[UNITS_NAME_MAX]; /* to be freed */
+	size_t n;
+};
+int salvage_stores(struct salvage *s, const struct origin *origin, struct stores *stores);
 
 /* 1: every store of the source has these, or will never have them; 0, -errno. */
 int salvage_all_have(struct salvage *s, const struct origin *origin, uint64_t first, uint64_t last);
@@ -111,11 +119,35 @@ struct unit {
 /* The first chunk from that id on, of its source: 1, 0, -errno. One whose inside is not sound is deleted. */
 int salvage_next_chunk(struct salvage *s, int64_t from, struct unit *ret_unit);
 
+/* What of a chunk is in its row and inside; false: it cannot be sealed. */
+bool salvage_look(struct salvage *s, const struct chunk_row *row, struct unit *ret_unit);
+
+int salvage_delete_chunks(struct salvage *s, int64_t first, int64_t last); /* ids */
+
+/* The process still runs: what it has committed it knows, and one fetch of a source may be on its way. */
+static inline bool salvage_is_running(const struct origin *origin)
+{
+	return origin->known && origin->known->running && origin->known->seq > 0;
+}
+
+/* 1: it was never committed, or is in a batch or with all its stores; 0, -errno. */
+int salvage_is_out_of_date(struct salvage *s, const struct origin *origin, const struct unit *unit);
+
 /* Leaves of a source's chunks those that were committed and are in no batch. */
 int salvage_resolve(struct salvage *s, struct origin *origin);
 
 /* Seals what is followed by a gap, and writes the source's row. */
 int salvage_settle(struct salvage *s, struct origin *origin);
+
+/* --- salvage_staged.c --- */
+
+/* The id at which a staged chunk waits for the end of its fetch. */
+#define STAGE_VERSIONS 15
+int salvage_stage_version(struct salvage *s, const struct pages_row *row, const char *boot, int64_t mono_ms,
+                          int64_t *ret_id);
+
+/* Puts those into their places whose fetch was committed, or is on its way. */
+int salvage_staged(struct salvage *s, struct origin *origin);
 
 /* --- salvage_gaps.c --- */
 

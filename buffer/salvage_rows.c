@@ -96,7 +96,9 @@ struct origin *salvage_origin(struct salvage *s, const char *name)
 	s->n_origins++;
 	origin->next = 1;
 	for (size_t i = 0; i < s->n_known; i++) {
-		if (strcmp(s->known[i].source, name) == 0)
+		if (!s->known[i].source && !origin->known)
+			origin->known = &s->known[i];
+		if (s->known[i].source && strcmp(s->known[i].source, name) == 0)
 			origin->known = &s->known[i];
 	}
 	return origin;
@@ -261,7 +263,6 @@ static int on_row(void *arg, const struct pages_row *row)
 {
 	struct salvage *s = arg;
 
-	s->any = true;
 	switch (row->table) {
 	case PAGES_SOURCE:
 		return add_source(s, row);
@@ -309,19 +310,19 @@ struct version {
 	char boot[OBJECT_BOOT];
 };
 
-/* One with records, whose fetch was committed with it, against one of what came before it. */
+/* One with records against one without: the number of the fetch that it brought is higher, if it came behind. */
 static bool beats(const struct version *full, const struct version *other)
 {
 	return full->fetch > other->fetch || full->sure || !other->sure;
 }
 
 /*
- * Of two that both were written in full, one was never durable. A chunk without records gives way to what follows it;
- * also to a staged one, which says the same of its source. Else what was begun later.
+ * Of two that have records, one was never durable. A chunk without records gives way to what follows it. Else what was
+ * begun later.
  */
 static bool is_better(const struct version *new, const struct version *old)
 {
-	bool full = new->records > 0 && !new->staged, was_full = old->records > 0 && !old->staged;
+	bool full = new->records > 0, was_full = old->records > 0;
 
 	if (full && was_full && new->sure != old->sure)
 		return new->sure;
@@ -329,8 +330,6 @@ static bool is_better(const struct version *new, const struct version *old)
 		return full ? beats(new, old) : !beats(old, new);
 	if (!full && new->fetch != old->fetch)
 		return new->fetch > old->fetch;
-	if (!full && new->staged != old->staged)
-		return new->staged;
 	if (strcmp(new->boot, old->boot) == 0 && new->mono_ms != old->mono_ms)
 		return new->mono_ms > old->mono_ms;
 	return new->sure || !old->sure;
@@ -344,7 +343,8 @@ static bool chunk_is_one(const struct pages_row *row)
 	return id > 0 && id >> SEQ_BITS > 0 && id >> SEQ_BITS < SOURCE_MOST && seq > 0 && records >= 0 &&
 	       records <= SEQ_MAX - seq && last >= 0 && last <= 1 + CHUNK_UNSYNCED &&
 	       take_text(row, 2, text, sizeof text) && take_text(row, 3, boot, sizeof boot) &&
-	       row->cells[11].len <= SINK_STATE_MAX && number(row, 12) >= 0 && number(row, 12) <= (int64_t)CHUNK_PLAIN_MAX;
+	       row->cells[11].len <= SINK_STATE_MAX && number(row, 12) >= 0 &&
+	       number(row, 12) <= (int64_t)CHUNK_PLAIN_MAX;
 }
 
 static struct version read_version(const struct pages_row *row)
@@ -397,11 +397,32 @@ static bool is_wanted(const struct salvage *s, const struct origin *origin, uint
 	return seq + records - 1 > origin->sealed || salvage_find_batch(s, origin, seq, seq + records - 1);
 }
 
+/* It says, besides, what of its source was committed before. */
+static int add_staged(struct salvage *s, const struct origin *origin, const struct pages_row *row,
+                      const struct version *version)
+{
+	struct mark *now = &origin->source->now;
+	struct pages_row put_row = *row;
+	int64_t id;
+	int r = salvage_stage_version(s, row, version->boot, version->mono_ms, &id);
+
+	if (r < 0)
+		return r;
+	put_row.cells[0] = cell_number(id);
+	if (version->fetch > now->fetch) {
+		now->fetch = version->fetch;
+		now->state_len = row->cells[11].len;
+		if (now->state_len > 0)
+			memcpy(now->state, row->cells[11].data, now->state_len);
+	}
+	return put(s, SQL_CHUNK_PUT, &put_row);
+}
+
 static int add_chunk(struct salvage *s, const struct pages_row *row)
 {
 	int64_t id = number(row, 0);
 	char source[UNITS_NAME_MAX];
-	struct version old, new;
+	struct version old = { .records = 0 }, new;
 	struct origin *origin;
 	int r;
 
@@ -414,6 +435,8 @@ static int add_chunk(struct salvage *s, const struct pages_row *row)
 	    !is_wanted(s, origin, (uint64_t)(id & SEQ_MAX), (uint64_t)number(row, 4)))
 		return 0;
 	new = read_version(row);
+	if (new.staged)
+		return add_staged(s, origin, row, &new);
 	r = get_version(s, id, &old);
 	if (r < 0 || (r == 1 && !is_better(&new, &old)))
 		return r < 0 ? r : 0;
@@ -456,7 +479,6 @@ static int on_data(void *arg, const struct pages_row *row)
 {
 	struct salvage *s = arg;
 
-	s->any = true;
 	return row->table == PAGES_CHUNK ? add_chunk(s, row) : add_part(s, row);
 }
 
@@ -468,6 +490,5 @@ int salvage_data(struct salvage *s)
 	if (r < 0)
 		return r;
 	r = pages_each(s->pages, PAGES_ALL, tables, CHUNK_PLAIN_MAX, on_data, s);
-	r = queue_end(s->fresh, r, s->err);
-	return r == 0 && !s->any ? -EMEDIUMTYPE : r;
+	return queue_end(s->fresh, r, s->err);
 }

@@ -74,21 +74,6 @@ int command_poll(const char *socket_path, const struct command_arguments *argume
 	return rc;
 }
 
-int command_retry(const char *socket_path, const struct command_arguments *arguments, struct err *err)
-{
-	char path[REQUEST_PATH_MAX], text[UNITS_TEXT_MAX];
-	json_t *answer;
-	snprintf(path, sizeof path, "/v1/batches/%s/retry", arguments->word);
-	int rc = client_ask(socket_path, "POST", path, arguments->json ? stdout : NULL, &answer, err);
-	if (rc != CLI_OK)
-		return rc;
-	if (!arguments->json)
-		printf("batch %s: tried again at %s\n", arguments->word,
-		       answer_plural(answer_number(answer, "stores"), "store", "s", text));
-	json_decref(answer);
-	return CLI_OK;
-}
-
 void flush_print(const json_t *answer, const struct page *page)
 {
 	char text[UNITS_TEXT_MAX];

@@ -47,6 +47,21 @@ static void print_store(const json_t *store, const struct page *page)
 	fputc('\n', page->out);
 }
 
+/* What --repair made of a range that is missing. */
+static void print_again(const json_t *range, const struct page *page)
+{
+	int64_t n = answer_number(range, "last_seq") - answer_number(range, "first_seq") + 1;
+	int64_t again = answer_number(range, "again");
+	if (!json_object_get(range, "again"))
+		return;
+	if (again == n)
+		fputs(", sent again", page->out);
+	else if (again == 0)
+		fputs(", gone: the buffer has it no more", page->out);
+	else
+		fprintf(page->out, ", %" PRId64 " of %" PRId64 " sent again, the others are gone", again, n);
+}
+
 static void print_range(const char *source, const json_t *range, const struct page *page)
 {
 	const char *kind = answer_text(range, "kind"), *key = answer_text(range, "key");
@@ -55,6 +70,7 @@ static void print_range(const char *source, const json_t *range, const struct pa
 	fprintf(page->out, "  seq %" PRId64 " to %" PRId64 "  ", answer_number(range, "first_seq"),
 	        answer_number(range, "last_seq"));
 	page_text(page, kind);
+	print_again(range, page);
 	fputs(*key ? "  " : "", page->out);
 	page_text(page, key);
 	fputc('\n', page->out);
@@ -108,14 +124,52 @@ static bool has_problems(const json_t *stores)
 	return false;
 }
 
+/* Records that --repair sends again. */
+static int64_t count_again(const json_t *stores)
+{
+	int64_t n = 0;
+	size_t i;
+	json_t *store;
+	json_array_foreach(stores, i, store)
+	{
+		n += answer_number(store, "again");
+	}
+	return n;
+}
+
+static bool is_repair(const json_t *stores)
+{
+	return json_object_get(json_array_get(stores, 0), "again") != NULL;
+}
+
+/* All that is wrong is being mended. */
+static bool is_repaired(const json_t *stores)
+{
+	return is_repair(stores) && count_again(stores) == count(stores, "missing") && count(stores, "double") == 0 &&
+	       count(stores, "changed") == 0;
+}
+
 int audit_exit(const json_t *report)
 {
 	const json_t *stores = json_object_get(report, "stores");
-	if (has_problems(stores))
+	if (has_problems(stores) && !is_repaired(stores))
 		return CLI_ATTENTION;
 	if (count_errors(stores) > 0)
 		return CLI_UNAVAILABLE;
-	return json_is_true(json_object_get(report, "ok")) ? CLI_OK : CLI_ATTENTION;
+	return is_repaired(stores) || json_is_true(json_object_get(report, "ok")) ? CLI_OK : CLI_ATTENTION;
+}
+
+static void print_repair(const json_t *stores, const struct page *page)
+{
+	int64_t again = count_again(stores), gone = count(stores, "missing") - again;
+	char text[UNITS_TEXT_MAX];
+	if (!is_repair(stores))
+		return;
+	fprintf(page->out, "; sent again: %s", answer_plural(again, "record", "s", text));
+	if (gone > 0)
+		fprintf(page->out, ", gone for good: %" PRId64, gone);
+	if (count(stores, "changed") > 0)
+		fputs("; what was changed stands in the way: move it away and repair once more", page->out);
 }
 
 void audit_print(const json_t *report, const struct page *page)
@@ -138,6 +192,7 @@ void audit_print(const json_t *report, const struct page *page)
 	if (count(stores, "lost") > 0)
 		fprintf(page->out, "; lost for want of room: %s",
 		        answer_plural(count(stores, "lost"), "record", "s", text));
+	print_repair(stores, page);
 	if (errors > 0)
 		fprintf(page->out, "; %s could not be looked through", answer_plural(errors, "store", "s", text));
 	fputc('\n', page->out);
@@ -147,8 +202,11 @@ int command_audit(const char *socket_path, const struct command_arguments *argum
 {
 	char path[REQUEST_PATH_MAX];
 	json_t *report;
-	snprintf(path, sizeof path, "/v1/audit%s%s", arguments->since ? "?since=" : "",
-	         arguments->since ? arguments->since : "");
+	snprintf(path, sizeof path, "/v1/audit%s%s%s", arguments->since ? "?since=" : "",
+	         arguments->since ? arguments->since : "",
+	         !arguments->repair ? ""
+	         : arguments->since ? "&repair=1"
+	                            : "?repair=1");
 	int rc = client_ask(socket_path, "POST", path, arguments->json ? stdout : NULL, &report, err);
 	if (rc != CLI_OK)
 		return rc;

@@ -100,11 +100,11 @@ class Daemon:
         except OSError:
             return None
 
-    def request(self, method, path, patience=PATIENCE):
+    def request(self, method, path, patience=PATIENCE, body=None):
         """(status, body) of one request on the socket."""
         connection = UnixConnection(self.socket, patience)
         try:
-            connection.request(method, path)
+            connection.request(method, path, body)
             answer = connection.getresponse()
             return answer.status, answer.read()
         finally:

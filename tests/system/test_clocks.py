@@ -2,16 +2,15 @@
 """Clocks that are wrong, and put right or not: what time the lake shows.
 
 Each daemon runs in a mount namespace of its own, in which a folder of the test's is /run/systemd/timesync, where
-timesyncd would leave its flag, and a file of the test's is the kernel's boot id. Each row of the table of clocks is
-printed as a line of JSON, and appended to the file that MILLRACE_CLOCK_TABLE names.
+timesyncd would leave its flag, or a script of the test's is timedatectl, and a file is the kernel's boot id.
 """
 
 import itertools
-import json
 import os
 import re
 import stat
 import subprocess
+import sys
 import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,20 +21,37 @@ import lake
 from clock import EPOCH, Clock
 from daemon import wait_until
 from feed import Answer
+from figures import note
+from sandbox import CALLS
 
+SANDBOX = Path(__file__).resolve().parents[1] / "sandbox.py"
 PATH = "/feed.json"
 BOOTED = datetime(2031, 3, 14, 23, 30, tzinfo=UTC)  # in truth, at mono 0
 SOON = timedelta(seconds=20)  # after the boot the daemon starts
 WRONG = EPOCH + timedelta(seconds=5)  # at boot, by the clock of a Pi without a battery
 EVERY = timedelta(minutes=5)
 WRAPPER = """#!/bin/sh
-exec unshare {flags} sh -ec '
+exec {sandbox} unshare {flags} sh -ec '
     if [ -d /run/systemd ]; then mount -t tmpfs tmpfs /run/systemd; else mount -t tmpfs tmpfs /run; fi
-    mkdir -p /run/systemd/timesync
-    mount --bind {folder}/timesync /run/systemd/timesync
+    if [ -e {folder}/timedatectl ]; then
+        mount --bind {folder}/timedatectl /usr/bin/timedatectl
+    else
+        mkdir -p /run/systemd/timesync
+        mount --bind {folder}/timesync /run/systemd/timesync
+    fi
     mount --bind {folder}/boot_id /proc/sys/kernel/random/boot_id
     exec {program} "$@"' sh "$@"
 """
+
+
+def span(times):
+    """The first and the last of them."""
+    ends = sorted(times)
+    return " to ".join(dict.fromkeys(f"{at:%Y-%m-%dT%H:%M:%SZ}" for at in (ends[0], ends[-1])))
+
+
+def words(clocks):
+    return " and ".join(dict.fromkeys(clocks))
 
 
 class Machine:
@@ -54,11 +70,19 @@ class Machine:
     def synchronise(self):
         self._flag.touch()
 
-    def wrap(self, program):
+    def say(self, answer):
+        """There is no timesyncd; this is what timedatectl says, "" for nothing."""
+        script = self._folder / "timedatectl"
+        script.write_text(f"#!/bin/sh\necho NTPSynchronized={answer}\n" if answer else "#!/bin/sh\nexit 1\n")
+        script.chmod(0o755)
+
+    def wrap(self, program, sandbox=""):
         """A program that runs this one here."""
         wrapper = self._folder / f"wrapped-{Path(program).name}"
         flags = "-m" if os.geteuid() == 0 else "-rm"
-        wrapper.write_text(WRAPPER.format(flags=flags, folder=self._folder, program=Path(program).resolve()))
+        wrapper.write_text(
+            WRAPPER.format(flags=flags, sandbox=sandbox, folder=self._folder, program=Path(program).resolve())
+        )
         wrapper.chmod(wrapper.stat().st_mode | stat.S_IXUSR)
         return wrapper
 
@@ -91,6 +115,7 @@ class Rig:
         self.clock = clock
         self.feed = feed
         self.booted = BOOTED
+        self.boots = 1
 
     def truth(self, mono=None):
         return self.booted + (self.clock.mono() if mono is None else mono)
@@ -104,6 +129,7 @@ class Rig:
     def cut_power(self, wall):
         """The machine boots half a minute later, when it is this time by its clock."""
         self.daemon.kill()
+        self.boots += 1
         self.booted = self.truth() + timedelta(seconds=30)
         self.machine.boot()
         self.clock.boot(wall + SOON, SOON)
@@ -127,27 +153,23 @@ class Rig:
         return self.daemon.source("feed")["unsealed_records"]
 
     def row(self, what, shows):
-        """A row of the table."""
+        """A row of the table: when it was in truth, and what the lake says of that."""
         objects = [
-            {"dt": dt, "fetched_at": [f"{at:%Y-%m-%dT%H:%M:%SZ}" for at, _ in records], "clock": records[0][1]}
-            for dt, records in self.objects()
+            f"dt={dt}: {span(r[0] for r in records)} {words(r[1] for r in records)}" for dt, records in self.objects()
         ]
-        line = json.dumps({"table": "clock", "what": what, "shows": shows, "objects": objects})
-        print(line)
-        if os.environ.get("MILLRACE_CLOCK_TABLE"):
-            with Path(os.environ["MILLRACE_CLOCK_TABLE"]).open("a", encoding="utf-8") as table:
-                table.write(line + "\n")
+        truth = span(self.truth(mono) for mono in self.feed.given) if self.boots == 1 else "two boots"
+        note(f"clock: {what}", "test_clocks.py", lake=shows, in_truth=truth, objects="; ".join(objects))
 
 
 @pytest.fixture
 def start(make_daemon, millrace_sim, server, machine, tmp_path):
     """A machine that booted when it was `booted` in truth and `wall` by its clock, and a while later a daemon."""
 
-    def start(wall, booted=BOOTED, after=SOON, synced=False, **top):
+    def start(wall, booted=BOOTED, after=SOON, synced=False, sandbox="", **top):
         clock = Clock(tmp_path / "clock", wall + after, after // timedelta(milliseconds=1))
         if synced:
             machine.synchronise()
-        daemon = make_daemon(program=machine.wrap(millrace_sim), env={"MILLRACE_CLOCK": str(clock.path)})
+        daemon = make_daemon(program=machine.wrap(millrace_sim, sandbox), env={"MILLRACE_CLOCK": str(clock.path)})
         rig = Rig(daemon, machine, clock, Feed(clock))
         rig.booted = booted
         server.route(PATH, rig.feed)
@@ -167,7 +189,9 @@ def test_an_unsynchronised_start_that_is_corrected(start):
     rig.put_right()
     rig.clock.run(minutes=5)
     rig.daemon.flush()
-    assert rig.times() == [(rig.truth(mono), "corrected" if i < 3 else "synced") for i, mono in enumerate(rig.feed.given)]
+    assert rig.times() == [
+        (rig.truth(mono), "corrected" if i < 3 else "synced") for i, mono in enumerate(rig.feed.given)
+    ]
     events = [r["event"] for r in rig.daemon.events() if r["event"].startswith("clock")]
     assert events == ["clock.waiting", "clock.synced"]
     assert rig.daemon.cli("audit").returncode == 0
@@ -237,8 +261,10 @@ def test_jumps_while_synchronised(start, hours):
     rig.clock.run(minutes=20)
     rig.daemon.flush()
     given = rig.feed.given
-    assert rig.times() == [(rig.truth(mono) + (jump if i > 1 else timedelta()), "synced") for i, mono in enumerate(given)]
-    polled = {b - a for a, b in zip(given, given[1:], strict=False)}
+    assert rig.times() == [
+        (rig.truth(mono) + (jump if i > 1 else timedelta()), "synced") for i, mono in enumerate(given)
+    ]
+    polled = {b - a for a, b in itertools.pairwise(given)}
     assert polled == {EVERY}, "polls go on as if nothing had happened"
     assert rig.daemon.source("feed")["state"] == "fresh"
     rig.row(f"a synchronised clock jumps by {hours} hours", "the clock's own time, seq in order")
@@ -323,6 +349,34 @@ def test_a_restart_seals_nothing_sooner(start):
     rig.row("the daemon is killed and starts again before the clock is right", "times corrected")
 
 
+def test_without_timesyncd_timedatectl_is_asked(start, machine):
+    machine.say("no")
+    rig = start(WRONG)
+    rig.clock.run(minutes=6)
+    assert rig.daemon.status()["clock"]["state"] == "waiting"
+    machine.say("yes")
+    rig.put_right()
+    rig.clock.run(minutes=5)
+    rig.daemon.flush()
+    given = rig.feed.given
+    assert rig.times() == [(rig.truth(mono), "corrected" if i < 2 else "synced") for i, mono in enumerate(given)]
+    rig.row("no timesyncd; timedatectl says no, and later yes", "times corrected")
+
+
+@pytest.mark.skipif(os.uname().machine not in CALLS, reason="the sandbox knows not this machine's system calls")
+def test_where_nobody_can_be_asked_a_time_that_can_be_right_is(start, machine):
+    machine.say("")
+    rig = start(WRONG, sandbox=f"{sys.executable} {SANDBOX}")
+    rig.clock.run(minutes=6)
+    assert rig.daemon.status()["clock"]["state"] == "waiting"
+    rig.clock.set(rig.truth())
+    rig.clock.run(minutes=10)
+    rig.daemon.flush()
+    given = rig.feed.given
+    assert rig.times() == [(rig.truth(mono), "corrected" if i < 2 else "synced") for i, mono in enumerate(given)]
+    rig.row("nobody can be asked; it is 1970, and then it is not", "a time after the program was built is believed")
+
+
 def test_trust_waits_for_nobody(start):
     rig = start(BOOTED, clock="trust")
     rig.daemon.wait_records("feed", 1)
@@ -350,11 +404,14 @@ def test_status_tells_how_long_it_waits(start):
     assert (status["clock"]["state"], status["clock"]["unsynced_records"], status["ok"]) == ("waiting", 1, True)
     until = datetime.fromisoformat(status["clock"]["wait_until"])
     assert until == WRONG + timedelta(hours=1)
-    assert "clock waiting: not synchronised; 1 record kept back until it is, for 58m at most" in rig.daemon.cli("status").stdout
+    assert (
+        "clock waiting: not synchronised; 1 record kept back until it is, for 59m at most"
+        in rig.daemon.cli("status").stdout
+    )
     rig.clock.run(minutes=5)
     page = rig.daemon.cli("status")
     assert page.returncode == 1
-    assert "! clock: it is not synchronised; 2 records are kept back for 53m at most" in page.stdout
+    assert "! clock: it is not synchronised; 2 records are kept back for 54m at most" in page.stdout
     assert 'set clock = "trust" and reload' in page.stdout
     rig.put_right()
     assert rig.daemon.status()["ok"]
@@ -369,9 +426,9 @@ def test_the_real_clock_and_timesyncds_flag(make_daemon, millrace, server, machi
     server.route(PATH, Answer(b"[1,2]"))
     daemon = make_daemon(program=machine.wrap(millrace))
     daemon.configure({"feed": {"url": server.url(PATH)}}, clock="auto", clock_wait="7d")
-    daemon.start()
     before = datetime.now(UTC) - timedelta(seconds=1)
-    daemon.poll("feed")
+    daemon.start()
+    daemon.wait_records("feed", 2)
     assert daemon.flush()["batches"] == 0
     assert daemon.status()["clock"]["state"] == "waiting"
     machine.synchronise()

@@ -505,6 +505,9 @@ static void test_arguments_refused(void **state)
 	expect_usage("audit --since", "--since needs a value");
 	expect_usage("audit --since yesterday", "a date like 2026-11-21, not \"yesterday\"");
 	expect_usage("flush --since 2026-11-21", "unknown option");
+	expect_usage("export", "DIR is missing");
+	expect_usage("import a b", "one argument too many");
+	expect_usage("import --repair a", "unknown option");
 	expect_usage("dance", "unknown command \"dance\"");
 }
 
@@ -638,6 +641,76 @@ static void test_audits(void **state)
 	                                "records\n"));
 	assert_int_equal(run_against(OK "{}", "audit"),
 	                 CLI_ATTENTION); /* whatever that was, it says not that all is well */
+}
+
+#define FACTS(bytes, records, wrong)                                                                                   \
+	"{\"bytes\":" bytes ",\"sha256\":\"abc\",\"wrong\":\"" wrong "\",\"source\":\"parking\",\"device\":\"pi-01\"," \
+	"\"records\":" records ",\"first_seq\":7,\"last_seq\":9,\"first\":\"2026-11-21T09:32:00.000Z\","               \
+	"\"last\":\"2026-11-21T09:46:00.000Z\"}"
+
+static void test_retry_prints_both(void **state)
+{
+	(void)state;
+	assert_int_equal(run_against(OK "{\"batch\":97,\"stores\":2,\"conflicts\":[]}", "retry 97"), CLI_OK);
+	assert_string_equal(printed, "batch 97: tried again at 2 stores\n");
+	assert_int_equal(
+	        run_against(
+	                OK
+	                "{\"batch\":97,\"stores\":1,\"conflicts\":["
+	                "{\"store\":\"lake\",\"key\":\"source=x\",\"error\":\"\",\"ours\":" FACTS(
+	                        "512", "3",
+	                        "") ",\"theirs\":" FACTS("15", "0",
+	                                                 "it is no gzip \\u001b file") ",\"advice\":\"look\"},"
+	                                                                               "{\"store\":\"disk\",\"key\":"
+	                                                                               "\"source=x\",\"error\":\"no "
+	                                                                               "disk\","
+	                                                                               "\"ours\":" FACTS(
+	                                                                                       "512", "1",
+	                                                                                       "") ",\"theirs\":null,"
+	                                                                                           "\"advice\":\"\"}]}",
+	                "retry 97"),
+	        CLI_ATTENTION);
+	assert_string_equal(printed,
+	                    "batch 97: tried again at 1 store\n"
+	                    "! store lake: other bytes stand under source=x\n"
+	                    "  ours : 512 bytes, 3 records of parking by pi-01, seq 7 to 9, 2026-11-21T09:32:00Z to "
+	                    "2026-11-21T09:46:00Z, SHA-256 abc\n"
+	                    "  there: 15 bytes, SHA-256 abc: it is no gzip ? file\n"
+	                    "  what to do: look\n"
+	                    "! store disk: nobody can say what stands under source=x\n"
+	                    "  no disk\n"
+	                    "  ours : 512 bytes, 1 record of parking by pi-01, seq 7 to 9, 2026-11-21T09:32:00Z to "
+	                    "2026-11-21T09:46:00Z, SHA-256 abc\n");
+}
+
+#define REPAIRED(again, ranges)                                                                                        \
+	"{\"ok\":false,\"stores\":[{\"store\":\"disk\",\"place\":\"/mnt\",\"error\":\"\",\"objects\":2,"               \
+	"\"took_ms\":0,\"again\":" again                                                                               \
+	",\"records\":{\"missing\":9},\"sources\":[{\"source\":\"parking\",\"ranges\":[" ranges "]}]}]}"
+
+static void test_repairs(void **state)
+{
+	(void)state;
+	assert_int_equal(
+	        run_against(OK REPAIRED("9", "{\"kind\":\"missing\",\"first_seq\":1,\"last_seq\":9,\"again\":9}"),
+	                    "audit --repair"),
+	        CLI_OK);
+	assert_non_null(strstr(request, "POST /v1/audit?repair=1 HTTP/1.1\r\n"));
+	assert_string_equal(printed, "disk: /mnt: 2 objects, 0.0 s\n"
+	                             "! parking  seq 1 to 9  missing, sent again\n"
+	                             "audit: records missing: 9, double: 0, changed: 0; sent again: 9 records\n");
+	assert_int_equal(
+	        run_against(OK REPAIRED("5", "{\"kind\":\"missing\",\"first_seq\":1,\"last_seq\":6,\"again\":5},"
+	                                     "{\"kind\":\"missing\",\"first_seq\":8,\"last_seq\":10,\"again\":0}"),
+	                    "audit --since 2026-11-21 --repair"),
+	        CLI_ATTENTION);
+	assert_non_null(strstr(request, "POST /v1/audit?since=2026-11-21&repair=1 HTTP/1.1\r\n"));
+	assert_string_equal(printed,
+	                    "disk: /mnt: 2 objects, 0.0 s\n"
+	                    "! parking  seq 1 to 6  missing, 5 of 6 sent again, the others are gone\n"
+	                    "! parking  seq 8 to 10  missing, gone: the buffer has it no more\n"
+	                    "audit: records missing: 9, double: 0, changed: 0; sent again: 5 records, gone for good: "
+	                    "4\n");
 }
 
 static void test_requests(void **state)
@@ -900,6 +973,8 @@ int main(void)
 		cmocka_unit_test(test_ready_prints_nothing),
 		cmocka_unit_test(test_poll_exits),
 		cmocka_unit_test(test_audits),
+		cmocka_unit_test(test_repairs),
+		cmocka_unit_test(test_retry_prints_both),
 		cmocka_unit_test(test_requests),
 		cmocka_unit_test(test_tail),
 		cmocka_unit_test(test_tail_prints_as_it_comes),

@@ -130,8 +130,8 @@ static const struct {
 	{ SOURCE(EVERY " evry = \"2m\""),
 	  "FILE:5: unknown setting \"evry\" in source \"parking\"; did you mean \"every\"?\n" },
 	{ "devise = \"a\"", "FILE:1: unknown setting \"devise\"; did you mean \"device\"?\n" },
-	{ "\nwhat = 1",
-	  "FILE:2: unknown setting \"what\"; known: buffer, batch, stores, sources, device, socket, log, clock, clock_wait\n" },
+	{ "\nwhat = 1", "FILE:2: unknown setting \"what\"; known: buffer, batch, stores, sources, device, socket, log, "
+	                "clock, clock_wait\n" },
 	{ "buffer = { keep = \"1h\"\nxyzzy = 1 }",
 	  "FILE:1: unknown setting \"keep\" in buffer; known: path, max_size, on_full, keep_delivered\n"
 	  "FILE:2: unknown setting \"xyzzy\" in buffer; known: path, max_size, on_full, keep_delivered\n" },
@@ -148,8 +148,10 @@ static const struct {
 	{ "device = { }", "FILE:1: \"device\" wants text in quotes, not a group { ... }\n" },
 	{ "clock = \"ntp\"", "FILE:1: \"clock\": \"ntp\" is not one of \"auto\", \"trust\"\n" },
 	{ "clock = true", "FILE:1: \"clock\" wants \"auto\" or \"trust\", not true or false\n" },
-	{ "clock_wait = 60", "FILE:1: \"clock_wait\" wants a duration such as \"90s\", \"2m\" or \"6h\", not a number\n" },
-	{ "clock_wait = \"8d\"", "FILE:1: \"clock_wait\": \"8d\" is out of range; it must be between \"0s\" and \"7d\"\n" },
+	{ "clock_wait = 60",
+	  "FILE:1: \"clock_wait\" wants a duration such as \"90s\", \"2m\" or \"6h\", not a number\n" },
+	{ "clock_wait = \"8d\"",
+	  "FILE:1: \"clock_wait\": \"8d\" is out of range; it must be between \"0s\" and \"7d\"\n" },
 	{ "log = true", "FILE:1: \"log\" wants \"text\" or \"json\", not true or false\n" },
 	{ "batch = { max_records = \"100\"\nmax_bytes = 1.5 }",
 	  "FILE:1: \"max_records\" in batch wants a whole number, not text\n"

@@ -122,6 +122,8 @@ static void test_times_are_corrected(void **state)
 	assert_int_equal(kept_back(box), 4);
 	put_right(box, 3 * MINUTE);
 	assert_int_equal(kept_back(box), 0);
+	/* They are of today, and wait for their age as any other. */
+	assert_true(queue_seal_due_ms(box->q, truth(3 * MINUTE), 3 * MINUTE) == 7 * MINUTE); /* to midnight */
 	assert_int_equal(seal(box, truth(3 * MINUTE), 3 * MINUTE, true), 1);
 	ASSERT_BATCH(box, "2026-11-21", "corrected", truth(MINUTE), truth(2 * MINUTE));
 	/* What comes now is right by itself. */
@@ -155,7 +157,7 @@ static void test_what_came_before_is_sealed_alone(void **state)
 	add(box, "a", truth(MINUTE), MINUTE, CHUNK_SYNCED);
 	wait_for_it(box, MINUTE);
 	add(box, "b", truth(MINUTE), MINUTE, CHUNK_SYNCED);
-	add_wrong(box, "a", 2 * MINUTE);
+	add(box, "a", truth(2 * MINUTE), 2 * MINUTE, CHUNK_UNSYNCED); /* of the same day, as far as one can tell */
 	assert_int_equal(kept_back(box), 2);
 	assert_int_equal(seal(box, wrong(3 * MINUTE), 3 * MINUTE, true), 1);
 	assert_string_equal(box->batch.source, "a");
@@ -406,6 +408,47 @@ static void test_where_room_is_short_nothing_is_kept_back(void **state)
 	assert_non_null(strstr(box->batch.key, "/dt=1970-01-01/"));
 }
 
+/* Nor where somebody else has filled the card. */
+static void test_where_the_card_is_full_nothing_is_kept_back(void **state)
+{
+	struct box *box = *state;
+	const struct queue_bounds bounds = { .max_size = INT64_C(16) << 20, .max_record = 1 << 20 };
+	struct fetch *fetch = make("a", wrong(2 * MINUTE), 2 * MINUTE, CHUNK_UNSYNCED);
+	int r;
+
+	assert_int_equal(queue_bound(box->q, &bounds, &box->err), 0);
+	wait_for_it(box, 0);
+	add_wrong(box, "a", MINUTE);
+	assert_int_equal(seal(box, wrong(2 * MINUTE), 2 * MINUTE, true), 0);
+	card_errno = ENOSPC;
+	r = queue_commit(box->q, fetch, &box->err);
+	card_errno = 0;
+	assert_true(r == -ENOSPC || r == -EDQUOT); /* to the queue the card has room by then */
+	assert_int_equal(kept_back(box), 0);
+	assert_int_equal(seal(box, wrong(2 * MINUTE), 2 * MINUTE, true), 1);
+	assert_int_equal(box_commit(box, fetch), 0); /* there is room again */
+	assert_int_equal(kept_back(box), 2);
+	assert_int_equal(seal(box, wrong(2 * MINUTE), 2 * MINUTE, true), 0);
+}
+
+/* Who asks the clock need not wait for the file. */
+static void test_it_may_be_told_before_the_file_is_open(void **state)
+{
+	struct box *box = *state;
+
+	add_wrong(box, "a", MINUTE);
+	box_close(box);
+	box->q = queue_new(box->path, &box->identity);
+	put_right(box, 2 * MINUTE);
+	assert_int_equal(queue_start(box->q, false, &box->err), 0);
+	assert_int_equal(kept_back(box), 0);
+	put_right(box, 3 * MINUTE); /* is written now, and is the first one */
+	box->identity.kernel_boot_id = BOOT_B;
+	box_reopen(box);
+	assert_int_equal(seal(box, NOON, MINUTE, true), 1);
+	ASSERT_BATCH(box, "2026-11-21", "corrected", truth(MINUTE));
+}
+
 /* --- Power cuts --- */
 
 static void test_two_boots_and_no_synchronisation_between(void **state)
@@ -473,7 +516,10 @@ static void test_the_correction_outlasts_a_restart(void **state)
 	add_wrong(box, "a", MINUTE);
 	put_right(box, 2 * MINUTE);
 	box_reopen(box);
+	card_errno = EIO; /* it is in the file: nothing is written */
 	wait_for_it(box, 3 * MINUTE);
+	put_right(box, 3 * MINUTE);
+	card_errno = 0;
 	add_wrong(box, "a", 3 * MINUTE);
 	assert_int_equal(kept_back(box), 0);
 	assert_int_equal(seal(box, truth(4 * MINUTE), 4 * MINUTE, true), 1);
@@ -618,6 +664,8 @@ int main(void)
 		BOX_TEST(test_right_at_last),
 		BOX_TEST(test_a_shorter_wait_counts_at_once),
 		BOX_TEST(test_where_room_is_short_nothing_is_kept_back),
+		BOX_TEST(test_where_the_card_is_full_nothing_is_kept_back),
+		BOX_TEST(test_it_may_be_told_before_the_file_is_open),
 		BOX_TEST(test_two_boots_and_no_synchronisation_between),
 		BOX_TEST(test_a_boot_has_its_own_correction),
 		BOX_TEST(test_the_correction_outlasts_a_power_cut),

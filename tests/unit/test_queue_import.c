@@ -437,6 +437,26 @@ static void test_it_asks_for_room_and_leaves_some(void **state)
 	free_objects(o, 3);
 }
 
+static void test_what_was_dropped_may_come_again(void **state)
+{
+	struct box *box = *state;
+	struct object o[3];
+
+	box_route(box, 1, MAX_BYTES, 1000);
+	make_objects(box, "pi-02", "a", (const int[]){ 4, 3, 2 }, 3, o);
+	assert_int_equal(take(box, &o[1]), 0);
+	for (int i = 0; i < 3; i += 2)
+		assert_int_equal(take(box, &o[i]), 0);
+	assert_int_equal(queue_drop(box->q, NULL, 0, &box->batch, &box->err), 1);
+	assert_string_equal(box->batch.key, o[1].batch.key);
+	assert_int_equal(box_view(box, "a").dropped_records, 0); /* none of ours */
+	assert_int_equal(take(box, &o[0]), 1);
+	assert_int_equal(take(box, &o[2]), 1);
+	assert_int_equal(take(box, &o[1]), 0);
+	assert_int_equal(take(box, &o[1]), 1);
+	free_objects(o, 3);
+}
+
 static void test_a_source_of_its_own_route(void **state)
 {
 	struct box *box = *state;
@@ -477,6 +497,7 @@ int main(void)
 		BOX_TEST(test_sealing_goes_on_meanwhile),
 		BOX_TEST(test_what_lies_below_the_last_batch_goes_too),
 		BOX_TEST(test_it_asks_for_room_and_leaves_some),
+		BOX_TEST(test_what_was_dropped_may_come_again),
 		BOX_TEST(test_a_source_of_its_own_route),
 	};
 

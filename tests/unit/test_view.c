@@ -108,7 +108,8 @@ static void test_batches(void **state)
 	        "{\"batches\":[{\"id\":3,\"source\":\"parking\",\"key\":\"source=parking/dt=2026-11-21/x.ndjson.gz\","
 	        "\"first_seq\":10,\"last_seq\":18,\"records\":9,\"raw_bytes\":1800,\"bytes\":400,"
 	        "\"sha256\":\"ab01000000000000000000000000000000000000000000000000000000000000\","
-	        "\"sealed\":\"2026-11-21T10:02:00.123Z\",\"delivered\":null,\"stores_done\":1,\"stores_all\":2}]}");
+	        "\"sealed\":\"2026-11-21T10:02:00.123Z\",\"delivered\":null,\"imported\":false,\"stores_done\":1,"
+	        "\"stores_all\":2}]}");
 	assert_json(view_batches(NULL, 0), "{\"batches\":[]}");
 }
 
