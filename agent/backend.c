@@ -141,8 +141,9 @@ static void on_flushed(void *arg, int status, uint64_t batches, bool delivered, 
 	json_t *body;
 
 	if (status < 0) {
-		api_answer_problem(call, 503, "sealed %llu batch%s; not delivered: %s", (unsigned long long)batches,
-		                   batches == 1 ? "" : "es", text);
+		api_answer_problem(call, 503, "sealed %llu batch%s; %s: %s", (unsigned long long)batches,
+		                   batches == 1 ? "" : "es",
+		                   status == -EHOSTDOWN ? "not delivered" : "not all could be sealed", text);
 		return;
 	}
 	body = json_pack("{s:I, s:b}", "batches", (json_int_t)batches, "delivered", delivered);
@@ -158,23 +159,6 @@ static void backend_flush(void *agent, bool wait, struct api_call *call)
 
 	if (courier_flush(a->courier, wait, on_flushed, call) < 0)
 		api_answer_problem(call, 503, "no memory");
-}
-
-static void backend_retry(void *agent, int64_t batch, struct api_call *call)
-{
-	struct agent *a = agent;
-	size_t stores = courier_retry(a->courier, batch);
-	json_t *body;
-
-	if (stores == 0) {
-		api_answer_problem(call, 404, "batch %lld is parked nowhere and waits for no store", (long long)batch);
-		return;
-	}
-	body = json_pack("{s:I, s:I}", "batch", (json_int_t)batch, "stores", (json_int_t)stores);
-	if (body)
-		api_answer(call, body);
-	else
-		api_answer_problem(call, 500, "the answer could not be written");
 }
 
 static void on_audited(void *agent, json_t *report, const struct err *err)
@@ -218,6 +202,7 @@ struct read {
 	struct agent *agent;
 	struct api_call *call;
 	int (*work)(struct read *read);
+	int64_t batch; /* that is to be tried again; else 0 */
 	int status;
 	struct err err;
 	json_t *body;
@@ -270,12 +255,40 @@ static void read_work(struct job *job)
 	read->status = read->work(read);
 }
 
+/* A store that is away would be tried again for a batch that is not there, too. */
+static int read_waits(struct read *read)
+{
+	if (queue_waits(read->agent->queue, read->batch))
+		return 0;
+	return err_fail(&read->err, -ENOENT,
+	                "there is no batch %lld that waits for a store; `millrace show batches` lists those there are",
+	                (long long)read->batch);
+}
+
+static void retry(struct read *read)
+{
+	size_t stores = courier_retry(read->agent->courier, read->batch);
+
+	if (stores == 0)
+		read->status =
+		        err_fail(&read->err, -ENOENT,
+		                 "batch %lld is parked nowhere and waits for no store that is away: it is brought "
+		                 "without that",
+		                 (long long)read->batch);
+	else
+		read->body = json_pack("{s:I, s:I}", "batch", (json_int_t)read->batch, "stores", (json_int_t)stores);
+}
+
 static void on_read_done(struct job *job)
 {
 	struct read *read = container_of(job, struct read, job);
 
 	read->agent->reads--;
-	if (read->status < 0)
+	if (read->status == 0 && read->batch)
+		retry(read);
+	if (read->status == -ENOENT && read->batch)
+		api_answer_problem(read->call, 404, "%s", read->err.text);
+	else if (read->status < 0)
 		api_answer_problem(read->call, 503, "%s", read->err.text);
 	else if (!read->body)
 		api_answer_problem(read->call, 500, "the answer could not be written");
@@ -285,7 +298,7 @@ static void on_read_done(struct job *job)
 	free(read);
 }
 
-static void start_read(struct agent *a, int (*work)(struct read *read), struct api_call *call)
+static void start_read(struct agent *a, int (*work)(struct read *read), int64_t batch, struct api_call *call)
 {
 	struct read *read = a->reads < READS_MAX ? calloc(1, sizeof *read) : NULL;
 
@@ -297,6 +310,7 @@ static void start_read(struct agent *a, int (*work)(struct read *read), struct a
 	read->agent = a;
 	read->call = call;
 	read->work = work;
+	read->batch = batch;
 	read->status = -ECANCELED;
 	snprintf(read->err.text, sizeof read->err.text, "the daemon ends");
 	a->reads++;
@@ -305,12 +319,17 @@ static void start_read(struct agent *a, int (*work)(struct read *read), struct a
 
 static void backend_batches(void *agent, struct api_call *call)
 {
-	start_read(agent, read_batches, call);
+	start_read(agent, read_batches, 0, call);
 }
 
 static void backend_rejected(void *agent, struct api_call *call)
 {
-	start_read(agent, read_rejected, call);
+	start_read(agent, read_rejected, 0, call);
+}
+
+static void backend_retry(void *agent, int64_t batch, struct api_call *call)
+{
+	start_read(agent, read_waits, batch, call);
 }
 
 static bool is_known(const struct agent *a, const char *source)

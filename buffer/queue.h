@@ -120,12 +120,16 @@ struct batch {
  * Seals the next batch that is due: by size, number, age, a UTC midnight or a boot that has passed; or whatever waits,
  * where `all` is set. In steps of about a megabyte of lines, so that a commit never waits long: QUEUE_STEP: a step was
  * made, ask again; other calls may come in between. 1: one was sealed, ask again. 0: nothing is due. -errno: err names
- * the source, whose sealing rests for a minute while the others go on. What a crash leaves of a batch half sealed is
- * deleted by the next sealing; its records are where they were.
+ * the source, whose sealing rests for a minute while the others go on; for want of room, until there is more, if that
+ * is sooner. What a crash leaves of a batch half sealed is deleted by the next sealing; its records are where they
+ * were.
  */
 #define QUEUE_STEP 2
 int queue_seal(struct queue *queue, int64_t wall_ms, int64_t mono_ms, bool all, struct batch *ret_batch,
                struct err *err);
+
+/* Somebody asks for it: sources that rest are tried at once. */
+void queue_seal_wake(struct queue *queue);
 
 /* In how many milliseconds queue_seal may have something to do; INT64_MAX: nothing is unsealed. */
 int64_t queue_seal_due_ms(const struct queue *queue, int64_t wall_ms, int64_t mono_ms);

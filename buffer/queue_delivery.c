@@ -272,6 +272,7 @@ int queue_expire(struct queue *q, int64_t wall_ms, int64_t keep_ms, struct err *
 		return r;
 	q->batches -= n;
 	queue_shrink(q);
+	queue_note_room(q);
 	return n == EXPIRE_AT_ONCE;
 }
 
@@ -327,6 +328,7 @@ int queue_drop(struct queue *q, const int64_t *skip, size_t n_skip, struct batch
 	forget_waiting(q, w);
 	queue_sum_waiting(q);
 	queue_shrink(q);
+	queue_note_room(q);
 	*ret_batch = row.batch;
 	return 1;
 }

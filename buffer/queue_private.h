@@ -127,6 +127,7 @@ struct source {
 	struct mark then;      /* what `now` becomes when the transaction under way has held */
 	bool touched;          /* by that transaction */
 	int64_t rest_until_ms; /* monotonic; no sealing before, because the last one failed */
+	bool rests_for_room;   /* and that is why */
 	struct backlog backlog;
 	uint64_t dropped; /* records that are lost for some store */
 };
@@ -322,6 +323,9 @@ struct waiting *queue_find_waiting(const struct queue *q, int64_t batch);
 size_t queue_waiting_from(const struct queue *q, int64_t id);
 int queue_grow_waiting(struct queue *q, struct err *err); /* room for one more */
 void queue_add_waiting(struct queue *q, struct source *source, const struct batch_row *row);
+
+/* There is more room: sources whose sealing rests for want of it are tried at once. */
+void queue_note_room(struct queue *q);
 
 /* The backlogs of sources and stores, after waiting batches have changed or gone. */
 void queue_sum_waiting(struct queue *q);

@@ -293,5 +293,6 @@ int queue_bound(struct queue *q, const struct queue_bounds *bounds, struct err *
 	if (grown)
 		queue_empty_wal(q);
 	queue_shrink(q);
+	queue_note_room(q);
 	return 0;
 }

@@ -377,9 +377,13 @@ static void test_a_damaged_source_rests(void **state)
 	assert_true(due(box, 15 * MINUTE) == 0);
 	assert_int_equal(box_seal(box, 15 * MINUTE, false), -EBADMSG);
 	assert_true(due(box, 15 * MINUTE + 1) == MINUTE - 1);
+	queue_seal_wake(box->q); /* somebody asks */
+	assert_true(due(box, 15 * MINUTE + 1) == 0);
+	assert_int_equal(box_seal(box, 15 * MINUTE + 1, false), -EBADMSG);
+	assert_true(due(box, 15 * MINUTE + 1) == MINUTE);
 	assert_int_equal(sqlite3_exec(db, "UPDATE chunk SET lines = lines - 1", NULL, NULL, NULL), 0);
 	assert_int_equal(box_seal(box, 15 * MINUTE + 1, false), 0);
-	assert_int_equal(box_seal(box, 16 * MINUTE, false), 1);
+	assert_int_equal(box_seal(box, 16 * MINUTE + 1, false), 1);
 	assert_int_equal(box->batch.records, 9);
 	assert_int_equal(box->batch.first_seq, 1);
 }
@@ -624,6 +628,7 @@ static void test_a_step_without_room(void **state)
 	struct box *box = *state;
 	struct queue_source_view before;
 	char sql[64];
+	bool done;
 	int r;
 
 	box_route(box, 1, MAX_BYTES, 100000);
@@ -643,7 +648,13 @@ static void test_a_step_without_room(void **state)
 	assert_string_equal(box->batch.source, "b");
 	assert_int_equal(ask(box, "SELECT count(*) FROM part"), 1);
 	assert_int_equal(sqlite3_exec(box->q->db, "PRAGMA max_page_count = 100000", NULL, NULL, NULL), SQLITE_OK);
-	assert_int_equal(box_seal(box, MINUTE, true), 1);
+	/* It rests, until a batch is gone. */
+	assert_int_equal(box_seal(box, 1, true), 0);
+	assert_int_equal(queue_delivered(box->q, box->batch.id, "lake", NOON, &done, &box->err), 0);
+	assert_int_equal(box_seal(box, 1, true), 0);
+	assert_int_equal(queue_expire(box->q, NOON, 0, &box->err), 0);
+	assert_int_equal(due(box, 1), 15 * MINUTE - 1);
+	assert_int_equal(box_seal(box, 1, true), 1);
 	assert_sealed(box, 1, 5000);
 }
 
