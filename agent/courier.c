@@ -14,6 +14,7 @@
 
 #define EXPIRE_EVERY_MS (60 * 60 * 1000) /* many at once: what a commit costs the card is its pages */
 #define DROP_AFTER_MS   5000             /* what stores that take batches, or are being asked, have to make room */
+#define PATIENCE_MS     60000            /* what those have that do make room, while polls wait for it */
 #define UNDER_WAY_MAX   (64 * LOADS_MAX)
 #define ERROR_LASTS_MS  90000 /* longer than a source that cannot be sealed rests: no recovery is told in between */
 
@@ -71,7 +72,6 @@ struct courier {
 	struct flush *flushes;
 	struct berth *berths;
 	int64_t short_since_ms;  /* monotonic; ALARM_NEVER: there is room in the buffer for all that comes */
-	uint64_t delivered_then; /* batches, when the last one was dropped */
 	struct courier_lost lost;
 	int64_t freed_ms; /* monotonic; when what all stores have made room last */
 	int64_t asked_ms; /* monotonic; when a store that was away was asked last, before a batch would go */
@@ -284,15 +284,6 @@ static void tend_work(struct job *job)
 	c->due_in_ms = queue_seal_due_ms(c->env.queue, wall, mono);
 }
 
-static uint64_t count_delivered(const struct courier *c)
-{
-	uint64_t n = 0;
-
-	for (size_t i = 0; i < c->view->n_stores; i++)
-		n += c->view->stores[i].delivered_batches;
-	return n;
-}
-
 static bool any_busy(const struct courier *c)
 {
 	for (const struct berth *b = c->berths; b; b = b->next)
@@ -313,9 +304,17 @@ static bool ask_stores(struct courier *c)
 	return any;
 }
 
+static int64_t patience_ends_ms(const struct courier *c)
+{
+	int64_t soon = (c->short_since_ms > c->freed_ms ? c->short_since_ms : c->freed_ms) + DROP_AFTER_MS;
+	int64_t late = c->short_since_ms + PATIENCE_MS;
+
+	return soon < late ? soon : late;
+}
+
 /*
- * When the oldest batch may be dropped: at once where no store takes any, or none has since the last one was dropped;
- * else they have some time to make room, and those that are being asked to answer.
+ * When the oldest batch may be dropped: at once where no store takes any; else they have some time to make room, more
+ * while they make some, and those that are being asked to answer.
  */
 static int64_t drop_at_ms(const struct courier *c)
 {
@@ -325,11 +324,9 @@ static int64_t drop_at_ms(const struct courier *c)
 		return ALARM_NEVER;
 	if (any_busy(c) && clock_mono_ms() < c->asked_ms + DROP_AFTER_MS)
 		return c->asked_ms + DROP_AFTER_MS;
-	if (c->lost.at_ms && count_delivered(c) == c->delivered_then)
-		return c->short_since_ms;
 	for (const struct berth *b = c->berths; b; b = b->next)
 		if (!b->closing && !carrier_stuck(b->carrier, &ignored))
-			return (c->short_since_ms > c->freed_ms ? c->short_since_ms : c->freed_ms) + DROP_AFTER_MS;
+			return patience_ends_ms(c);
 	return c->short_since_ms;
 }
 
@@ -381,7 +378,6 @@ static void on_tended(struct job *job)
 	if (c->dropped == 1) {
 		c->lost.at_ms = clock_wall_ms();
 		c->lost.records += c->batch.records;
-		c->delivered_then = count_delivered(c);
 		note_dropped(c);
 	}
 	if (c->expire && c->expired <= 0 && c->sealed == 0)
