@@ -182,8 +182,9 @@ soak: soak-deps $(MINIO_STAMP) ## a month in quick motion, 1000 power cuts, days
 	$(if $(K),,$(MAKE_AGAIN) system MILLRACE_RELOADS=1000 MILLRACE_KILLS=100 ONLY='$(SOAK_TESTS)')
 	$(MAKE_AGAIN) O=$(O)/sim all
 	$(MAKE_AGAIN) O=$(O)/asan-sim all
-	$(MAKE_AGAIN) all $(CUT)
-	@MILLRACE_BIN=$(O)/millrace MILLRACE_CUT=$(O)/cut \
+	$(MAKE_AGAIN) all cut
+	$(MAKE_AGAIN) O=$(O)/asan cut
+	@MILLRACE_BIN=$(O)/millrace MILLRACE_CUT=$(O)/cut MILLRACE_ASAN_CUT=$(O)/asan/cut \
 	  MILLRACE_SIM_BIN=$(O)/sim/millrace MILLRACE_ASAN_SIM_BIN=$(O)/asan-sim/millrace MILLRACE_SOAK=$(O)/soak \
 	  $(VENV)/bin/python -m pytest -c tests/pytest.ini -o cache_dir=$(abspath $(O))/pytest -s tests/soak $(K)
 
@@ -192,8 +193,9 @@ unit: $(UNIT) ## the unit tests alone
 	  if $$test >$$test.log 2>&1; then echo "$$(basename $$test): $$(grep -E 'PASSED|SKIPPED' $$test.log)"; \
 	  else cat $$test.log; echo "$$test failed"; failed=1; fi; done; exit $$failed
 
-system: all $(CUT)
+system: all
 	$(MAKE_AGAIN) O=$(O)/sim all
+	$(MAKE_AGAIN) cut
 	@MILLRACE_BIN=$(O)/millrace MILLRACE_SIM_BIN=$(O)/sim/millrace MILLRACE_CUT=$(O)/cut \
 	  $(VENV)/bin/python -m pytest -c tests/pytest.ini -o cache_dir=$(abspath $(O))/pytest \
 	  $(or $(ONLY),tests/system) $(K)
@@ -208,6 +210,42 @@ $(O)/bench/libs: tests/bench/libs.c
 $(O)/bench/%: tests/bench/%.c $(LIB_OBJECTS)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< $(LIB_OBJECTS) $(LDLIBS)
+
+# Power cuts and faults of the buffer alone (tests/cut). Two of them are sabotaged, and have to be found: one does not wait
+# for the card, one takes every commit for a success. In each a file of buffer/ is a copy that sed has changed.
+BUFFER_CUT := $(addprefix $(O)/cut/,buffer_cuts buffer_faults buffer_cuts_off buffer_faults_deaf)
+CUT_SOURCES := $(addprefix tests/cut/,shim.c oracle.c drive.c age.c)
+FULL := PRAGMA synchronous = FULL
+COMMITTED := run_plain(q, SQL_COMMIT) < 0
+OFF_SOURCE := $(shell grep -lF '$(FULL)' buffer/*.c)
+DEAF_SOURCE := $(shell grep -lF '$(COMMITTED)' buffer/*.c)
+COMMA := ,
+define link-cut
+@mkdir -p $(@D)
+@echo "  LD    $@"
+$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $(filter %.c %.o,$^) $(addprefix -Wl$(COMMA)--wrap=,$(1)) $(LDLIBS)
+endef
+
+.PHONY: cut
+cut: $(CUT) $(BUFFER_CUT)
+$(BUFFER_CUT): $(CUT_SOURCES) $(wildcard tests/cut/*.h)
+$(O)/cut/buffer_cuts: tests/cut/buffer_cuts.c $(LIB_OBJECTS)
+	$(call link-cut,random_fill)
+$(O)/cut/buffer_faults: tests/cut/buffer_faults.c tests/cut/alloc.c $(LIB_OBJECTS)
+	$(call link-cut,random_fill malloc calloc realloc strdup)
+$(O)/cut/buffer_cuts_off: $(O)/cut/off.c tests/cut/buffer_cuts.c $(filter-out $(O)/$(OFF_SOURCE:.c=.o),$(LIB_OBJECTS))
+	$(call link-cut,random_fill)
+$(O)/cut/buffer_faults_deaf: $(O)/cut/deaf.c tests/cut/buffer_faults.c tests/cut/alloc.c \
+		$(filter-out $(O)/$(DEAF_SOURCE:.c=.o),$(LIB_OBJECTS))
+	$(call link-cut,random_fill malloc calloc realloc strdup)
+$(O)/cut/off.c: $(OFF_SOURCE)
+	@mkdir -p $(@D)
+	@test $(words $^) = 1 || { echo "no one file of buffer/ says '$(FULL)'" >&2; exit 1; }
+	$(Q)sed 's/$(FULL)/PRAGMA synchronous = OFF/' $< >$@
+$(O)/cut/deaf.c: $(DEAF_SOURCE)
+	@mkdir -p $(@D)
+	@test $(words $^) = 1 || { echo "no one file of buffer/ says '$(COMMITTED)'" >&2; exit 1; }
+	$(Q)sed 's/$(COMMITTED)/run_plain(q, SQL_COMMIT) < -1/' $< >$@
 
 bench: test-deps $(MINIO_STAMP) ## figures beside those of floors and peers in the same run (ONLY=flash: a section of it)
 	$(MAKE_AGAIN) all $(BENCH)
