@@ -42,7 +42,7 @@ static bool is_right(const struct bench *b)
 static void judge_failure(struct bench *b, int r)
 {
 	struct drive *d = &b->drive;
-	bool refused = d->max_size > 0 && (r == -ENOSPC || r == -EAGAIN || r == -EFBIG);
+	bool refused = d->max_size > 0 && (r == -EDQUOT || r == -ENOSPC || r == -EAGAIN || r == -EFBIG);
 
 	if (r >= 0 || shim_is_dark() || !is_right(b))
 		return;

@@ -235,7 +235,7 @@ static int take_step(int step)
 /* A fault is a state of the card or of the memory, and never says that the file is not ours or not sound. */
 static bool judge_code(int r)
 {
-	bool known = now.allocates ? r == -ENOMEM : r == -EIO || r == -ENOSPC;
+	bool known = now.allocates ? r == -ENOMEM : r == -EIO || r == -ENOSPC || r == -EDQUOT;
 
 	return known || oracle_fail(&drive.oracle, "%s: error %d (%s)", phase_names[drive.phase], -r, drive.err.text);
 }
