@@ -71,7 +71,7 @@ struct courier {
 	int64_t error_until_ms;
 	struct flush *flushes;
 	struct berth *berths;
-	int64_t short_since_ms;  /* monotonic; ALARM_NEVER: there is room in the buffer for all that comes */
+	int64_t short_since_ms; /* monotonic; ALARM_NEVER: there is room in the buffer for all that comes */
 	struct courier_lost lost;
 	int64_t freed_ms; /* monotonic; when what all stores have made room last */
 	int64_t asked_ms; /* monotonic; when a store that was away was asked last, before a batch would go */
@@ -249,7 +249,7 @@ static void make_room(struct courier *c, int64_t wall_ms)
 	queue_view_free(c->fresh);
 	c->fresh = queue_view(c->env.queue);
 	c->made_room = c->fresh && c->fresh->batches < before;
-	if (c->made_room || c->expired < 0 || !c->fresh || c->sealed != 0 || !c->drop)
+	if (c->made_room || c->expired != 0 || !c->fresh || c->sealed != 0 || !c->drop || !is_short(c->fresh))
 		return;
 	c->dropped = queue_drop(c->env.queue, c->under_way, c->n_under_way, &c->batch, &c->err);
 	c->made_room = c->dropped == 1;
@@ -279,7 +279,7 @@ static void tend_work(struct job *job)
 	c->fresh = queue_view(c->env.queue);
 	c->rests = c->sealed == 0 && c->seal_all && (!c->fresh || has_unsealed(c->fresh));
 	c->made_room = c->sealed == 1;
-	if (c->fresh && is_short(c->fresh) && c->sealed <= 0)
+	if (c->fresh && (is_short(c->fresh) || c->fresh->card_full) && c->sealed <= 0)
 		make_room(c, wall);
 	c->due_in_ms = queue_seal_due_ms(c->env.queue, wall, mono);
 }
@@ -560,6 +560,7 @@ void courier_configure(struct courier *c, const struct config *now, struct confi
 		b->own = config_take_store(before, b->store->name);
 		close_berth(b);
 	}
+	c->expire_at_ms = 0; /* keep_delivered may be another */
 	add_missing(c);
 	judge_flushes(c);
 	tend(c);

@@ -58,7 +58,8 @@ struct queue_route {
  * Tells the configuration: the stores (by name) and the routes; fallback is the route of every other source. A batch
  * that waits goes to the stores that its source has now; one that all of them have is done. May be called again. Makes
  * the sources known, in memory: their rows come with their first commit. A card that takes nothing does not make it
- * fail: that a batch is done is then written after the next delivery, or when this is called again.
+ * fail: that a batch is done is then written after the next delivery, or when this is called again. -ENOBUFS: more than
+ * 64 stores or 4,096 routes; names of sources that are gone do not count.
  */
 int queue_configure(struct queue *queue, const char *const *stores, size_t n_stores, const struct queue_route *routes,
                     size_t n_routes, const struct queue_route *fallback, struct err *err);
@@ -70,10 +71,11 @@ struct queue_bounds {
 
 /*
  * Tells the bounds; without them there are none. May be called again: a buffer that is larger than a new bound takes
- * nothing until it fits. Some of max_size is kept free inside the file, so that what is there can always be sealed,
- * delivered and deleted: queue_commit and queue_stage fail with -EDQUOT before they would take of it, and with -ENOSPC
- * where others have filled the rest of the card. A commit is to bring no more than about 1 MB, each fetch counted with
- * 8 KB beside its records, or a single record: what more it takes of the WAL is not in the bound. 0 or -errno.
+ * nothing until it fits, and grows only by what sealing needs. Some of max_size is kept free inside the file, so that
+ * what is there can always be sealed, delivered and deleted: queue_commit and queue_stage fail with -EDQUOT before they
+ * would take of it, and with -ENOSPC where others have filled the rest of the card. A commit is to bring no more than
+ * about 1 MB, each fetch counted with 8 KB beside its records, or a single record: what more it takes of the WAL is not
+ * in the bound. 0 or -errno.
  */
 int queue_bound(struct queue *queue, const struct queue_bounds *bounds, struct err *err);
 
@@ -151,12 +153,17 @@ bool queue_waits(const struct queue *queue, int64_t batch);
 int queue_delivered(struct queue *queue, int64_t batch, const char *store, int64_t wall_ms, bool *ret_done,
                     struct err *err);
 
-/* Deletes what all stores have had for keep_ms; at most 64 batches a call: 1: there may be more, 0: nothing is left. */
+/*
+ * Deletes what all stores have had for keep_ms: at most 64 batches a call, of about a thousand that it looks at. 1:
+ * there may be more; 0: nothing is left.
+ */
 int queue_expire(struct queue *queue, int64_t wall_ms, int64_t keep_ms, struct err *err);
 
 /*
  * Makes room at the price of the oldest batch that some store has not, none of `skip`, which are on their way: deleted
- * whole, and booked as lost for the stores that have it not. 1: ret_batch is gone; 0: no other is sealed.
+ * whole, and booked as lost for the stores that have it not. 1: ret_batch is gone; 0: no other is sealed. What
+ * queue_next_delivery has named last for a store may have begun its way after the caller saw which are under way, so it
+ * is passed over too, unless queue_drop was called since: the caller's next `skip` knows.
  */
 int queue_drop(struct queue *queue, const int64_t *skip, size_t n_skip, struct batch *ret_batch, struct err *err);
 
@@ -244,7 +251,12 @@ struct queue_view {
 	int64_t file_bytes, wal_bytes; /* on the card */
 	int64_t max_bytes;             /* max_size; 0: none was told */
 	int64_t room_bytes;            /* what commits may still take */
-	bool wanted;                   /* something was refused for want of room, and nothing was taken since */
+	bool wanted;                   /* max_size has made something be refused, and nothing was taken since */
+	/*
+	 * The same of a card that others have filled: what all stores have is to be expired at once. Nothing is dropped
+	 * for it: what others fill would take it all.
+	 */
+	bool card_full;
 	bool full; /* so little is left that nothing new should be begun; over when there is twice as much again */
 	uint64_t batches; /* on the card, delivered ones included */
 	size_t n_sources, n_stores;

@@ -401,6 +401,7 @@ static void note_batch(struct queue *q, struct batch *ret_batch)
 	queue_add_waiting(q, s->source, &s->row);
 	s->row.batch.stores_all = (size_t)__builtin_popcountll(s->source->route.stores);
 	*ret_batch = s->row.batch;
+	queue_forget_largest(q);
 }
 
 static void rest(struct source *source, int64_t mono_ms, int status, struct err *err)
