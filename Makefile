@@ -75,11 +75,42 @@ $(O)/unit/%: tests/unit/%.c $(LIB_OBJECTS)
 
 -include $(OBJECTS:.o=.d) $(UNIT:=.d)
 
+# ---- power cuts: the file system that forgets what was not synced, and programs that must lose on it ----------------
+
+# In each of these sed has changed one file. SQLite itself syncs the buffer's folder, too, so both are left out.
+SABOTAGES := sync folder objects
+CUT := $(O)/cut/cutfs $(SABOTAGES:%=$(O)/cut/%/millrace)
+$(O)/cut/cutfs: tests/cut/cutfs.c
+	@mkdir -p $(@D)
+	@echo "  LD    $@"
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(shell $(PKG_CONFIG) --cflags fuse3) $(LDFLAGS) -o $@ $< \
+	  $(shell $(PKG_CONFIG) --libs fuse3)
+
+$(O)/cut/sync/queue_open.c: SED = s/synchronous = FULL/synchronous = OFF/
+$(O)/cut/folder/queue_open.c: SED = s/ || fsync(fd) < 0//; s,"buffer/schema.h",&\n\#include "tests/cut/no_folder.h",; \
+	s/if (sqlite3_open_v2/no_folder();\n&/
+$(O)/cut/objects/store_file.c: SED = s/fsync(s->folder) < 0/false/
+$(O)/cut/sync/queue_open.c $(O)/cut/folder/queue_open.c: buffer/queue_open.c
+$(O)/cut/objects/store_file.c: buffer/store_file.c
+$(O)/cut/sync/queue_open.c $(O)/cut/folder/queue_open.c $(O)/cut/objects/store_file.c: Makefile
+	@mkdir -p $(@D)
+	$(Q)sed '$(SED)' $(filter %.c,$^) >$@ && ! cmp -s $(filter %.c,$^) $@
+
+sabotaged = $(filter-out $(O)/buffer/$(2).o,$(OBJECTS)) $(O)/cut/$(1)/$(2).o
+$(O)/cut/sync/millrace: $(call sabotaged,sync,queue_open)
+$(O)/cut/folder/millrace: $(call sabotaged,folder,queue_open)
+$(O)/cut/objects/millrace: $(call sabotaged,objects,store_file)
+$(SABOTAGES:%=$(O)/cut/%/millrace):
+	@echo "  LD    $@"
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+-include $(wildcard $(O)/cut/*.d $(O)/cut/*/*.d)
+
 # ---- what it needs: Debian's packages, and in .deps a Python environment and the object stores that tests drive ------
 
 DEPS := build-essential pkg-config libuv1-dev libcurl4-openssl-dev libsqlite3-dev zlib1g-dev libconfig-dev \
 	libjansson-dev libmicrohttpd-dev libmbedtls-dev ca-certificates python3
-TEST_DEPS := $(DEPS) curl libcmocka-dev python3-venv tinyproxy-bin
+TEST_DEPS := $(DEPS) curl libcmocka-dev python3-venv tinyproxy-bin libfuse3-dev fuse3
 SOAK_DEPS := $(TEST_DEPS) valgrind
 LINT_DEPS := $(TEST_DEPS) clang clang-format clang-tidy cppcheck shellcheck
 
@@ -147,11 +178,14 @@ test-stores: test-deps $(MINIO_STAMP) $(VERSITYGW_STAMP) ## the s3 tests on MinI
 	$(MAKE_AGAIN) system MILLRACE_STORES=minio,versitygw ONLY='$(wildcard tests/system/test_s3*.py)'
 
 SOAK_TESTS := tests/system/test_reload.py tests/system/test_kill.py
-soak: soak-deps $(MINIO_STAMP) ## a month in quick motion, days under ASan and valgrind, 1000 reloads (K='-k month')
+soak: soak-deps $(MINIO_STAMP) ## a month in quick motion, 1000 power cuts, days under ASan and valgrind (K='-k month')
 	$(if $(K),,$(MAKE_AGAIN) system MILLRACE_RELOADS=1000 MILLRACE_KILLS=100 ONLY='$(SOAK_TESTS)')
 	$(MAKE_AGAIN) O=$(O)/sim all
 	$(MAKE_AGAIN) O=$(O)/asan-sim all
-	@MILLRACE_SIM_BIN=$(O)/sim/millrace MILLRACE_ASAN_SIM_BIN=$(O)/asan-sim/millrace MILLRACE_SOAK=$(O)/soak \
+	$(MAKE_AGAIN) all cut
+	$(MAKE_AGAIN) O=$(O)/asan cut
+	@MILLRACE_BIN=$(O)/millrace MILLRACE_CUT=$(O)/cut MILLRACE_ASAN_CUT=$(O)/asan/cut \
+	  MILLRACE_SIM_BIN=$(O)/sim/millrace MILLRACE_ASAN_SIM_BIN=$(O)/asan-sim/millrace MILLRACE_SOAK=$(O)/soak \
 	  $(VENV)/bin/python -m pytest -c tests/pytest.ini -o cache_dir=$(abspath $(O))/pytest -s tests/soak $(K)
 
 unit: $(UNIT) ## the unit tests alone
@@ -161,7 +195,8 @@ unit: $(UNIT) ## the unit tests alone
 
 system: all
 	$(MAKE_AGAIN) O=$(O)/sim all
-	@MILLRACE_BIN=$(O)/millrace MILLRACE_SIM_BIN=$(O)/sim/millrace \
+	$(MAKE_AGAIN) cut
+	@MILLRACE_BIN=$(O)/millrace MILLRACE_SIM_BIN=$(O)/sim/millrace MILLRACE_CUT=$(O)/cut \
 	  $(VENV)/bin/python -m pytest -c tests/pytest.ini -o cache_dir=$(abspath $(O))/pytest \
 	  $(or $(ONLY),tests/system) $(K)
 
@@ -175,6 +210,42 @@ $(O)/bench/libs: tests/bench/libs.c
 $(O)/bench/%: tests/bench/%.c $(LIB_OBJECTS)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< $(LIB_OBJECTS) $(LDLIBS)
+
+# Power cuts and faults of the buffer alone (tests/cut). Two of them are sabotaged, and have to be found: one does not wait
+# for the card, one takes every commit for a success. In each a file of buffer/ is a copy that sed has changed.
+BUFFER_CUT := $(addprefix $(O)/cut/,buffer_cuts buffer_faults buffer_cuts_off buffer_faults_deaf)
+CUT_SOURCES := $(addprefix tests/cut/,shim.c oracle.c drive.c age.c)
+FULL := PRAGMA synchronous = FULL
+COMMITTED := run_plain(q, SQL_COMMIT) < 0
+OFF_SOURCE := $(shell grep -lF '$(FULL)' buffer/*.c)
+DEAF_SOURCE := $(shell grep -lF '$(COMMITTED)' buffer/*.c)
+COMMA := ,
+define link-cut
+@mkdir -p $(@D)
+@echo "  LD    $@"
+$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $(filter %.c %.o,$^) $(addprefix -Wl$(COMMA)--wrap=,$(1)) $(LDLIBS)
+endef
+
+.PHONY: cut
+cut: $(CUT) $(BUFFER_CUT)
+$(BUFFER_CUT): $(CUT_SOURCES) $(wildcard tests/cut/*.h)
+$(O)/cut/buffer_cuts: tests/cut/buffer_cuts.c $(LIB_OBJECTS)
+	$(call link-cut,random_fill)
+$(O)/cut/buffer_faults: tests/cut/buffer_faults.c tests/cut/alloc.c $(LIB_OBJECTS)
+	$(call link-cut,random_fill malloc calloc realloc strdup)
+$(O)/cut/buffer_cuts_off: $(O)/cut/off.c tests/cut/buffer_cuts.c $(filter-out $(O)/$(OFF_SOURCE:.c=.o),$(LIB_OBJECTS))
+	$(call link-cut,random_fill)
+$(O)/cut/buffer_faults_deaf: $(O)/cut/deaf.c tests/cut/buffer_faults.c tests/cut/alloc.c \
+		$(filter-out $(O)/$(DEAF_SOURCE:.c=.o),$(LIB_OBJECTS))
+	$(call link-cut,random_fill malloc calloc realloc strdup)
+$(O)/cut/off.c: $(OFF_SOURCE)
+	@mkdir -p $(@D)
+	@test $(words $^) = 1 || { echo "no one file of buffer/ says '$(FULL)'" >&2; exit 1; }
+	$(Q)sed 's/$(FULL)/PRAGMA synchronous = OFF/' $< >$@
+$(O)/cut/deaf.c: $(DEAF_SOURCE)
+	@mkdir -p $(@D)
+	@test $(words $^) = 1 || { echo "no one file of buffer/ says '$(COMMITTED)'" >&2; exit 1; }
+	$(Q)sed 's/$(COMMITTED)/run_plain(q, SQL_COMMIT) < -1/' $< >$@
 
 bench: test-deps $(MINIO_STAMP) ## figures beside those of floors and peers in the same run (ONLY=flash: a section of it)
 	$(MAKE_AGAIN) all $(BENCH)

@@ -21,6 +21,7 @@
 #include "cli/cli.h"
 
 #define DEADLINE_MS 900 /* of a stop: interface.md promises a second */
+#define FULL        "what is left of max_size is kept for sealing and delivery, polls wait: "
 
 static bool all_idle(const struct agent *a)
 {
@@ -54,14 +55,27 @@ static void on_committed(void *arg, struct queue_view *fresh)
 	courier_nudge(a->courier, fresh);
 }
 
-static const char *who_is_away(const struct agent *a)
+/* What takes the room: the stores' trouble if they have any, else what lies there. */
+static void tell_why_full(const struct agent *a, const struct queue_view *view)
 {
+	uint64_t unsealed = 0, waiting = 0;
 	struct courier_store store;
 
 	for (size_t i = 0; i < a->config->n_stores; i++)
-		if (courier_store(a->courier, a->config->stores[i]->name, &store) && *store.last_error)
-			return store.last_error;
-	return "batches wait for their stores";
+		if (courier_store(a->courier, a->config->stores[i]->name, &store) && *store.last_error) {
+			log_warning("buffer.full", FULL "store \"%s\": %s", store.name, store.last_error);
+			return;
+		}
+	for (size_t i = 0; i < view->n_sources; i++) {
+		unsealed += view->sources[i].unsealed_records;
+		waiting += view->sources[i].waiting_batches;
+	}
+	log_warning("buffer.full",
+	            FULL "it holds %llu batches that wait for their stores, %llu that all have and that go now, %llu "
+	                 "records that are not sealed yet, and large answers that are coming in",
+	            (unsigned long long)waiting,
+	            (unsigned long long)(view->batches > waiting ? view->batches - waiting : 0),
+	            (unsigned long long)unsealed);
 }
 
 /*
@@ -94,8 +108,7 @@ static void on_view(void *arg, const struct queue_view *view)
 		return;
 	a->full = full;
 	if (full)
-		log_warning("buffer.full", "what is left of max_size is kept for sealing and delivery, polls wait: %s",
-		            who_is_away(a));
+		tell_why_full(a, view);
 	else if (!view->full)
 		log_notice("buffer.room", "the buffer has room again; polls go on");
 }

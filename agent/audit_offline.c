@@ -66,6 +66,12 @@ static int open_queue(const struct config *config, struct queue **ret_queue, str
 {
 	struct stat st;
 
+	if (stat(config->buffer_path, &st) < 0 && errno == ENOENT)
+		return err_fail(
+		        err, -ENOENT,
+		        "buffer \"%s\" is not there, so there is nothing to audit: `millrace run` makes it; or is "
+		        "another path meant?",
+		        config->buffer_path);
 	if (stat(config->buffer_path, &st) < 0)
 		return err_fail(err, -errno, "buffer \"%s\": %s", config->buffer_path, strerror(errno));
 	return opening_queue(config, ret_queue, err);

@@ -146,8 +146,9 @@ static void on_flushed(void *arg, int status, uint64_t batches, bool delivered, 
 	json_t *body;
 
 	if (status < 0) {
-		api_answer_problem(call, 503, "sealed %llu batch%s; not delivered: %s", (unsigned long long)batches,
-		                   batches == 1 ? "" : "es", text);
+		api_answer_problem(call, 503, "sealed %llu batch%s; %s: %s", (unsigned long long)batches,
+		                   batches == 1 ? "" : "es",
+		                   status == -EHOSTDOWN ? "not delivered" : "not all could be sealed", text);
 		return;
 	}
 	body = json_pack("{s:I, s:b}", "batches", (json_int_t)batches, "delivered", delivered);
@@ -173,7 +174,10 @@ static void retry(struct agent *a, int64_t batch, json_t *conflicts, struct api_
 
 	if (stores == 0 && json_array_size(conflicts) == 0) {
 		json_decref(conflicts);
-		api_answer_problem(call, 404, "batch %lld is parked nowhere and waits for no store", (long long)batch);
+		api_answer_problem(call, 404,
+		                   "batch %lld is parked nowhere and waits for no store that is away: it is brought "
+		                   "without that",
+		                   (long long)batch);
 		return;
 	}
 	body = json_pack("{s:I, s:I, s:o}", "batch", (json_int_t)batch, "stores", (json_int_t)stores, "conflicts",
@@ -202,9 +206,8 @@ static void on_examined(void *agent, json_t *conflicts)
 }
 
 /* Where it is parked, what stands in its place is looked at before it is tried again. */
-static void backend_retry(void *agent, int64_t batch, struct api_call *call)
+static void look_and_retry(struct agent *a, int64_t batch, struct api_call *call)
 {
-	struct agent *a = agent;
 	const struct examine_env env = {
 		.loop = &a->loop, .http = a->http, .queue = a->queue, .queue_worker = a->worker
 	};
@@ -266,7 +269,7 @@ struct read {
 	struct agent *agent;
 	struct api_call *call;
 	int (*work)(struct read *read);
-	int64_t after;
+	int64_t batch; /* that is to be tried again, or that the list goes on behind; else 0 */
 	int status;
 	struct err err;
 	json_t *body;
@@ -287,7 +290,7 @@ static int read_batches(struct read *read)
 static int read_waiting(struct read *read)
 {
 	struct batch *batches = calloc(BATCHES_MAX, sizeof *batches);
-	int n = batches ? queue_batches_waiting(read->agent->queue, read->after, batches, BATCHES_MAX, &read->err)
+	int n = batches ? queue_batches_waiting(read->agent->queue, read->batch, batches, BATCHES_MAX, &read->err)
 	                : err_fail(&read->err, -ENOMEM, "no memory");
 
 	if (n >= 0)
@@ -331,12 +334,26 @@ static void read_work(struct job *job)
 	read->status = read->work(read);
 }
 
+/* A store that is away would be tried again for a batch that is not there, too. */
+static int read_waits(struct read *read)
+{
+	if (queue_waits(read->agent->queue, read->batch))
+		return 0;
+	return err_fail(&read->err, -ENOENT,
+	                "there is no batch %lld that waits for a store; `millrace show batches` lists those there are",
+	                (long long)read->batch);
+}
+
 static void on_read_done(struct job *job)
 {
 	struct read *read = container_of(job, struct read, job);
 
 	read->agent->reads--;
-	if (read->status < 0)
+	if (read->status == 0 && read->work == read_waits)
+		look_and_retry(read->agent, read->batch, read->call);
+	else if (read->status == -ENOENT && read->work == read_waits)
+		api_answer_problem(read->call, 404, "%s", read->err.text);
+	else if (read->status < 0)
 		api_answer_problem(read->call, 503, "%s", read->err.text);
 	else if (!read->body)
 		api_answer_problem(read->call, 500, "the answer could not be written");
@@ -346,7 +363,7 @@ static void on_read_done(struct job *job)
 	free(read);
 }
 
-static void start_read(struct agent *a, int (*work)(struct read *read), int64_t after, struct api_call *call)
+static void start_read(struct agent *a, int (*work)(struct read *read), int64_t batch, struct api_call *call)
 {
 	struct read *read = a->reads < READS_MAX ? calloc(1, sizeof *read) : NULL;
 
@@ -358,7 +375,7 @@ static void start_read(struct agent *a, int (*work)(struct read *read), int64_t 
 	read->agent = a;
 	read->call = call;
 	read->work = work;
-	read->after = after;
+	read->batch = batch;
 	read->status = -ECANCELED;
 	snprintf(read->err.text, sizeof read->err.text, "the daemon ends");
 	a->reads++;
@@ -388,6 +405,11 @@ static void backend_import(void *agent, const struct api_object *object, struct 
 static void backend_rejected(void *agent, struct api_call *call)
 {
 	start_read(agent, read_rejected, 0, call);
+}
+
+static void backend_retry(void *agent, int64_t batch, struct api_call *call)
+{
+	start_read(agent, read_waits, batch, call);
 }
 
 static bool is_known(const struct agent *a, const char *source)

@@ -15,6 +15,7 @@
 
 #define RETRY_FIRST_MS     1000
 #define RETRY_MAX_MS       60000
+#define ASK_AFTER_MS       2000             /* since the last try: then carrier_ask makes one more */
 #define RETRY_AFTER_MAX_MS (60 * 60 * 1000) /* what a store may ask for */
 #define DENIED_MS          (5 * 60 * 1000)
 #define PARKED_MS          (60 * 60 * 1000)
@@ -52,6 +53,7 @@ struct carrier {
 	struct job look;
 	bool looking;
 	bool have, known;
+	char moved_from[512]; /* where the buffer has it, if that is elsewhere; "" */
 	int status;
 	struct err err;
 	struct batch batch;
@@ -70,6 +72,7 @@ struct carrier {
 	} failing[LOADS_MAX]; /* batches that the store did not take, though it answers probes */
 
 	int64_t retry_ms;
+	int64_t ask_at_ms; /* while it is away: when carrier_ask may do so */
 	int64_t last_delivered_ms;
 	char told[ERR_MAX];         /* what the log was told last, until the store takes objects again */
 	char error[ERR_MAX];        /* why the store is away or denied; "" while it is ready */
@@ -167,6 +170,7 @@ static void note_away(struct carrier *c, const char *text, int64_t retry_after_m
 	c->retry_ms = c->retry_ms * 2 < RETRY_MAX_MS ? c->retry_ms * 2 : RETRY_MAX_MS;
 	if (retry_after_ms > RETRY_AFTER_MAX_MS)
 		retry_after_ms = RETRY_AFTER_MAX_MS;
+	c->ask_at_ms = clock_mono_ms() + (retry_after_ms > ASK_AFTER_MS ? retry_after_ms : ASK_AFTER_MS);
 	hold_back(c, STATE_AWAY, text, wait_ms > retry_after_ms ? wait_ms : retry_after_ms);
 }
 
@@ -387,7 +391,7 @@ static bool is_skipped(const struct carrier *c, int64_t batch)
 static void look_work(struct job *job)
 {
 	struct carrier *c = container_of(job, struct carrier, look);
-	char place[1024];
+	char place[sizeof c->moved_from];
 
 	c->have = false;
 	c->batch.id = 0;
@@ -395,6 +399,7 @@ static void look_work(struct job *job)
 	if (c->status < 0)
 		return;
 	c->known = strcmp(place, c->config->place) == 0;
+	snprintf(c->moved_from, sizeof c->moved_from, "%s", c->known ? "" : place);
 	do
 		c->status = queue_next_delivery(c->env.queue, c->config->name, c->batch.id, &c->batch, &c->err);
 	while (c->status == 0 && is_skipped(c, c->batch.id));
@@ -480,6 +485,17 @@ static void note_seen(struct carrier *c)
 		set_alarm(c);
 }
 
+/* The books go by its name. */
+static void warn_moved(const struct carrier *c)
+{
+	if (c->moved_from[0])
+		log_warning(
+		        "store.moved",
+		        "store \"%s\" is at %s now, and was at %s before: what it got there does not come along, and "
+		        "`audit` will call it missing here; give a store that moves a new name",
+		        c->config->name, c->config->place, c->moved_from);
+}
+
 static void on_placed(struct job *job)
 {
 	struct carrier *c = container_of(job, struct carrier, place);
@@ -487,10 +503,12 @@ static void on_placed(struct job *job)
 	c->probing = false;
 	if (is_over(c))
 		return;
-	if (c->status < 0)
+	if (c->status < 0) {
 		note_away(c, c->err.text, -1);
-	else
+	} else {
+		warn_moved(c);
 		note_seen(c);
+	}
 	look(c);
 	tell(c, NULL);
 }
@@ -579,6 +597,16 @@ bool carrier_has_parked(const struct carrier *c, int64_t batch)
 	return false;
 }
 
+bool carrier_ask(struct carrier *c)
+{
+	if (c->state != STATE_AWAY || !carrier_idle(c) || clock_mono_ms() < c->ask_at_ms)
+		return false;
+	c->probe_at_ms = 0;
+	alarm_cancel(&c->alarm);
+	carrier_nudge(c);
+	return true;
+}
+
 bool carrier_retry_batch(struct carrier *c, int64_t batch)
 {
 	bool waits = c->state == STATE_AWAY || c->state == STATE_DENIED;
@@ -637,6 +665,16 @@ static const char *why(const struct carrier *c)
 	return c->n_parked ? c->parked_error : "";
 }
 
+/* Of what is held back: that a store which is ready is looked after is no try. */
+static int64_t next_try(const struct carrier *c)
+{
+	bool waits = c->state == STATE_AWAY || c->state == STATE_DENIED;
+
+	if (waits && c->alarm.set)
+		return c->alarm.at_ms;
+	return c->n_parked ? c->parked_until_ms : ALARM_NEVER;
+}
+
 void carrier_view(const struct carrier *c, struct courier_store *ret_store)
 {
 	*ret_store = (struct courier_store){
@@ -647,7 +685,7 @@ void carrier_view(const struct carrier *c, struct courier_store *ret_store)
 		.parked = c->n_parked,
 		.last_error = why(c),
 		.last_delivered_ms = c->last_delivered_ms,
-		.next_try_ms = c->alarm.set ? c->alarm.at_ms : ALARM_NEVER,
+		.next_try_ms = next_try(c),
 	};
 }
 

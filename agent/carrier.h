@@ -34,6 +34,12 @@ void carrier_nudge(struct carrier *carrier);
 /* Somebody asks for it: a store that is away or denied, and what was parked, is tried again at once. */
 void carrier_retry(struct carrier *carrier);
 
+/*
+ * Something would be dropped for want of it: a store that is away is tried at once, unless it was just now or has said
+ * when to come again. Whether it is.
+ */
+bool carrier_ask(struct carrier *carrier);
+
 /* The same for one batch: whether it was parked here, or waits for a store that is away or denied. */
 bool carrier_retry_batch(struct carrier *carrier, int64_t batch);
 

@@ -80,8 +80,7 @@ static char *read_file(const char *path, int *ret_error, struct err *err)
 	return text;
 }
 
-/* Of the string, comment, word, number or single character that begins here. */
-static size_t token_length(const char *p)
+size_t config_text_token(const char *p)
 {
 	size_t n = 1;
 	if (*p == '"') {
@@ -152,7 +151,7 @@ static int scan_text(struct scan *scan, const char *file, const char *text)
 	bool fresh = true; /* nothing but blanks in this line so far: elsewhere @include is a syntax error */
 	int line = 1;
 	while (*text) {
-		size_t len = token_length(text);
+		size_t len = config_text_token(text);
 		if (fresh && strncmp(text, "@include", 8) == 0) {
 			int r = scan_include(scan, file, line, text + 8);
 			if (r < 0)

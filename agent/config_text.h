@@ -7,6 +7,8 @@
 #ifndef AGENT_CONFIG_TEXT_H
 #define AGENT_CONFIG_TEXT_H
 
+#include <stddef.h>
+
 #include "base/err.h"
 
 #define CONFIG_TEXT_MAX   (1024 * 1024) /* bytes of one file */
@@ -18,6 +20,9 @@
  * cannot be read; -EFBIG; -EINVAL: its text cannot be meant. err has file and line.
  */
 int config_text_read(const char *path, char **ret_text, struct err *err);
+
+/* Bytes of the string, comment, word, number or single character that begins here, where the text does not end. */
+size_t config_text_token(const char *text);
 
 /* The folder of a file as it was given ("." where none was), which the caller frees. NULL: no memory. */
 char *config_text_folder(const char *path);

@@ -13,7 +13,8 @@
 #include "base/log.h"
 
 #define EXPIRE_EVERY_MS (60 * 60 * 1000) /* many at once: what a commit costs the card is its pages */
-#define DROP_AFTER_MS   5000
+#define DROP_AFTER_MS   5000             /* what stores that take batches, or are being asked, have to make room */
+#define PATIENCE_MS     60000            /* what those have that do make room, while polls wait for it */
 #define UNDER_WAY_MAX   (64 * LOADS_MAX)
 #define OPEN_EVERY_MS   5000
 #define ERROR_LASTS_MS  90000 /* longer than a source that cannot be sealed rests: no recovery is told in between */
@@ -21,8 +22,11 @@
 /* Somebody waits until all is sealed, and perhaps delivered. */
 struct flush {
 	bool wait;
-	bool sealed;
-	int status; /* what sealing some of it failed with */
+	bool begun;  /* the tending under way began after it had come */
+	bool asked;  /* the stores were, for its sake */
+	bool sealed; /* all that could be */
+	int status;  /* what sealing some of it failed with */
+	char text[ERR_MAX];
 	uint64_t batches;
 	courier_on_flushed on_flushed;
 	void *arg;
@@ -50,10 +54,11 @@ struct courier {
 	int64_t expire_at_ms;
 
 	/* The job's own while it is under way. */
-	bool seal_all, expire, drop;
+	bool seal_all, wake, expire, drop;
 	int64_t keep_ms;
 	int opened;                   /* 1: the buffer was salvaged */
 	int sealed, expired, dropped; /* 1: one more may follow */
+	bool rests;                   /* a source that could not be sealed */
 	struct batch batch;           /* sealed or dropped */
 	int64_t under_way[UNDER_WAY_MAX];
 	size_t n_under_way;
@@ -69,9 +74,10 @@ struct courier {
 	int64_t error_until_ms;
 	struct flush *flushes;
 	struct berth *berths;
-	int64_t short_since_ms;  /* monotonic; ALARM_NEVER: there is room in the buffer for all that comes */
-	uint64_t delivered_then; /* batches, when the last one was dropped */
-	int64_t dropped_ms;      /* monotonic; of the last batch that was; 0: none since start */
+	int64_t short_since_ms; /* monotonic; ALARM_NEVER: there is room in the buffer for all that comes */
+	struct courier_lost lost;
+	int64_t freed_ms; /* monotonic; when what all stores have made room last */
+	int64_t asked_ms; /* monotonic; when a store that was away was asked last, before a batch would go */
 
 	void (*on_closed)(void *arg);
 	void *closed_arg;
@@ -118,12 +124,10 @@ static int judge_delivery(const struct courier *c, const char **ret_text)
 	int verdict = 0;
 
 	for (const struct berth *b = c->berths; b; b = b->next) {
-		if (b->closing)
-			continue;
-		if (carrier_stuck(b->carrier, ret_text))
+		if (!b->closing && carrier_stuck(b->carrier, ret_text))
 			return -EHOSTDOWN;
-		if (!carrier_empty(b->carrier))
-			verdict = 1;
+		if (b->closing || !carrier_empty(b->carrier))
+			verdict = 1; /* one that is closing may have a successor, which has not looked yet */
 	}
 	return verdict;
 }
@@ -141,19 +145,50 @@ static void judge_flushes(struct courier *c)
 	}
 }
 
-/* All that waited when they came is sealed. */
-static void note_all_sealed(struct courier *c)
+static void retry_carriers(struct courier *c)
 {
-	for (struct flush **at = &c->flushes; *at;) {
-		(*at)->sealed = true;
-		if (!(*at)->wait || (*at)->status)
-			end_flush(at, (*at)->status, c->error);
-		else
-			at = &(*at)->next;
-	}
-	for (struct berth *b = c->flushes ? c->berths : NULL; b; b = b->next)
+	for (struct berth *b = c->berths; b; b = b->next)
 		if (!b->closing)
 			carrier_retry(b->carrier);
+}
+
+/*
+ * All that waited when it came is sealed, but for what `rests`. What rests for want of room may have some soon, as long
+ * as the stores take what is there. Whether the flush has ended.
+ */
+static bool judge_sealed(struct courier *c, struct flush **at)
+{
+	struct flush *flush = *at;
+	const char *ignored;
+
+	if (!c->rests)
+		flush->status = 0;
+	if (flush->wait && flush->status == -EDQUOT && judge_delivery(c, &ignored) > 0)
+		return false;
+	flush->sealed = true;
+	if (flush->wait && flush->status == 0)
+		return false;
+	end_flush(at, flush->status, flush->text);
+	return true;
+}
+
+static void note_all_sealed(struct courier *c)
+{
+	bool news = false;
+
+	for (const struct flush *flush = c->flushes; flush; flush = flush->next)
+		news |= flush->begun && !flush->asked;
+	if (news)
+		retry_carriers(c);
+	for (struct flush **at = &c->flushes; *at;) {
+		bool ended = false;
+
+		(*at)->asked |= (*at)->begun;
+		if ((*at)->begun && !(*at)->sealed)
+			ended = judge_sealed(c, at);
+		if (!ended)
+			at = &(*at)->next;
+	}
 	judge_flushes(c);
 }
 
@@ -170,7 +205,7 @@ static void note_sealed(struct courier *c)
 	         (unsigned long long)c->batch.first_seq, (unsigned long long)c->batch.last_seq,
 	         (unsigned long long)c->batch.bytes, c->batch.key);
 	for (struct flush *flush = c->flushes; flush; flush = flush->next)
-		flush->batches += !flush->sealed;
+		flush->batches += flush->begun && !flush->sealed;
 	nudge_carriers(c);
 }
 
@@ -194,8 +229,10 @@ static void note_error(struct courier *c, int status)
 	c->for_room = status == -EDQUOT;
 	c->error_until_ms = clock_mono_ms() + ERROR_LASTS_MS;
 	for (struct flush *flush = c->flushes; flush; flush = flush->next)
-		if (!flush->sealed)
+		if (flush->begun && !flush->sealed) {
 			flush->status = status;
+			memcpy(flush->text, c->err.text, sizeof flush->text);
+		}
 }
 
 static void note_shut(struct courier *c)
@@ -252,12 +289,21 @@ static void make_room(struct courier *c, int64_t wall_ms)
 	queue_view_free(c->fresh);
 	c->fresh = queue_view(c->env.queue);
 	c->made_room = c->fresh && c->fresh->batches < before;
-	if (c->made_room || c->expired < 0 || !c->fresh || c->sealed != 0 || !c->drop)
+	if (c->made_room || c->expired != 0 || !c->fresh || c->sealed != 0 || !c->drop || !is_short(c->fresh))
 		return;
 	c->dropped = queue_drop(c->env.queue, c->under_way, c->n_under_way, &c->batch, &c->err);
 	c->made_room = c->dropped == 1;
 	queue_view_free(c->fresh);
 	c->fresh = queue_view(c->env.queue);
+}
+
+static bool has_unsealed(const struct queue_view *view)
+{
+	size_t i = 0;
+
+	while (i < view->n_sources && view->sources[i].unsealed_records == 0)
+		i++;
+	return i < view->n_sources;
 }
 
 static void tend_work(struct job *job)
@@ -270,28 +316,50 @@ static void tend_work(struct job *job)
 		c->fresh = queue_view(c->env.queue);
 		return;
 	}
+	if (c->wake)
+		queue_seal_wake(c->env.queue);
 	c->sealed = queue_seal(c->env.queue, wall, mono, c->seal_all, &c->batch, &c->err);
 	if (c->sealed == 0 && c->expire)
 		c->expired = queue_expire(c->env.queue, wall, c->keep_ms, &c->err);
 	c->fresh = queue_view(c->env.queue);
+	c->rests = c->sealed == 0 && c->seal_all && (!c->fresh || has_unsealed(c->fresh));
 	c->made_room = c->sealed == 1;
-	if (c->fresh && is_short(c->fresh) && c->sealed <= 0)
+	if (c->fresh && (is_short(c->fresh) || c->fresh->card_full) && c->sealed <= 0)
 		make_room(c, wall);
 	c->due_in_ms = queue_seal_due_ms(c->env.queue, wall, mono);
 }
 
-static uint64_t count_delivered(const struct courier *c)
+static bool any_busy(const struct courier *c)
 {
-	uint64_t n = 0;
+	for (const struct berth *b = c->berths; b; b = b->next)
+		if (!b->closing && !carrier_idle(b->carrier))
+			return true;
+	return false;
+}
 
-	for (size_t i = 0; i < c->view->n_stores; i++)
-		n += c->view->stores[i].delivered_batches;
-	return n;
+/* Before a batch is dropped for them: those that are away may be back. Whether one is asked now. */
+static bool ask_stores(struct courier *c)
+{
+	bool any = false;
+
+	for (struct berth *b = c->berths; b; b = b->next)
+		any |= !b->closing && carrier_ask(b->carrier);
+	if (any)
+		c->asked_ms = clock_mono_ms();
+	return any;
+}
+
+static int64_t patience_ends_ms(const struct courier *c)
+{
+	int64_t soon = (c->short_since_ms > c->freed_ms ? c->short_since_ms : c->freed_ms) + DROP_AFTER_MS;
+	int64_t late = c->short_since_ms + PATIENCE_MS;
+
+	return soon < late ? soon : late;
 }
 
 /*
- * When the oldest batch may be dropped: at once where no store takes any, or none has since the last one was dropped;
- * else they have some time to make room.
+ * When the oldest batch may be dropped: at once where no store takes any; else they have some time to make room, more
+ * while they make some, and those that are being asked to answer.
  */
 static int64_t drop_at_ms(const struct courier *c)
 {
@@ -299,11 +367,11 @@ static int64_t drop_at_ms(const struct courier *c)
 
 	if (c->short_since_ms == ALARM_NEVER)
 		return ALARM_NEVER;
-	if (c->dropped_ms && count_delivered(c) == c->delivered_then)
-		return c->short_since_ms;
+	if (any_busy(c) && clock_mono_ms() < c->asked_ms + DROP_AFTER_MS)
+		return c->asked_ms + DROP_AFTER_MS;
 	for (const struct berth *b = c->berths; b; b = b->next)
 		if (!b->closing && !carrier_stuck(b->carrier, &ignored))
-			return c->short_since_ms + DROP_AFTER_MS;
+			return patience_ends_ms(c);
 	return c->short_since_ms;
 }
 
@@ -361,12 +429,15 @@ static void on_tended(struct job *job)
 	else if (c->sealed == 0 && all)
 		note_all_sealed(c);
 	if (c->dropped == 1) {
-		c->dropped_ms = clock_mono_ms();
-		c->delivered_then = count_delivered(c);
+		c->lost.at_ms = clock_wall_ms();
+		c->lost.records += c->batch.records;
+		c->lost.at_mono_ms = clock_mono_ms();
 		note_dropped(c);
 	}
 	if (c->expire && c->expired <= 0 && c->sealed == 0)
 		c->expire_at_ms = clock_mono_ms() + EXPIRE_EVERY_MS;
+	if (c->made_room && c->sealed != 1 && c->dropped != 1)
+		c->freed_ms = clock_mono_ms();
 	if (c->made_room)
 		c->env.on_room(c->env.arg);
 	set_due(c);
@@ -383,6 +454,18 @@ static bool any_unsealed(const struct courier *c)
 	return false;
 }
 
+/* Whether one of them has come since the last time. */
+static bool begin_flushes(struct courier *c)
+{
+	bool any = false;
+
+	for (struct flush *flush = c->flushes; flush; flush = flush->next) {
+		any |= !flush->begun;
+		flush->begun = true;
+	}
+	return any;
+}
+
 static void tend(struct courier *c)
 {
 	c->again = c->tending;
@@ -390,8 +473,9 @@ static void tend(struct courier *c)
 		return;
 	c->tending = true;
 	c->seal_all = any_unsealed(c) || is_short(c->view); /* sealed, it takes less room, and can go */
+	c->wake = begin_flushes(c);
 	c->expire = clock_mono_ms() >= c->expire_at_ms;
-	c->drop = c->config->on_full == CONFIG_DROP_OLDEST && clock_mono_ms() >= drop_at_ms(c);
+	c->drop = c->config->on_full == CONFIG_DROP_OLDEST && clock_mono_ms() >= drop_at_ms(c) && !ask_stores(c);
 	c->keep_ms = c->config->keep_delivered_ms;
 	c->n_under_way = 0;
 	for (const struct berth *b = c->berths; b; b = b->next)
@@ -417,7 +501,7 @@ static void on_carried(void *arg, struct queue_view *fresh)
 	if (c->closing)
 		return;
 	judge_flushes(c);
-	if (is_short(c->view) || !c->view->sound)
+	if (is_short(c->view) || any_unsealed(c) || !c->view->sound)
 		tend(c); /* what all have now makes room; what is damaged is salvaged */
 }
 
@@ -530,6 +614,7 @@ void courier_configure(struct courier *c, const struct config *now, struct confi
 		b->own = config_take_store(before, b->store->name);
 		close_berth(b);
 	}
+	c->expire_at_ms = 0; /* keep_delivered may be another */
 	add_missing(c);
 	judge_flushes(c);
 	tend(c);
@@ -624,9 +709,9 @@ const char *courier_error(const struct courier *c)
 	return c->for_room ? "" : c->error;
 }
 
-int64_t courier_dropped_ms(const struct courier *c)
+const struct courier_lost *courier_lost(const struct courier *c)
 {
-	return c->dropped_ms;
+	return &c->lost;
 }
 
 const struct queue_view *courier_view(const struct courier *c)

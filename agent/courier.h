@@ -48,12 +48,16 @@ void courier_nudge(struct courier *courier, struct queue_view *fresh);
 void courier_carry(struct courier *courier, struct queue_view *fresh);
 
 /*
- * How a flush ended: 0; -EHOSTDOWN: sealed, but a store is away (text says which); or what sealing failed with.
+ * How a flush ended: 0; -EHOSTDOWN: sealed, but a store is away (text says which); or what sealing failed with, where
+ * something is still unsealed (text names its source).
  * batches: sealed meanwhile; delivered: all stores have all of it.
  */
 typedef void (*courier_on_flushed)(void *arg, int status, uint64_t batches, bool delivered, const char *text);
 
-/* Seals all that waits; with `wait` until all stores have it. Calls back exactly once. 0 or -ENOMEM. */
+/*
+ * Seals all that waits, also what rests after a failure, and has stores that are away asked; with `wait` until all have
+ * it. Calls back exactly once. 0 or -ENOMEM.
+ */
 int courier_flush(struct courier *courier, bool wait, courier_on_flushed on_flushed, void *arg);
 
 struct courier_store {
@@ -80,8 +84,14 @@ int courier_shut(const struct courier *courier);
 /* "" while sealing and booking go well, or wait for nothing but room below max_size. */
 const char *courier_error(const struct courier *courier);
 
-/* When a batch was dropped last to make room (monotonic); 0: none since start. */
-int64_t courier_dropped_ms(const struct courier *courier);
+/* What was dropped to make room since the start. */
+struct courier_lost {
+	uint64_t records;
+	int64_t at_ms;      /* wall; the last of it; 0: nothing */
+	int64_t at_mono_ms; /* the same */
+};
+
+const struct courier_lost *courier_lost(const struct courier *courier);
 
 /* The figures after the last change; borrowed until the loop goes on. Never NULL after courier_new. */
 const struct queue_view *courier_view(const struct courier *courier);

@@ -36,6 +36,7 @@ struct reload {
 	bool due;           /* one more was asked for, or this one waits for the end of an audit */
 	int status;
 	struct err err;
+	int64_t taken; /* bytes that the buffer takes, where that is too much for a new max_size; else 0 */
 
 	/* For people. */
 	int64_t refused_ms;    /* wall; the last one was refused then; 0: it was not */

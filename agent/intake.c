@@ -140,6 +140,7 @@ static void note_failure(struct feed *feed, enum sink_outcome outcome, const cha
 		log_warning(outcome == SINK_REFUSED ? "source.refused" : "source.failed", "source \"%s\": %s",
 		            feed->name, text);
 	snprintf(counts->cause, sizeof counts->cause, "%s", cause);
+	counts->outcome = outcome;
 	snprintf(counts->last_error, sizeof counts->last_error, "%s", text);
 }
 

@@ -25,6 +25,7 @@ struct intake_counts {
 	int64_t failing_since_ms;                   /* monotonic; the first failure after a complete answer, or ever */
 	char last_error[ERR_MAX];                   /* "" after a complete answer */
 	char cause[64];
+	enum sink_outcome outcome; /* SINK_REFUSED or SINK_FAILED, while there is a cause */
 };
 
 /* How a poll ended; for those who wait for one. */

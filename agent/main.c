@@ -235,8 +235,8 @@ static int refuse_command(const char *word)
 		                             "audit", "retry", "export", "import", "help", "version" };
 	const char *nearest = units_nearest(word, known, sizeof known / sizeof *known);
 
-	fprintf(stderr, "millrace: unknown command \"%s\"%s%s%s; see millrace --help\n", word,
-	        nearest ? "; did you mean \"" : "", nearest ? nearest : "", nearest ? "\"?" : "");
+	fprintf(stderr, "millrace: unknown command \"%s\"; %s%s%ssee millrace --help\n", word,
+	        nearest ? "did you mean \"" : "", nearest ? nearest : "", nearest ? "\"? Else " : "");
 	return CLI_USAGE;
 }
 

@@ -99,6 +99,21 @@ static void move_socket(struct agent *a, struct config *now)
 		api_close(before, NULL, NULL);
 }
 
+static void warn_of_full(const struct agent *a)
+{
+	bool drops = a->config->on_full == CONFIG_DROP_OLDEST;
+	char size[UNITS_TEXT_MAX], taken[UNITS_TEXT_MAX];
+
+	if (a->reload.taken)
+		log_warning(
+		        "buffer.over",
+		        "max_size = \"%s\" is no more than what waits in the buffer, which takes %s now: %s; raise it "
+		        "again, or wait until more is delivered",
+		        units_size(a->config->max_size, size), units_volume(a->reload.taken, taken),
+		        drops ? "the oldest batches are dropped until there is room"
+		              : "polls wait until there is room");
+}
+
 static void take(struct agent *a)
 {
 	struct config *now = a->reload.now, *before = a->config;
@@ -116,15 +131,28 @@ static void take(struct agent *a)
 	if (a->polling && agent_configure_sources(a, before) < 0)
 		log_error("source.refused", "no memory for a source; reload the configuration to try again");
 	config_free(before);
+	warn_of_full(a);
 	log_notice("agent.reloaded", "configuration %s: sources: %zu, stores: %zu; %s", now->path, now->n_sources,
 	           now->n_stores, changes);
+}
+
+static int64_t taken_if_full(struct queue *queue)
+{
+	struct queue_view *view = queue_view(queue);
+	int64_t taken = view && view->full ? view->file_bytes + view->wal_bytes : 0;
+
+	queue_view_free(view);
+	return taken;
 }
 
 static void work(struct job *job)
 {
 	struct agent *a = container_of(job, struct agent, reload.job);
 
+	a->reload.taken = 0;
 	a->reload.status = opening_configure(a->reload.now, a->queue, &a->reload.err);
+	if (a->reload.status == 0 && a->reload.now->max_size < a->config->max_size)
+		a->reload.taken = taken_if_full(a->queue);
 }
 
 static void on_worked(struct job *job)

@@ -15,6 +15,7 @@
 #include "base/units.h"
 
 #define LINE_MAX_BYTES 1024
+#define NAME           "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_*"
 #define NUMBER_MAX     32
 #define NAMES_MAX      65536 /* bytes of a list of names */
 
@@ -383,6 +384,69 @@ static unsigned count_lines(const char *text)
 	return lines;
 }
 
+/* The bytes of a name that begins a setting here, or 0. */
+static size_t setting_length(const char *text)
+{
+	size_t len = strspn(text, NAME), blanks = strspn(text + len, " \t\r");
+	return len > 0 && strchr("=:", text[len + blanks]) && text[len + blanks] ? len : 0;
+}
+
+static bool is_line_end(const char *text)
+{
+	return *text == '\0' || *text == '\n';
+}
+
+/* Whether the setting that begins here stands once more in its group, in this line. */
+static bool is_double(const char *setting, size_t len)
+{
+	int depth = 0;
+	for (const char *at = setting + len; !is_line_end(at) && depth >= 0; at += config_text_token(at)) {
+		depth += (*at == '{') - (*at == '}');
+		if (depth == 0 && setting_length(at) == len && strncmp(at, setting, len) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * The setting that stands twice: one that is twice in the line, else the line's only one; 0: of several none can be
+ * told from the line alone.
+ */
+static size_t find_double(const char *line, const char **ret_name)
+{
+	size_t only = 0, len;
+	unsigned n = 0;
+	for (; !is_line_end(line); line += config_text_token(line)) {
+		len = setting_length(line);
+		if (len == 0)
+			continue;
+		*ret_name = line;
+		if (is_double(line, len))
+			return len;
+		only = len;
+		n++;
+	}
+	return n == 1 ? only : 0;
+}
+
+static void tell_double(struct settings *s, const char *line)
+{
+	const char *name = "";
+	size_t len = line ? find_double(line, &name) : 0;
+	fprintf(s->errors, "the setting %s%.*s%sstands there twice; what is behind it was not checked\n",
+	        len > 0 ? "\"" : "", (int)len, name, len > 0 ? "\" " : "of this line ");
+}
+
+/* The text's line of that number, from 1 on; NULL: there is none. */
+static const char *find_line(const char *text, unsigned line)
+{
+	for (; text && line > 1; line--) {
+		text = strchr(text, '\n');
+		text = text ? text + 1 : NULL;
+	}
+	return text;
+}
+
 /* libconfig's words tell the place and little more; what is missing at the end it finds in a line behind the last. */
 static void tell_syntax(struct settings *s, const char *text)
 {
@@ -393,7 +457,10 @@ static void tell_syntax(struct settings *s, const char *text)
 	if (strcmp(what, "syntax error") == 0)
 		what = "syntax error here or just before: a word without quotes, or a bracket or brace missing or too "
 		       "many; names are bare words like stavanger-parking, text stands in \"double quotes\"";
-	fprintf(s->errors, "%s\n", what);
+	if (strcmp(what, "duplicate setting name") == 0)
+		tell_double(s, file ? NULL : find_line(text, line));
+	else
+		fprintf(s->errors, "%s\n", what);
 }
 
 static int parse(struct settings *s, const char *text)

@@ -68,13 +68,22 @@ static int add_source(struct agent *a, const struct config_source *config)
 	return 0;
 }
 
-/* At the start the first polls are spread out, so that many sources do not begin in one moment. */
-static int add_sources(struct agent *a, int64_t spread_ms)
+static size_t count_missing(const struct agent *a)
 {
-	size_t n = a->config->n_sources;
+	size_t n = 0;
+
+	for (size_t i = 0; i < a->config->n_sources; i++)
+		n += !agent_has_source(a, a->config->sources[i]->name);
+	return n;
+}
+
+/* The first polls of those that are new are spread out, so that many do not begin in one moment. */
+static int add_sources(struct agent *a)
+{
+	size_t n = count_missing(a), k = 0;
 	int r = 0;
 
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = 0; i < a->config->n_sources; i++) {
 		const struct config_source *config = a->config->sources[i];
 		struct agent_source *source = NULL;
 		int added = agent_has_source(a, config->name) ? 1 : add_source(a, config);
@@ -84,7 +93,8 @@ static int add_sources(struct agent *a, int64_t spread_ms)
 		if (added == 0)
 			source = find_config(a, config);
 		if (source && source->collector)
-			source->collector->ops->start(source->collector, (int64_t)i * spread_ms / (int64_t)n);
+			source->collector->ops->start(source->collector, (int64_t)k * SPREAD_MS / (int64_t)n);
+		k += added <= 0;
 	}
 	return r;
 }
@@ -127,7 +137,7 @@ static void on_sweep(struct alarm *alarm)
 
 	if (sweep(a))
 		alarm_set(&a->alarms, alarm, clock_mono_ms() + SWEEP_MS);
-	if (add_sources(a, 0) < 0)
+	if (add_sources(a) < 0)
 		log_error("source.refused", "no memory for a source; reload the configuration to try again");
 	records_end_gone(a);
 }
@@ -169,7 +179,7 @@ int agent_configure_sources(struct agent *a, struct config *before)
 	a->sweep.on_ring = on_sweep;
 	if (sweep(a))
 		alarm_set(&a->alarms, &a->sweep, clock_mono_ms() + SWEEP_MS);
-	r = add_sources(a, before ? 0 : SPREAD_MS);
+	r = add_sources(a);
 	records_end_gone(a);
 	return r;
 }

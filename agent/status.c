@@ -9,9 +9,9 @@
 #include "agent/daemon.h"
 #include "base/clock.h"
 
-#define DROPPED_TOLD_MS (10 * 60 * 1000) /* since the last one was dropped */
-#define UNSYNCED_MS     (5 * 60 * 1000)  /* longer, and the clock does not come right by itself */
-#define NEVER_WELL_MS   60000 /* of failing from the start on: longer, and it is the settings that are wrong */
+#define LOST_TOLD_MS  (10 * 60 * 1000) /* since the last batch was dropped */
+#define UNSYNCED_MS   (5 * 60 * 1000)  /* longer, and the clock does not come right by itself */
+#define NEVER_WELL_MS 60000            /* of failing from the start on: longer, and it is the settings that are wrong */
 
 static const struct queue_source_view *find_figures(const struct queue_view *view, const char *source)
 {
@@ -215,30 +215,83 @@ static const char *store_remedy(const struct store_view *store)
 	return "once it is mended, delivery goes on by itself; `millrace flush` tries at once";
 }
 
-static void add_stale(struct status_view *v, const struct source_view *source)
+static const char *text_setting(const struct config_source *config, const char *name)
 {
+	const struct option *option = option_find(config->kind->options, name);
+	const char *text = option ? *(char *const *)((const char *)config->settings + option->offset) : NULL;
+
+	return text ? text : "";
+}
+
+/* What its origin shows is all of the request: no login, no query, no proxy and no headers. */
+static bool is_plain(const struct config_source *config)
+{
+	const struct option *headers = option_find(config->kind->options, "headers");
+	const char *settings = config->settings;
+
+	if (headers && ((const struct option_pairs *)(settings + headers->offset))->n > 0)
+		return false;
+	return !*text_setting(config, "proxy") && !strpbrk(text_setting(config, "url"), "?@");
+}
+
+static void add_stale(const struct agent *a, struct status_view *v, const struct source_view *source)
+{
+	const struct intake_counts *counts = intake_counts(a->intake, source->name);
+	bool plain = is_plain(agent_find_source(a, source->name)->config);
 	char remedy[sizeof v->problems->remedy];
 
-	snprintf(remedy, sizeof remedy,
-	         "see what came (millrace show rejected), and whether the address still gives what the source's "
-	         "settings say: curl -v %s",
-	         source->origin);
+	if (strstr(source->last_error, "; raise max_"))
+		snprintf(remedy, sizeof remedy,
+		         "where such large ones are meant, raise the setting that it names and reload");
+	else
+		snprintf(remedy, sizeof remedy, "%ssee whether the address %s: %s%s",
+		         counts->outcome == SINK_REFUSED ? "see what came (millrace show rejected); " : "",
+		         counts->outcome == SINK_REFUSED ? "still gives what the source's settings say"
+		                                         : "answers on this machine",
+		         plain ? "curl -v "
+		               : "with the source's own query, headers and proxy, which are not shown here",
+		         plain ? source->origin : "");
 	add_problem(v, remedy, "source", source->name,
 	            *source->last_error ? source->last_error : "no answer for too long");
+}
+
+static bool all_stores_well(const struct status_view *v)
+{
+	for (size_t i = 0; i < v->n_stores; i++)
+		if (*v->stores[i].last_error)
+			return false;
+	return true;
+}
+
+/* It is told for a while after it has ended: nobody may have looked meanwhile, and what is lost is worth a look. */
+static void add_lost(const struct agent *a, struct status_view *v, const char *remedy)
+{
+	const struct courier_lost *lost = courier_lost(a->courier);
+	bool over = strcmp(v->buffer.state, "full") != 0 && all_stores_well(v);
+	char what[sizeof v->problems->what], at[UNITS_TEXT_MAX];
+
+	if (!lost->at_ms || clock_mono_ms() - lost->at_mono_ms >= LOST_TOLD_MS)
+		return;
+	snprintf(what, sizeof what,
+	         "%llu records were dropped since the start to make room (on_full = \"drop-oldest\"), the last at %s%s",
+	         (unsigned long long)lost->records, units_time(lost->at_ms, at),
+	         over ? "; it has room again, and the stores are well" : "");
+	add_problem(v, over ? "`millrace audit` tells which; nothing else is to be done" : remedy, "buffer", "", what);
 }
 
 /* max_size is reached: polls wait, or the oldest records go. */
 static void add_want_of_room(const struct agent *a, struct status_view *v)
 {
 	static const char remedy[] = "mend what keeps the stores away or slow, or raise max_size and reload";
-	int64_t dropped_ms = courier_dropped_ms(a->courier);
+	bool drops = a->config->on_full == CONFIG_DROP_OLDEST;
 
 	if (strcmp(v->buffer.state, "full") == 0)
 		add_problem(v, remedy, "buffer", "",
-		            "it is full: what is left of max_size is kept for sealing and delivery, and polls wait");
-	if (dropped_ms && clock_mono_ms() - dropped_ms < DROPPED_TOLD_MS)
-		add_problem(v, remedy, "buffer", "",
-		            "it is full: the oldest records are being dropped (on_full = \"drop-oldest\")");
+		            drops ? "it is full: what is left of max_size is kept for sealing and delivery, and the "
+		                    "oldest records are dropped (on_full = \"drop-oldest\")"
+		                  : "it is full: what is left of max_size is kept for sealing and delivery, and polls "
+		                    "wait");
+	add_lost(a, v, remedy);
 }
 
 static void add_unsynced(const struct agent *a, struct status_view *v)
@@ -287,7 +340,7 @@ static int fill_problems(const struct agent *a, struct status_view *v)
 		return -ENOMEM;
 	for (size_t i = 0; i < v->n_sources; i++)
 		if (strcmp(v->sources[i].state, "stale") == 0)
-			add_stale(v, &v->sources[i]);
+			add_stale(a, v, &v->sources[i]);
 	for (size_t i = 0; i < v->n_stores; i++)
 		if (*v->stores[i].last_error)
 			add_problem(v, store_remedy(&v->stores[i]), "store", v->stores[i].name,

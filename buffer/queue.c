@@ -84,8 +84,6 @@ int queue_add_source(struct queue *q, const char *name, struct source **ret_sour
 		*ret_source = source;
 		return 0;
 	}
-	if (q->n_sources == SOURCES_MAX)
-		return err_fail(err, -ENOBUFS, "source \"%s\": there are %d sources already", name, SOURCES_MAX);
 	grown = realloc(q->sources, (q->n_sources + 1) * sizeof(struct source *));
 	if (grown)
 		q->sources = grown;
@@ -218,7 +216,10 @@ static int prepare_stores(struct queue *q, struct setup *setup, const char *cons
 		int before = queue_find_store(q, stores[i]);
 
 		snprintf(setup->stores[i].name, sizeof setup->stores[i].name, "%s", stores[i]);
-		setup->stores[i].delivered = before >= 0 ? q->stores[before].delivered : 0;
+		if (before < 0)
+			continue;
+		setup->stores[i].delivered = q->stores[before].delivered;
+		setup->stores[i].handed = q->stores[before].handed;
 	}
 	return 0;
 }
@@ -312,6 +313,20 @@ static void take_judgement(struct queue *q, const struct setup *setup, const str
 		queue_find_source(q, routes[i].source)->configured = true;
 }
 
+/* Names of an earlier configuration of which nothing ever came. */
+static void forget_unknown(struct queue *q)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < q->n_sources; i++) {
+		if (queue_is_known(q->sources[i]))
+			q->sources[kept++] = q->sources[i];
+		else
+			free(q->sources[i]);
+	}
+	q->n_sources = kept;
+}
+
 int queue_configure(struct queue *q, const char *const *stores, size_t n_stores, const struct queue_route *routes,
                     size_t n_routes, const struct queue_route *fallback, struct err *err)
 {
@@ -322,6 +337,8 @@ int queue_configure(struct queue *q, const char *const *stores, size_t n_stores,
 
 	if (n_stores > STORES_MAX)
 		return err_fail(err, -ENOBUFS, "more than %d stores", STORES_MAX);
+	if (n_routes > SOURCES_MAX)
+		return err_fail(err, -ENOBUFS, "more than %d sources", SOURCES_MAX);
 	r = prepare_stores(q, &setup, stores, err);
 	if (r == 0)
 		r = prepare_routes(q, &setup, routes, n_routes, fallback, &route, err);
@@ -337,6 +354,7 @@ int queue_configure(struct queue *q, const char *const *stores, size_t n_stores,
 	}
 	if (r == 0) {
 		take_judgement(q, &setup, routes, n_routes);
+		forget_unknown(q);
 		if (queue_is_sound(q))
 			queue_end_done(q, &ignored); /* a later delivery tries again */
 		queue_sum_waiting(q);
@@ -473,6 +491,7 @@ static void view_room(struct queue *q, struct queue_view *view)
 	view->max_bytes = q->room.max_size;
 	view->room_bytes = queue_room_bytes(q, &view->full);
 	view->wanted = q->room.wanted;
+	view->card_full = q->room.card_full;
 	view->file_bytes = queue_file_size(q, "");
 	view->wal_bytes = queue_file_size(q, "-wal");
 	view->batches = q->batches;

@@ -93,7 +93,8 @@ struct queue_route {
  * Tells the configuration: the stores (by name) and the routes; fallback is the route of every other source. A batch
  * that waits goes to the stores that its source has now; one that all of them have is done. May be called again. Makes
  * the sources known, in memory: their rows come with their first commit. A card that takes nothing does not make it
- * fail: that a batch is done is then written after the next delivery, or when this is called again.
+ * fail: that a batch is done is then written after the next delivery, or when this is called again. -ENOBUFS: more than
+ * 64 stores or 4,096 routes; names of sources that are gone do not count.
  */
 int queue_configure(struct queue *queue, const char *const *stores, size_t n_stores, const struct queue_route *routes,
                     size_t n_routes, const struct queue_route *fallback, struct err *err);
@@ -105,10 +106,11 @@ struct queue_bounds {
 
 /*
  * Tells the bounds; without them there are none. May be called again: a buffer that is larger than a new bound takes
- * nothing until it fits. Some of max_size is kept free inside the file, so that what is there can always be sealed,
- * delivered and deleted: queue_commit and queue_stage fail with -EDQUOT before they would take of it, and with -ENOSPC
- * where others have filled the rest of the card. A commit is to bring no more than about 1 MB, each fetch counted with
- * 8 KB beside its records, or a single record: what more it takes of the WAL is not in the bound. 0 or -errno.
+ * nothing until it fits, and grows only by what sealing needs. Some of max_size is kept free inside the file, so that
+ * what is there can always be sealed, delivered and deleted: queue_commit and queue_stage fail with -EDQUOT before they
+ * would take of it, and with -ENOSPC where others have filled the rest of the card. A commit is to bring no more than
+ * about 1 MB, each fetch counted with 8 KB beside its records, or a single record: what more it takes of the WAL is not
+ * in the bound. 0 or -errno.
  */
 int queue_bound(struct queue *queue, const struct queue_bounds *bounds, struct err *err);
 
@@ -158,12 +160,16 @@ struct batch {
  * Seals the next batch that is due: by size, number, age, a UTC midnight or a boot that has passed; or whatever waits,
  * where `all` is set. In steps of about a megabyte of lines, so that a commit never waits long: QUEUE_STEP: a step was
  * made, ask again; other calls may come in between. 1: one was sealed, ask again. 0: nothing is due. -errno: err names
- * the source, whose sealing rests for a minute while the others go on. What a crash leaves of a batch half sealed is
- * deleted by the next sealing; its records are where they were.
+ * the source, whose sealing rests for a minute while the others go on; for want of room, until there is more, if that
+ * is sooner. What a crash leaves of a batch half sealed is deleted by the next sealing; its records are where they
+ * were.
  */
 #define QUEUE_STEP 2
 int queue_seal(struct queue *queue, int64_t wall_ms, int64_t mono_ms, bool all, struct batch *ret_batch,
                struct err *err);
+
+/* Somebody asks for it: sources that rest are tried at once. */
+void queue_seal_wake(struct queue *queue);
 
 /* In how many milliseconds queue_seal may have something to do; INT64_MAX: nothing is unsealed. */
 int64_t queue_seal_due_ms(const struct queue *queue, int64_t wall_ms, int64_t mono_ms);
@@ -185,12 +191,17 @@ bool queue_waits(const struct queue *queue, int64_t batch);
 int queue_delivered(struct queue *queue, int64_t batch, const char *store, int64_t wall_ms, bool *ret_done,
                     struct err *err);
 
-/* Deletes what all stores have had for keep_ms; at most 64 batches a call: 1: there may be more, 0: nothing is left. */
+/*
+ * Deletes what all stores have had for keep_ms: at most 64 batches a call, of about a thousand that it looks at. 1:
+ * there may be more; 0: nothing is left.
+ */
 int queue_expire(struct queue *queue, int64_t wall_ms, int64_t keep_ms, struct err *err);
 
 /*
  * Makes room at the price of the oldest batch that some store has not, none of `skip`, which are on their way: deleted
- * whole, and booked as lost for the stores that have it not. 1: ret_batch is gone; 0: no other is sealed.
+ * whole, and booked as lost for the stores that have it not. 1: ret_batch is gone; 0: no other is sealed. What
+ * queue_next_delivery has named last for a store may have begun its way after the caller saw which are under way, so it
+ * is passed over too, unless queue_drop was called since: the caller's next `skip` knows.
  */
 int queue_drop(struct queue *queue, const int64_t *skip, size_t n_skip, struct batch *ret_batch, struct err *err);
 
@@ -322,10 +333,15 @@ struct queue_view {
 	int64_t file_bytes, wal_bytes; /* on the card */
 	int64_t max_bytes;             /* max_size; 0: none was told */
 	int64_t room_bytes;            /* what commits may still take */
-	bool wanted;                   /* something was refused for want of room, and nothing was taken since */
-	bool sound;                    /* queue_is_sound */
-	uint64_t unsynced_records;     /* unsealed, and kept back until the clock is right */
-	struct queue_salvage salvage;  /* the last one */
+	bool wanted;                   /* max_size has made something be refused, and nothing was taken since */
+	/*
+	 * The same of a card that others have filled: what all stores have is to be expired at once. Nothing is dropped
+	 * for it: what others fill would take it all.
+	 */
+	bool card_full;
+	bool sound;                   /* queue_is_sound */
+	uint64_t unsynced_records;    /* unsealed, and kept back until the clock is right */
+	struct queue_salvage salvage; /* the last one */
 	bool full; /* so little is left that nothing new should be begun; over when there is twice as much again */
 	uint64_t batches; /* on the card, delivered ones included */
 	size_t n_sources, n_stores;

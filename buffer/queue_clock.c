@@ -168,7 +168,8 @@ struct head queue_head(const struct queue *q, const struct chunk_row *row)
  */
 bool queue_keeps_back(const struct queue *q, int64_t mono_ms)
 {
-	return !q->clock.known && mono_ms < q->clock.wait_until_ms && !q->room.full && !q->room.refused;
+	return !q->clock.known && mono_ms < q->clock.wait_until_ms && !q->room.full && !q->room.wanted &&
+	       !q->room.card_full;
 }
 
 uint64_t queue_count_unsynced(const struct queue *q)

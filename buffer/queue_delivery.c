@@ -7,7 +7,8 @@
 #include "buffer/queue_private.h"
 
 #define EXPIRE_AT_ONCE 64
-#define END_AT_ONCE    256 /* their rows are 100 pages of a transaction, which is to stay small */
+#define LOOK_AT_ONCE   1024 /* rows, 60 pages */
+#define END_AT_ONCE    256  /* their rows are 100 pages of a transaction, which is to stay small */
 
 int queue_deliveries(struct queue *q, int64_t batch, uint64_t *ret_done, int64_t *ret_last_ms, struct err *err)
 {
@@ -42,6 +43,8 @@ int queue_next_delivery(struct queue *q, const char *store, int64_t after, struc
 
 	if (r < 0)
 		return r;
+	if (bit >= 0)
+		q->stores[bit].handed = 0;
 	for (size_t i = queue_waiting_from(q, after + 1); bit >= 0 && i < q->n_waiting; i++) {
 		const struct waiting *w = &q->waiting[i];
 
@@ -53,6 +56,7 @@ int queue_next_delivery(struct queue *q, const char *store, int64_t after, struc
 			return r == -ENOENT ? queue_damaged(q, err, "batch", w->id, "it is gone") : r;
 		row.batch.stores_done = (size_t)__builtin_popcountll(w->done & w->source->route.stores);
 		row.batch.stores_all = (size_t)__builtin_popcountll(w->source->route.stores);
+		q->stores[bit].handed = w->id;
 		*ret_batch = row.batch;
 		return 0;
 	}
@@ -111,6 +115,20 @@ static int book(struct queue *q, struct waiting *w, const char *store, uint64_t 
 	return queue_end(q, r, err);
 }
 
+/* From now on it is among what queue_expire looks at; 0: at a time that is not known. */
+static void note_delivered(struct queue *q, int64_t batch, int64_t at_ms)
+{
+	struct delivered *d = &q->delivered;
+
+	if (at_ms < d->soonest_ms)
+		d->soonest_ms = at_ms;
+	if (batch >= d->next)
+		return;
+	/* The search begins anew. */
+	d->next = d->left.n > 0 && d->left.first < batch ? d->left.first : batch;
+	d->left.n = 0;
+}
+
 static void forget_waiting(struct queue *q, struct waiting *w)
 {
 	size_t behind = (size_t)(&q->waiting[q->n_waiting] - (w + 1));
@@ -145,8 +163,10 @@ int queue_delivered(struct queue *q, int64_t batch, const char *store, int64_t w
 		q->stores[bit].delivered++;
 	w->done = done;
 	*ret_done = queue_all_done(w->source, done);
-	if (*ret_done)
+	if (*ret_done) {
+		note_delivered(q, batch, wall_ms);
 		forget_waiting(q, w);
+	}
 	queue_end_done(q, &ignored); /* the card takes something again; if it does not take this, the next one tries */
 	queue_sum_waiting(q);
 	return 0;
@@ -202,6 +222,8 @@ static void forget_done(struct queue *q, size_t end)
 	for (size_t i = 0; i < q->n_waiting; i++) {
 		if (i >= end || !is_done(&q->waiting[i]))
 			q->waiting[kept++] = q->waiting[i];
+		else
+			note_delivered(q, q->waiting[i].id, 0);
 	}
 	q->n_waiting = kept;
 }
@@ -228,18 +250,74 @@ int queue_end_done(struct queue *q, struct err *err)
 	return r;
 }
 
-static int find_expired(struct queue *q, int64_t before_ms, int64_t *ids, size_t *ret_n, struct err *err)
-{
-	const struct cell cells[] = { cell_number(before_ms), cell_number(EXPIRE_AT_ONCE) };
-	int r = queue_query(q, SQL_BATCHES_EXPIRED, CELLS(cells), err);
-	size_t n = 0;
+/* What queue_expire deletes, and what it knows once that has held. */
+struct search {
+	int64_t before_ms;
+	int64_t ids[EXPIRE_AT_ONCE];
+	size_t n;
+	struct delivered known;
+	bool more;
+};
 
-	while (r == 0 && (r = queue_step(q, SQL_BATCHES_EXPIRED, err)) > 0) {
-		ids[n++] = queue_number(q, SQL_BATCHES_EXPIRED, 0);
-		r = 0;
+static void leave(struct delivered *d, int64_t id, int64_t at_ms)
+{
+	if (d->left.n == 0) {
+		d->left.first = id;
+		d->left.soonest_ms = at_ms;
 	}
-	queue_reset(q, SQL_BATCHES_EXPIRED);
-	*ret_n = n;
+	if (at_ms < d->left.soonest_ms)
+		d->left.soonest_ms = at_ms;
+	d->left.n++;
+}
+
+/* All that are delivered were looked at: the next search begins with what was left. */
+static void end_search(struct search *s)
+{
+	struct delivered *d = &s->known;
+
+	d->next = d->left.n > 0 ? d->left.first : INT64_MAX;
+	d->soonest_ms = d->left.n > 0 ? d->left.soonest_ms : INT64_MAX;
+	d->left.n = 0;
+	s->more = false;
+}
+
+/* Read once more, since a damaged row might say that it is delivered. */
+static int look_at(struct queue *q, struct search *s, int64_t id, struct err *err)
+{
+	struct batch_row row;
+	int r = queue_get_batch(q, id, &row, err);
+
+	if (r < 0)
+		return r;
+	if (row.batch.delivered_ms > s->before_ms)
+		leave(&s->known, id, row.batch.delivered_ms);
+	else
+		s->ids[s->n++] = id;
+	return 0;
+}
+
+/*
+ * No index leads to them, since it would be written with every batch. So the search goes on where nothing was delivered
+ * before, and ends with the last of them: their number is known.
+ */
+static int find_expired(struct queue *q, struct search *s, struct err *err)
+{
+	const struct cell cells[] = { cell_number(s->known.next), cell_number(LOOK_AT_ONCE) };
+	uint64_t total = q->batches - q->n_waiting;
+	int looked = 0, r = queue_query(q, SQL_BATCHES_FROM, CELLS(cells), err);
+
+	while (r == 0 && s->n < EXPIRE_AT_ONCE && s->known.left.n + s->n < total &&
+	       (r = queue_step(q, SQL_BATCHES_FROM, err)) > 0) {
+		int64_t id = queue_number(q, SQL_BATCHES_FROM, 0);
+
+		r = queue_number(q, SQL_BATCHES_FROM, 1) > 0 ? look_at(q, s, id, err) : 0;
+		s->known.next = id + 1;
+		looked++;
+	}
+	queue_reset(q, SQL_BATCHES_FROM);
+	s->more = true;
+	if (s->known.left.n + s->n >= total || (looked < LOOK_AT_ONCE && s->n < EXPIRE_AT_ONCE))
+		end_search(s);
 	return r;
 }
 
@@ -256,25 +334,36 @@ static int delete_batch(struct queue *q, int64_t id, struct err *err)
 	return r;
 }
 
-int queue_expire(struct queue *q, int64_t wall_ms, int64_t keep_ms, struct err *err)
+static int delete_batches(struct queue *q, const int64_t *ids, size_t n, struct err *err)
 {
-	int64_t ids[EXPIRE_AT_ONCE];
-	size_t n = 0;
-	int r = find_expired(q, wall_ms - keep_ms, ids, &n, err);
+	int r = queue_begin(q, err);
 
-	if (r < 0 || n == 0)
-		return r;
-	r = queue_begin(q, err);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; r == 0 && i < n; i++)
 		r = delete_batch(q, ids[i], err);
-	r = queue_end(q, r, err);
+	return queue_end(q, r, err);
+}
+
+int queue_expire(struct queue *q, int64_t wall_ms, int64_t keep_ms, struct err *err)
+{
+	struct search s = { .before_ms = wall_ms - keep_ms, .known = q->delivered };
+	int r;
+
+	if (s.before_ms < s.known.soonest_ms)
+		return 0;
+	r = find_expired(q, &s, err);
+	if (r == 0 && s.n > 0)
+		r = delete_batches(q, s.ids, s.n, err);
 	if (r < 0)
 		return r;
-	q->batches -= n;
-	queue_shrink(q);
-	return n == EXPIRE_AT_ONCE;
+	q->delivered = s.known;
+	q->batches -= s.n;
+	if (s.n > 0) {
+		queue_shrink(q);
+		queue_note_room(q);
+	}
+	return s.more;
 }
 
 /* --- What nobody will have --- */
@@ -286,11 +375,22 @@ static bool is_among(int64_t id, const int64_t *ids, size_t n)
 	return n > 0;
 }
 
+static bool is_handed(const struct queue *q, const struct waiting *w)
+{
+	for (size_t i = 0; i < q->n_stores; i++) {
+		if (q->stores[i].handed == w->id && !(w->done >> i & 1))
+			return true;
+	}
+	return false;
+}
+
 static struct waiting *find_oldest(const struct queue *q, const int64_t *skip, size_t n_skip)
 {
 	for (size_t i = 0; i < q->n_waiting; i++) {
-		if (!is_done(&q->waiting[i]) && !is_among(q->waiting[i].id, skip, n_skip))
-			return &q->waiting[i];
+		struct waiting *w = &q->waiting[i];
+
+		if (!is_done(w) && !is_among(w->id, skip, n_skip) && !is_handed(q, w))
+			return w;
 	}
 	return NULL;
 }
@@ -314,8 +414,12 @@ int queue_drop(struct queue *q, const int64_t *skip, size_t n_skip, struct batch
 	struct batch_row row;
 	int r = queue_check(q, err);
 
-	if (r < 0 || !w)
+	if (r < 0)
 		return r;
+	for (size_t i = 0; i < q->n_stores; i++)
+		q->stores[i].handed = 0;
+	if (!w)
+		return 0;
 	r = queue_get_batch(q, w->id, &row, err);
 	if (r < 0)
 		return r == -ENOENT ? queue_damaged(q, err, "batch", w->id, "it is gone") : r;
@@ -331,6 +435,7 @@ int queue_drop(struct queue *q, const int64_t *skip, size_t n_skip, struct batch
 	forget_waiting(q, w);
 	queue_sum_waiting(q);
 	queue_shrink(q);
+	queue_note_room(q);
 	*ret_batch = row.batch;
 	return 1;
 }

@@ -26,7 +26,7 @@
 #include "buffer/pages.h"
 #include "buffer/queue.h"
 
-#define SOURCES_MAX 4096
+#define SOURCES_MAX 4096      /* that are configured at a time; names with a row are known for ever */
 #define STORES_MAX  64        /* bits of a mask */
 #define WAITING_MAX (1 << 20) /* 56 MB; sealing pauses there, and the chunks stay */
 #define WAL_PAGES   1000      /* at which a commit brings the WAL into the file, and it begins anew */
@@ -50,6 +50,7 @@ enum sql {
 	SQL_CHUNK_HOLDING,
 	SQL_CHUNK_PLAN,
 	SQL_CHUNK_CLOSING,
+	SQL_CHUNK_LARGEST,
 	SQL_CHUNK_PUT,
 	SQL_CHUNKS_DELETE,
 	SQL_BATCH_GET,
@@ -57,7 +58,7 @@ enum sql {
 	SQL_BATCHES_WAITING,
 	SQL_BATCHES_NEWEST,
 	SQL_BATCHES_OF,
-	SQL_BATCHES_EXPIRED,
+	SQL_BATCHES_FROM,
 	SQL_BATCHES_COUNT,
 	SQL_BATCH_DELETE,
 	SQL_PART_GET,
@@ -163,6 +164,7 @@ struct source {
 	struct mark then;      /* what `now` becomes when the transaction under way has held */
 	bool touched;          /* by that transaction */
 	int64_t rest_until_ms; /* monotonic; no sealing before, because the last one failed */
+	bool rests_for_room;   /* and that is why */
 	struct backlog backlog;
 	uint64_t highest;       /* seq of all that wait */
 	bool mixed;             /* those that wait are not in the order of their seqs */
@@ -184,20 +186,36 @@ struct waiting {
 
 struct queue_store {
 	char name[UNITS_NAME_MAX];
+	int64_t handed; /* the batch that queue_next_delivery named last, queue_drop not called since; 0: none */
 	uint64_t delivered;
 	struct backlog backlog;
 };
 
 /* What queue_bound was told, in the units of the file; max_size 0: nothing yet. */
 struct room {
-	int64_t max_size, max_record;
+	int64_t max_size;
+	int64_t told_record;       /* its max_record */
+	int64_t max_record;        /* that, or what lies here since it was allowed */
 	int64_t wal_max;           /* bytes that the WAL may grow to */
 	int64_t limit;             /* pages of the file below that */
 	int64_t pages, free_pages; /* as of the last commit */
 	bool full;
-	bool wanted;      /* something was refused for want of it, and nothing was taken since */
-	bool refused;     /* the same, or the card itself had none */
-	uint64_t largest; /* bytes of the largest chunk's text that was ever seen here since the start */
+	bool wanted;           /* something was refused for want of it, and nothing was taken since */
+	bool card_full;        /* the same for want of room on the card */
+	uint64_t largest;      /* bytes of the text of the largest chunk that lies here, or did (queue_room.c) */
+	int64_t largest_chunk; /* 0: not known */
+};
+
+/*
+ * Where the delivered batches are: none has an id below `next`, or was delivered before soonest_ms, but those that the
+ * search under way has passed and left. Zeros: nothing is known yet.
+ */
+struct delivered {
+	int64_t next, soonest_ms;
+	struct {
+		uint64_t n;
+		int64_t first, soonest_ms; /* of them; where n > 0 */
+	} left;
 };
 
 /* What a chunk that ends a fetch says of those before it: all of them from id `first` on. 0: nothing is known. */
@@ -250,6 +268,7 @@ struct queue {
 	struct waiting *waiting; /* by id; a batch that all have is among them until its row says so */
 	size_t n_waiting, waiting_capacity;
 	uint64_t batches; /* on the card */
+	struct delivered delivered;
 	int64_t last_batch;
 	struct room room;
 	struct closing closing; /* the last one found */
@@ -405,7 +424,7 @@ int queue_take_bounds(struct queue *q, struct err *err);
 
 struct source *queue_find_source(const struct queue *q, const char *name);
 
-/* Finds or adds it in memory. -ENOMEM, -ENOBUFS. */
+/* Finds or adds it in memory. -ENOMEM. */
 int queue_add_source(struct queue *q, const char *name, struct source **ret_source, struct err *err);
 
 /* It has a row, or the configuration names it. */
@@ -431,6 +450,9 @@ struct waiting *queue_find_waiting(const struct queue *q, int64_t batch);
 size_t queue_waiting_from(const struct queue *q, int64_t id);
 int queue_grow_waiting(struct queue *q, struct err *err); /* room for one more */
 void queue_add_waiting(struct queue *q, struct source *source, const struct batch_row *row);
+
+/* There is more room: sources whose sealing rests for want of it are tried at once. */
+void queue_note_room(struct queue *q);
 
 /* The backlogs of sources and stores, after waiting batches have changed or gone. */
 void queue_sum_waiting(struct queue *q);
@@ -469,6 +491,9 @@ int queue_count_pages(struct queue *q, int64_t *ret_pages, int64_t *ret_free, st
 
 /* After a failure for want of space: what the WAL holds goes into the file, so that the WAL begins anew. */
 void queue_empty_wal(struct queue *q);
+
+/* After chunks have gone: what only a larger record than may come now had need of is given back. */
+void queue_forget_largest(struct queue *q);
 
 /* Gives back what a file above its bound no longer needs, if it is enough to bring it below. */
 void queue_shrink(struct queue *q);

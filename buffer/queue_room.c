@@ -29,6 +29,8 @@
 #define LARGE       INT64_C(0x200000) /* what a new file is grown to */
 #define PER_RECORD  16                /* bytes of an object for what a chunk lacks of a record; measured: up to 4.1 */
 #define PER_SOURCE  1024              /* its next batch's row */
+#define PER_BATCH   384               /* what a batch takes more than its chunks did; measured: up to 254 */
+#define MORE        5                 /* for each of its records besides; measured: up to 4.1 */
 #define PER_BOOKING 96                /* a batch's delivery or loss, and its share of a book's row */
 #define LOW_LEAST   INT64_C(0x80000)
 #define LOW_MOST    INT64_C(0x800000)
@@ -79,6 +81,28 @@ static int64_t batch_bytes(const struct queue *q, const struct source *source)
 	return bytes < most ? bytes : most;
 }
 
+/* At most, of one day: of two neighbours the second begins where the first would have too many records or bytes. */
+static int64_t batches_to_come(const struct source *source)
+{
+	const struct mark *mark = source->touched ? &source->then : &source->now;
+	int64_t records = (int64_t)(mark->records + mark->staged.records);
+	int64_t lines = (int64_t)(mark->lines + mark->staged.lines);
+	int64_t most = 1;
+
+	if (records > source->route.max_records || lines > source->route.max_bytes)
+		most += 2 * (records / source->route.max_records + lines / source->route.max_bytes + 1);
+	return records < most ? records : most;
+}
+
+/* What the source's unsealed records take more once they are sealed and delivered. */
+static int64_t growth(const struct queue *q, const struct source *source)
+{
+	const struct mark *mark = source->touched ? &source->then : &source->now;
+	int64_t per_batch = PER_BATCH + (int64_t)(1 + q->n_stores) * PER_BOOKING;
+
+	return batches_to_come(source) * per_batch + (int64_t)(mark->records + mark->staged.records) * MORE;
+}
+
 /* Bytes. One batch is made at a time, and its chunks go with its end. */
 static int64_t reserve(const struct queue *q)
 {
@@ -88,7 +112,7 @@ static int64_t reserve(const struct queue *q)
 		int64_t batch = batch_bytes(q, q->sources[i]);
 
 		if (batch > 0)
-			bytes += PER_SOURCE;
+			bytes += PER_SOURCE + growth(q, q->sources[i]);
 		if (batch > largest)
 			largest = batch;
 	}
@@ -138,8 +162,10 @@ static int check_room(struct queue *q, int64_t spare, struct err *err)
 	int64_t pages = 0, free_pages = 0;
 	int r;
 
-	if (q->room.max_size == 0)
+	if (q->room.max_size == 0) {
+		q->room.card_full = false;
 		return 0;
+	}
 	r = queue_count_pages(q, &pages, &free_pages, err);
 	if (r < 0)
 		return r;
@@ -147,12 +173,14 @@ static int check_room(struct queue *q, int64_t spare, struct err *err)
 		q->room.wanted = true;
 		return refuse(q, err);
 	}
-	if (card_room(q, pages, free_pages) < spare)
+	if (card_room(q, pages, free_pages) < spare) {
+		q->room.card_full = true;
 		return err_fail(err, -ENOSPC,
 		                "buffer \"%s\": no space is left on the file system but for what sealing and "
 		                "delivering need",
 		                q->path);
-	q->room.wanted = q->room.refused = false;
+	}
+	q->room.wanted = q->room.card_full = false;
 	return 0;
 }
 
@@ -222,12 +250,15 @@ static void count_pages(struct queue *q)
 	queue_count_pages(q, &q->room.pages, &q->room.free_pages, &ignored);
 }
 
+/* Above a bound that was lowered, what is there is sealed and delivered all the same. */
 static void set_page_limit(struct queue *q)
 {
+	int64_t needed = q->room.pages - q->room.free_pages + reserve(q) / PAGE;
 	char sql[64];
 
 	/* SQLite takes the file's own size where that is more. */
-	snprintf(sql, sizeof sql, "PRAGMA max_page_count = %lld", (long long)q->room.limit);
+	snprintf(sql, sizeof sql, "PRAGMA max_page_count = %lld",
+	         (long long)(needed > q->room.limit ? needed : q->room.limit));
 	sqlite3_exec(q->db, sql, NULL, NULL, NULL);
 }
 
@@ -287,6 +318,62 @@ static void delete_blob(struct queue *q)
 		queue_end(q, queue_run(q, SQL_PARTS_DELETE, CELLS(range), &ignored), &ignored);
 }
 
+/* Whether the chunk is one that is unsealed or staged. */
+static bool lies_here(const struct queue *q, int64_t chunk)
+{
+	for (size_t i = 0; i < q->n_sources; i++) {
+		const struct mark *now = &q->sources[i]->now;
+
+		if (now->id == chunk >> SEQ_BITS)
+			return chunk >= queue_chunk_id(now, now->seq - now->records) &&
+			       chunk <= queue_chunk_id(now, now->seq + now->staged.records);
+	}
+	return false;
+}
+
+/*
+ * One that is larger than what may come is looked for once more where it has gone: reads all chunks' rows, so no more
+ * often than that. Whether it has gone.
+ */
+static bool find_largest(struct queue *q)
+{
+	uint64_t before = q->room.largest;
+	struct err ignored;
+	int r;
+
+	if ((int64_t)before <= q->room.told_record + CHUNK_FULL || lies_here(q, q->room.largest_chunk))
+		return false;
+	r = queue_step(q, SQL_CHUNK_LARGEST, &ignored);
+	if (r >= 0) {
+		q->room.largest_chunk = r == 1 ? queue_number(q, SQL_CHUNK_LARGEST, 0) : 0;
+		q->room.largest = r == 1 ? (uint64_t)queue_number(q, SQL_CHUNK_LARGEST, 1) : 0;
+	}
+	queue_reset(q, SQL_CHUNK_LARGEST);
+	return q->room.largest < before;
+}
+
+void queue_forget_largest(struct queue *q)
+{
+	const struct queue_bounds bounds = { .max_size = q->room.max_size, .max_record = q->room.told_record };
+	struct err ignored;
+
+	if (bounds.max_size > 0 && find_largest(q))
+		queue_bound(q, &bounds, &ignored);
+}
+
+static void set_bounds(struct room *room, const struct queue_bounds *bounds)
+{
+	int64_t largest = bounds->max_record > (int64_t)room->largest ? bounds->max_record : (int64_t)room->largest;
+	int64_t transaction = TRANSACTION + largest + largest / 8;
+
+	room->max_size = bounds->max_size;
+	room->max_record = largest;
+	room->wal_max = (WAL_PAGES + SLACK + transaction / PAYLOAD) * FRAME;
+	room->limit = (bounds->max_size - room->wal_max) / PAGE;
+	if (room->limit < 1)
+		room->limit = 1;
+}
+
 int queue_bound(struct queue *q, const struct queue_bounds *bounds, struct err *err)
 {
 	q->bounds = *bounds;
@@ -296,19 +383,14 @@ int queue_bound(struct queue *q, const struct queue_bounds *bounds, struct err *
 int queue_take_bounds(struct queue *q, struct err *err)
 {
 	const struct queue_bounds *bounds = &q->bounds;
-	int64_t largest = bounds->max_record > (int64_t)q->room.largest ? bounds->max_record : (int64_t)q->room.largest;
-	int64_t transaction = TRANSACTION + largest + largest / 8;
 	int r = queue_count_pages(q, &q->room.pages, &q->room.free_pages, err);
 	bool grown;
 
 	if (r < 0)
 		return r;
-	q->room.max_size = bounds->max_size;
-	q->room.max_record = largest; /* also one that lies here since it was allowed */
-	q->room.wal_max = (WAL_PAGES + SLACK + transaction / PAYLOAD) * FRAME;
-	q->room.limit = (bounds->max_size - q->room.wal_max) / PAGE;
-	if (q->room.limit < 1)
-		q->room.limit = 1;
+	q->room.told_record = bounds->max_record;
+	find_largest(q);
+	set_bounds(&q->room, bounds);
 	if (queue_file_size(q, "-wal") > q->room.wal_max)
 		queue_empty_wal(q);
 	set_page_limit(q);
@@ -317,5 +399,6 @@ int queue_take_bounds(struct queue *q, struct err *err)
 	if (grown)
 		queue_empty_wal(q);
 	queue_shrink(q);
+	queue_note_room(q);
 	return 0;
 }

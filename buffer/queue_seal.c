@@ -420,11 +420,13 @@ static void note_batch(struct queue *q, struct batch *ret_batch)
 	queue_add_waiting(q, s->source, &s->row);
 	s->row.batch.stores_all = (size_t)__builtin_popcountll(s->source->route.stores);
 	*ret_batch = s->row.batch;
+	queue_forget_largest(q);
 }
 
-static void rest(struct source *source, int64_t mono_ms, struct err *err)
+static void rest(struct source *source, int64_t mono_ms, int status, struct err *err)
 {
 	source->rest_until_ms = mono_ms + REST_MS;
+	source->rests_for_room = status == -EDQUOT || status == -ENOSPC;
 	err_prefix(err, "source \"%s\"", source->name);
 }
 
@@ -440,11 +442,28 @@ static int go_on(struct queue *q, int64_t wall_ms, int64_t mono_ms, struct batch
 	if (r == 1)
 		note_batch(q, ret_batch);
 	else
-		rest(s->source, mono_ms, err);
+		rest(s->source, mono_ms, r, err);
 	if (r < 0)
 		queue_leave_parts(q, s->row.batch.id);
 	queue_seal_free(q);
 	return r;
+}
+
+static void wake(struct queue *q, bool all)
+{
+	for (size_t i = 0; i < q->n_sources; i++)
+		if (all || q->sources[i]->rests_for_room)
+			q->sources[i]->rest_until_ms = 0;
+}
+
+void queue_note_room(struct queue *q)
+{
+	wake(q, false);
+}
+
+void queue_seal_wake(struct queue *q)
+{
+	wake(q, true);
 }
 
 /* The first source that is due; NULL: none. */
@@ -469,7 +488,7 @@ int queue_seal(struct queue *q, int64_t wall_ms, int64_t mono_ms, bool all, stru
 	if (source)
 		r = begin_seal(q, source, keeps_back, err);
 	if (source && r < 0)
-		rest(source, mono_ms, err);
+		rest(source, mono_ms, r, err);
 	if (r < 0 || !q->sealing)
 		return r;
 	return go_on(q, wall_ms, mono_ms, ret_batch, err);

@@ -67,6 +67,7 @@ static const struct statement statements[SQL_STATEMENTS] = {
 	                     NULL },
 	[SQL_CHUNK_CLOSING] = { "SELECT " CHUNK " FROM chunk WHERE id BETWEEN ? AND ? AND last > 0 ORDER BY id LIMIT 1",
 	                        "chunk" },
+	[SQL_CHUNK_LARGEST] = { "SELECT id, plain FROM chunk ORDER BY plain DESC LIMIT 1", NULL },
 	[SQL_CHUNK_PUT] = { "INSERT OR REPLACE INTO chunk (" CHUNK
 	                    ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 	                    NULL },
@@ -79,9 +80,7 @@ static const struct statement statements[SQL_STATEMENTS] = {
 	[SQL_BATCHES_OF] = { "SELECT " BATCH " FROM batch WHERE source = ? AND last >= ? AND imported = 0 ORDER BY "
 	                     "first LIMIT 1",
 	                     "batch" },
-	[SQL_BATCHES_EXPIRED] = { "SELECT " BATCH
-	                          " FROM batch WHERE delivered > 0 AND delivered <= ? ORDER BY id LIMIT ?",
-	                          "batch" },
+	[SQL_BATCHES_FROM] = { "SELECT id, delivered FROM batch WHERE id >= ? ORDER BY id LIMIT ?", NULL },
 	[SQL_BATCHES_COUNT] = { "SELECT (SELECT count(*) FROM batch), max(ifnull((SELECT max(id) FROM batch), 0), "
 	                        "ifnull((SELECT max(batch) FROM source), 0))",
 	                        NULL },
@@ -225,6 +224,8 @@ int queue_fail(struct queue *q, struct err *err, const char *what)
 	                                 : sqlite3_errmsg(q->db);
 
 	q->damaged |= r == -EBADMSG;
+	q->room.wanted |= r == -EDQUOT;
+	q->room.card_full |= r == -ENOSPC;
 	return err_fail(err, r, "buffer \"%s\": %s: %s", q->path, what, why);
 }
 
@@ -291,10 +292,8 @@ int queue_end(struct queue *q, int r, struct err *err)
 	/* SQLite has rolled back by itself after some errors. Nothing is left to do where this fails too. */
 	if (!sqlite3_get_autocommit(q->db))
 		run_plain(q, SQL_ROLLBACK);
-	if (r == -ENOSPC || r == -EDQUOT) {
-		q->room.refused = true;
+	if (r == -ENOSPC || r == -EDQUOT)
 		queue_empty_wal(q);
-	}
 	return r;
 }
 
@@ -459,8 +458,10 @@ int queue_put_source(struct queue *q, const char *name, const struct mark *mark,
 
 void queue_note_chunk(struct queue *q, uint64_t plain)
 {
-	if (q->room.largest < plain)
-		q->room.largest = plain;
+	if (q->room.largest >= plain)
+		return;
+	q->room.largest = plain;
+	q->room.largest_chunk = 0;
 }
 
 int queue_put_chunk(struct queue *q, const struct chunk_row *row, struct err *err)

@@ -196,6 +196,9 @@ void audit_print(const json_t *report, const struct page *page)
 	if (errors > 0)
 		fprintf(page->out, "; %s could not be looked through", answer_plural(errors, "store", "s", text));
 	fputc('\n', page->out);
+	if (count(stores, "missing") > 0)
+		fputs("what a store got at another place counts as missing: one that moves wants a new name\n",
+		      page->out);
 }
 
 int command_audit(const char *socket_path, const struct command_arguments *arguments, struct err *err)

@@ -825,6 +825,14 @@ static const unsigned char *(*const steps[])(struct split *, const unsigned char
 
 /* Public functions */
 
+/* As other tools write it: "data[0].x", "$[*]". */
+static bool has_index(const char *path)
+{
+	const char *bracket = strchr(path, '[');
+
+	return bracket && strchr(bracket, ']') && strchr("0123456789*]", bracket[1]);
+}
+
 int split_check_path(const char *path, struct err *err)
 {
 	if (!path || strcmp(path, "$") == 0)
@@ -833,6 +841,12 @@ int split_check_path(const char *path, struct err *err)
 		return err_fail(err, -EINVAL, "an empty path; \"$\" is an array that is the whole text");
 	if (strncmp(path, "$.", 2) == 0)
 		return err_fail(err, -EINVAL, "\"%s\" is no path; without the \"$.\" it is one", path);
+	if (has_index(path))
+		return err_fail(
+		        err, -EINVAL,
+		        "\"%s\" goes into an array: a path goes through keys alone, as \"data.stations\", to the "
+		        "array whose elements are the records",
+		        path);
 	if (*path == '.' || path[strlen(path) - 1] == '.' || strstr(path, ".."))
 		return err_fail(err, -EINVAL, "\"%s\" is no path: a key in it is empty", path);
 	return 0;

@@ -81,6 +81,11 @@ class Daemon:
         self.config.write_text("".join(f"{k} = {libconfig(v)};\n" for k, v in settings.items()))
 
     def start(self):
+        self.spawn()
+        wait_until("the API to answer", self._answers)
+
+    def spawn(self):
+        """Without waiting for it."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [self.binary, "-c", str(self.config), "run"],
@@ -90,7 +95,6 @@ class Daemon:
                 env=self.env,
                 cwd=self.folder,
             )
-        wait_until("the API to answer", self._answers)
 
     def _answers(self):
         if self.process.poll() is not None:

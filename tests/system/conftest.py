@@ -35,6 +35,12 @@ def millrace_sim():
 
 
 @pytest.fixture
+def cut_programs():
+    """The folder of the file system that forgets, cutfs, and of the programs that must lose on it."""
+    return binary("MILLRACE_CUT", "build/cut")
+
+
+@pytest.fixture
 def server():
     server = Server()
     yield server

@@ -95,6 +95,21 @@ def test_show_of_what_is_nearly_a_word(daemon, word, meant):
     assert f'did you mean "{meant}"?' in result.stderr
 
 
+def test_retry_of_what_is_no_batch(running):
+    running.flush()
+    running.lake.rename(running.folder / "away")
+    running.poll("feed")
+    assert running.cli("flush", "--wait").returncode == 69, "the store is away, and would be tried for any batch"
+    result = running.cli("retry", "4711")
+    assert result.returncode == 64
+    assert "there is no batch 4711" in result.stderr
+
+
+def test_of_a_store_that_is_well_no_try_is_planned(running):
+    running.flush()
+    assert (running.store()["state"], running.store()["next_try"]) == ("ready", None)
+
+
 def test_flush(running):
     ok(running.cli("flush", "--wait"))
     assert lake.read(running.lake).data("feed") == [b"1", b"2", b"3"]

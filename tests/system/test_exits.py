@@ -211,6 +211,12 @@ def test_a_store_whose_folder_was_never_there_stops_nothing(configured):
     assert len(configured.events("store.away")) == 1
 
 
+def test_an_audit_before_the_first_run_says_so(configured):
+    told = configured.cli("audit")
+    assert told.returncode == 73
+    assert "is not there, so there is nothing to audit" in told.stderr
+
+
 def test_the_embedded_store_is_made_beside_the_buffer(configured, server):
     configured.configure({"feed": {"url": server.url(PATH)}}, stores={})
     configured.config.write_text(configured.config.read_text().replace("stores = {\n};\n", ""))

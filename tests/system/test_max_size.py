@@ -254,6 +254,92 @@ def test_a_bound_that_is_lowered_by_a_reload_is_no_failure(daemon, server, on_fu
     assert errors(daemon) == []
 
 
+def test_a_flush_never_says_more_than_is_so(daemon, server):
+    """What cannot be sealed for want of room is told, and is sealed as soon as a batch has made some."""
+    store = FileStore(daemon.lake)
+    configure(daemon, server, store, "pause", max_bytes="4M")
+    lower = daemon.config.read_text()
+    daemon.config.write_text(lower.replace('max_size = "16M"', 'max_size = "64M"'))
+    daemon.start()
+    poll_on(daemon)
+    daemon.flush()
+    store.leave()
+    poll_on(daemon, 95)  # 24 MB, of which 4 MB are not sealed, and fill what was free
+    daemon.config.write_text(lower)
+    daemon.process.send_signal(signal.SIGHUP)
+    wait_until("the reload", lambda: daemon.status()["buffer"]["max_bytes"] == MAX_SIZE)
+    (over,) = wait_until("the warning", lambda: daemon.events("buffer.over"))
+    assert 'max_size = "16M"' in over["message"] and "polls wait" in over["message"]
+    for flags in ([], ["--wait"]):
+        told = daemon.cli("flush", *flags)
+        assert told.returncode == 69
+        assert 'source "noise"' in told.stderr and "max_size" in told.stderr, told.stderr
+        assert daemon.source("noise")["unsealed_records"] > 0
+    store.come_back()
+    told = daemon.cli("flush", "--wait", timeout=PATIENCE)
+    assert told.returncode == 0, told.stderr
+    assert "all delivered" in told.stdout
+    assert daemon.status()["buffer"]["waiting_records"] == 0
+    check_all_there(daemon, server, store)
+    assert errors(daemon) == []
+
+
+def test_more_room_is_used_at_once(daemon, server):
+    """A source that could not be sealed does not rest when max_size is raised."""
+    store = FileStore(daemon.lake)
+    configure(daemon, server, store, "pause", max_bytes="4M")
+    lower = daemon.config.read_text()
+    higher = lower.replace('max_size = "16M"', 'max_size = "64M"')
+    daemon.config.write_text(higher)
+    daemon.start()
+    poll_on(daemon)
+    daemon.flush()
+    store.leave()
+    poll_on(daemon, 95)
+    for text, size in ((lower, 16), (higher, 64)):
+        daemon.config.write_text(text)
+        daemon.process.send_signal(signal.SIGHUP)
+        wait_until("the reload", lambda size=size: daemon.status()["buffer"]["max_bytes"] == size << 20)
+        daemon.cli("flush")
+        assert (daemon.source("noise")["unsealed_records"] == 0) == (size == 64)
+
+
+def test_nothing_is_dropped_once_the_store_is_back(make_daemon, millrace_sim, server, tmp_path):
+    """However long the store has been away, and so is asked rarely: it is asked before a batch goes."""
+    clock = Clock(tmp_path / "clock", datetime(2031, 3, 14, 12, 0, tzinfo=UTC))
+    daemon = make_daemon("sim", millrace_sim, {"MILLRACE_CLOCK": str(clock.path)})
+    store = FileStore(daemon.lake)
+    configure(daemon, server, store, "drop-oldest", every="5s")
+    daemon.start()
+    clock.run(minutes=1)
+    store.leave()
+    clock.run(minutes=6)
+    lost = dropped(daemon)
+    assert lost > 0
+    assert f"{lost} records were dropped since the start" in daemon.cli("status").stdout
+    while until_next_try(daemon) < 30:
+        clock.run(seconds=1)
+    lost = dropped(daemon)
+    store.come_back()
+    clock.run(seconds=25)
+    assert dropped(daemon) == lost
+    assert daemon.store()["state"] == "ready"
+    server.route("/noise", Answer(b"[]"))
+    clock.run(minutes=1)
+    told = daemon.cli("status")
+    assert told.returncode == 1
+    assert "it has room again" in told.stdout and "it is full" not in told.stdout
+    clock.run(minutes=10)
+    assert daemon.cli("status").returncode == 0
+
+
+def until_next_try(daemon):
+    """Seconds, of a store that is away."""
+    times = daemon.store()["next_try"], daemon.status()["now"]
+    then, now = (datetime.fromisoformat(t) for t in times)
+    return (then - now).total_seconds()
+
+
 def test_paused_nothing_is_lost_and_all_goes_on_by_itself(daemon, server, store):
     configure(daemon, server, store, "pause")
     daemon.start()
@@ -276,6 +362,7 @@ def test_paused_nothing_is_lost_and_all_goes_on_by_itself(daemon, server, store)
     watch.check()
     check_all_there(daemon, server, store)
     assert 3 <= len(daemon.events("buffer.full")) < 20
+    assert 'store "lake": ' in daemon.events("buffer.full")[0]["message"], "it says who keeps the room"
     assert errors(daemon) == []
     wait_until("all well", lambda: daemon.cli("status").returncode == 0)
 

@@ -2,6 +2,7 @@
 """Hours in seconds: the build whose clock the test drives."""
 
 import itertools
+import signal
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 
@@ -9,6 +10,7 @@ import pytest
 
 import lake
 from clock import Clock
+from daemon import wait_until
 from feed import Answer
 
 PATH = "/feed.json"
@@ -89,16 +91,37 @@ def test_a_source_that_never_answered_needs_a_person_after_a_minute(make_daemon,
     clock = Clock(tmp_path / "clock", NOON)
     daemon = make_daemon(program=millrace_sim, env={"MILLRACE_CLOCK": str(clock.path)})
     server.route(PATH, Answer(b"gone", 404))
-    daemon.configure({"feed": {"url": server.url(PATH) + "?key=secret", "every": "1h"}})
+    url = server.url(PATH)
+    daemon.configure({"feed": {"url": url, "every": "1h"}, "secret": {"url": url + "?key=secret", "every": "1h"}})
     daemon.start()
     clock.run(seconds=50)
     young = daemon.cli("status")
     assert (daemon.source("feed")["state"], young.returncode) == ("failing", 0)
-    assert "no action needed yet: 1 source failing" in young.stdout
-    clock.run(seconds=15)
+    assert "no action needed yet: 2 sources failing" in young.stdout
+    clock.run(seconds=30)
     old = daemon.cli("status")
     assert (daemon.source("feed")["state"], old.returncode) == ("stale", 1)
-    assert f"curl -v {server.url(PATH)}\n" in old.stdout
+    assert old.stdout.count("curl") == old.stdout.count(f"curl -v {url}\n") == 1
+    assert "own query, headers and proxy" in old.stdout
+    assert "show rejected" not in old.stdout, "nothing came that could be shown"
+
+
+def test_sources_that_a_reload_adds_are_spread(make_daemon, millrace_sim, server, tmp_path):
+    clock = Clock(tmp_path / "clock", NOON)
+    daemon = make_daemon(program=millrace_sim, env={"MILLRACE_CLOCK": str(clock.path)})
+    server.route(PATH, Answer(b"[1]"))
+    feed = {"url": server.url(PATH), "every": "1h"}
+    daemon.configure({"first": feed})
+    daemon.start()
+    clock.run(seconds=1)
+    daemon.configure({"first": feed} | {f"added-{i}": feed for i in range(10)})
+    daemon.process.send_signal(signal.SIGHUP)
+    wait_until("the reload", lambda: len(daemon.status()["sources"]) == 11)
+    clock.run(seconds=10)
+    asked = [s["name"] for s in daemon.status()["sources"] if s["polls"]]
+    assert asked == ["first", "added-0", "added-1", "added-2", "added-3"]
+    clock.run(seconds=20)
+    assert all(s["polls"] for s in daemon.status()["sources"])
 
 
 def test_a_source_that_has_answered_is_given_its_time(make_daemon, millrace_sim, server, tmp_path):

@@ -170,6 +170,20 @@ def test_a_store_that_is_changed_is_the_new_one(both, sources):
     assert seq not in [r.seq for r in lake.read(both.lake).records("b")]
 
 
+def test_a_store_that_moves_under_its_name_is_warned_of(both, sources):
+    """The books go by the name: what the old place has is missing at the new one."""
+    both.flush()
+    assert both.events("store.moved") == []
+    moved = both.folder / "moved"
+    moved.mkdir()
+    reload(both, sources, stores={"lake": {"kind": "file", "path": str(moved)}})
+    (warning,) = wait_until("the warning", lambda: both.events("store.moved"))
+    assert all(word in warning["message"] for word in (str(both.lake), str(moved), "new name"))
+    told = both.cli("audit")
+    assert told.returncode == 1
+    assert "missing" in told.stdout and "wants a new name" in told.stdout
+
+
 def test_batches_end_by_the_new_age(both, sources):
     assert lake.read(both.lake).objects == []
     reload(both, sources, batch={"max_age": "1s"})

@@ -629,7 +629,9 @@ static void test_audits(void **state)
 	                             "  and 7 ranges more\n"
 	                             "! far: http://f/: connection refused\n"
 	                             "audit: records missing: 1, double: 2, changed: 0; 1 store could not be looked "
-	                             "through\n");
+	                             "through\n"
+	                             "what a store got at another place counts as missing: one that moves wants a new "
+	                             "name\n");
 	assert_non_null(strstr(request, "POST /v1/audit?since=2026-11-21 HTTP/1.1\r\n"));
 	assert_int_equal(run_against(OK "{\"ok\":false,\"stores\":[" SOUND "," AWAY "]}", "audit --json"),
 	                 CLI_UNAVAILABLE);

@@ -112,6 +112,7 @@ static void assert_told(const char *text, const char *expected)
 	free(lines);
 }
 
+#define TWICE "stands there twice; what is behind it was not checked\n"
 #define SOURCE(settings)                                                                                               \
 	"sources = { parking = {\n kind = \"rest\"\n url = \"https://a.example/p\"\n" settings "\n} }\n"
 #define SYNTAX                                                                                                         \
@@ -287,7 +288,10 @@ static const struct {
 	{ "batch = {\n max_records = 5\n", "FILE:2: " SYNTAX }, /* its end is told, not what would stand behind it */
 	{ "batch = {\n max_records = 5", "FILE:2: " SYNTAX },
 	{ "device = \"a\nb\n\n", "FILE:3: " SYNTAX },
-	{ "log = \"text\"\nlog = \"json\"\n", "FILE:2: duplicate setting name\n" },
+	{ "log = \"text\"\nlog = \"json\"\n", "FILE:2: the setting \"log\" " TWICE },
+	{ "sources = {\n p = { kind = \"rest\" url = \"=\"  url = \"a\" } }", "FILE:2: the setting \"url\" " TWICE },
+	{ "a = {\n url = \"a\"\n /* url = */ url : \"b\" # c = 1\n}", "FILE:3: the setting \"url\" " TWICE },
+	{ "a = { b = 1 }\nc = { b = 1 } d = { b = 1 } a = { b = 1 }", "FILE:2: the setting of this line " TWICE },
 	{ "/* 99999999999\n */ # \"\n// \"\nbatch = { max_records = 4294977296 }",
 	  "FILE:4: the number 4294977296 is too large\n" },
 	{ "a = 0xFFFFFFFF", "FILE:1: the number 0xFFFFFFFF is too large\n" },

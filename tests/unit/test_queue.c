@@ -394,6 +394,43 @@ static void test_configure_makes_sources_known(void **state)
 }
 
 /* Start and end with a card that takes nothing any more. */
+/* Names that come and go with the configuration: those of before never keep the ones of now out. */
+static void test_names_that_are_gone_do_not_count(void **state)
+{
+	static struct queue_route routes[4097];
+	static const char *const stores[] = { "lake" };
+	struct queue_route fallback = { .max_bytes = 1000, .max_records = 10, .max_age_ms = MINUTE };
+	struct box *box = *state;
+	struct fetch *fetches = NULL;
+	struct queue_view *view;
+
+	for (int i = 0; i < 4097; i++) {
+		routes[i] = fallback;
+		snprintf(routes[i].source, sizeof routes[i].source, "s%d", i);
+	}
+	assert_int_equal(queue_configure(box->q, stores, 1, routes, 4097, &fallback, &box->err), -ENOBUFS);
+	assert_int_equal(queue_configure(box->q, stores, 1, routes, 4096, &fallback, &box->err), 0);
+	assert_int_equal(queue_configure(box->q, stores, 1, &routes[4096], 1, &fallback, &box->err), 0);
+	view = queue_view(box->q);
+	assert_int_equal(view->n_sources, 1);
+	queue_view_free(view);
+	assert_int_equal(queue_configure(box->q, stores, 1, routes, 4096, &fallback, &box->err), 0);
+	for (int i = 0; i < 4096; i++) {
+		struct fetch *fetch = box_fetch(routes[i].source, 0, 1, "");
+
+		fetch->next = fetches;
+		fetches = fetch;
+	}
+	assert_int_equal(box_commit(box, fetches), 0);
+	assert_int_equal(queue_configure(box->q, stores, 1, &routes[4096], 1, &fallback, &box->err), 0);
+	box_add(box, "s4096", 0, 1);
+	box_reopen(box);
+	assert_int_equal(queue_configure(box->q, stores, 1, &routes[4096], 1, &fallback, &box->err), 0);
+	assert_int_equal(queue_configure(box->q, stores, 1, routes, 4096, &fallback, &box->err), 0);
+	box_add(box, "s0", 0, 1);
+	assert_int_equal(box_view(box, "s0").records, 2); /* its numbers go on */
+}
+
 static void test_a_full_card_starts_and_ends(void **state)
 {
 	static const int errors[] = { ENOSPC, EROFS, EIO };
@@ -567,6 +604,7 @@ int main(void)
 		TEST(test_a_flipped_byte_is_found),
 		TEST(test_a_lost_chunk_is_found),
 		TEST(test_configure_makes_sources_known),
+		TEST(test_names_that_are_gone_do_not_count),
 		TEST(test_a_full_card_starts_and_ends),
 		TEST(test_open_configure_and_close_write_nothing),
 		TEST(test_a_judgement_that_cannot_be_written),

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "buffer/queue_private.h"
 #include "tests/unit/queue_box.h"
 
 #define MAX_BYTES (INT64_C(8) << 20)
@@ -232,6 +233,81 @@ static uint64_t batches(struct box *box)
 	return n;
 }
 
+/* They wait for one store. */
+static void seal_many(struct box *box, int n)
+{
+	sqlite3_exec(box->q->db, "PRAGMA synchronous = OFF", NULL, NULL, NULL);
+	box_route(box, 1, MAX_BYTES, 1000);
+	while (n-- > 0)
+		seal_one(box, "a");
+}
+
+/* How much SQLite has done to find what is expired, since the last call. */
+static int searched(struct box *box)
+{
+	return sqlite3_stmt_status(box->q->statements[SQL_BATCHES_FROM], SQLITE_STMTSTATUS_VM_STEP, 1);
+}
+
+static void test_expire_does_not_read_what_waits(void **state)
+{
+	struct box *box = *state;
+
+	seal_many(box, 400);
+	assert_int_equal(queue_expire(box->q, NOON, 0, &box->err), 0);
+	deliver(box, 200, "lake", 0);
+	assert_int_equal(queue_expire(box->q, NOON, 0, &box->err), 0);
+	assert_int_equal(batches(box), 399);
+	searched(box);
+	deliver(box, 300, "lake", 0);
+	deliver(box, 100, "lake", 10);
+	assert_int_equal(queue_expire(box->q, NOON - 1, 0, &box->err), 0);
+	assert_int_equal(searched(box), 0); /* it is too early for any */
+	assert_int_equal(queue_expire(box->q, NOON + 9, 0, &box->err), 0);
+	assert_int_equal(batches(box), 398);
+	searched(box);
+	deliver(box, 350, "lake", 20);
+	assert_int_equal(queue_expire(box->q, NOON + 9, 0, &box->err), 0);
+	assert_int_equal(searched(box), 0);
+	assert_int_equal(queue_expire(box->q, NOON + 20, 0, &box->err), 0);
+	assert_int_equal(batches(box), 396);
+	searched(box);
+	deliver(box, 351, "lake", 30);
+	assert_int_equal(queue_expire(box->q, NOON + 30, 0, &box->err), 0);
+	assert_in_range(searched(box), 1, 50);
+	assert_int_equal(batches(box), 395);
+}
+
+/* Nothing is known at a start: it looks at some at a time, and what is delivered meanwhile is found too. */
+static void test_expire_looks_at_some_at_a_time(void **state)
+{
+	struct box *box = *state;
+
+	seal_many(box, 1100);
+	deliver(box, 1, "lake", DAY);
+	deliver(box, 2, "lake", 0);
+	deliver(box, 1099, "lake", 0);
+	box_reopen(box);
+	sqlite3_exec(box->q->db, "PRAGMA synchronous = OFF", NULL, NULL, NULL);
+	box_route(box, 1, MAX_BYTES, 1000);
+	assert_int_equal(queue_expire(box->q, NOON, 0, &box->err), 1);
+	assert_int_equal(batches(box), 1099);
+	deliver(box, 500, "lake", 0);
+	assert_int_equal(queue_expire(box->q, NOON, 0, &box->err), 1);
+	assert_int_equal(batches(box), 1098);
+	assert_int_equal(queue_expire(box->q, NOON, 0, &box->err), 0);
+	assert_int_equal(batches(box), 1097);
+	assert_int_equal(queue_expire(box->q, NOON + DAY, 0, &box->err), 0);
+	assert_int_equal(batches(box), 1096);
+	/* A judgement ends some too. */
+	box_route(box, 2, MAX_BYTES, 1000);
+	deliver(box, 700, "lake", 5);
+	assert_int_equal(queue_expire(box->q, NOON + DAY, 0, &box->err), 0);
+	assert_int_equal(batches(box), 1096);
+	box_route(box, 1, MAX_BYTES, 1000);
+	assert_int_equal(queue_expire(box->q, NOON + DAY, 0, &box->err), 0);
+	assert_int_equal(batches(box), 1095);
+}
+
 /* The oldest that some store has not, whole; what all have is not touched. */
 static void test_drop(void **state)
 {
@@ -284,6 +360,54 @@ static void test_drop(void **state)
 	assert_int_equal(box_ask(box, "SELECT count(*) FROM delivery"), 1);
 	assert_int_equal(box_ask(box, "SELECT count(*) FROM part"), 2);
 	box_open(box);
+}
+
+/* A carrier looks between the courier's list of what is under way and the drop that it is for. */
+static void test_what_was_handed_out_is_not_dropped(void **state)
+{
+	struct box *box = *state;
+	struct batch dropped;
+	int64_t one, two, three;
+
+	box_route(box, 2, MAX_BYTES, 1000);
+	one = seal_one(box, "a");
+	two = seal_one(box, "a");
+	three = seal_one(box, "a");
+	assert_int_equal(next(box, "lake", 0), 0);
+	assert_int_equal(next(box, "disk", one), 0);
+	assert_int_equal(box->batch.id, two);
+	box_route(box, 2, MAX_BYTES, 1000); /* changes nothing */
+	assert_int_equal(queue_drop(box->q, NULL, 0, &dropped, &box->err), 1);
+	assert_int_equal(dropped.id, three);
+	/* The next list has what is under way. */
+	assert_int_equal(queue_drop(box->q, &one, 1, &dropped, &box->err), 1);
+	assert_int_equal(dropped.id, two);
+	assert_int_equal(next(box, "lake", 0), 0);
+	assert_int_equal(queue_drop(box->q, NULL, 0, &dropped, &box->err), 0);
+	assert_int_equal(queue_drop(box->q, NULL, 0, &dropped, &box->err), 1);
+	assert_int_equal(dropped.id, one);
+}
+
+/* What the store has by now, or what it was handed before, is as any other. */
+static void test_only_the_last_one_handed_out_is_held(void **state)
+{
+	struct box *box = *state;
+	struct batch dropped;
+	int64_t one, two;
+
+	box_route(box, 2, MAX_BYTES, 1000);
+	one = seal_one(box, "a");
+	two = seal_one(box, "a");
+	assert_int_equal(next(box, "lake", 0), 0);
+	deliver(box, one, "lake", 0);
+	assert_int_equal(queue_drop(box->q, NULL, 0, &dropped, &box->err), 1);
+	assert_int_equal(dropped.id, one);
+	seal_one(box, "a");
+	assert_int_equal(next(box, "lake", 0), 0);
+	assert_int_equal(box->batch.id, two);
+	assert_int_equal(next(box, "lake", two), 0);
+	assert_int_equal(queue_drop(box->q, NULL, 0, &dropped, &box->err), 1);
+	assert_int_equal(dropped.id, two);
 }
 
 /* A batch that no store is to have is no loss of any. */
@@ -373,7 +497,11 @@ int main(void)
 		BOX_TEST(test_no_stores_known_is_not_all_done),
 		BOX_TEST(test_expire),
 		BOX_TEST(test_expire_takes_64_at_a_time),
+		BOX_TEST(test_expire_does_not_read_what_waits),
+		BOX_TEST(test_expire_looks_at_some_at_a_time),
 		BOX_TEST(test_drop),
+		BOX_TEST(test_what_was_handed_out_is_not_dropped),
+		BOX_TEST(test_only_the_last_one_handed_out_is_held),
 		BOX_TEST(test_drop_of_what_goes_nowhere),
 		BOX_TEST(test_many_are_done_at_once),
 		BOX_TEST(test_damage_is_found),

@@ -322,6 +322,61 @@ static void test_tiny_batches(void **state)
 	assert_int_equal(commit(box, &load, n), 0);
 }
 
+/* Sources that commit side by side until the buffer is full; what they left is sealed and delivered all the same. */
+static void end_of_what_is_unsealed(struct box *box, const struct load *load, int64_t max_records, int64_t max_bytes)
+{
+	struct fetch *list;
+	uint64_t taken = 0;
+	int r = 0;
+
+	open_quickly(box);
+	box_route(box, 2, max_bytes, max_records);
+	bound = MAX_SIZE / 2;
+	set_bound(box, bound);
+	while (r == 0) {
+		list = NULL;
+		for (int n = 0; n < load->sources; n++) {
+			struct fetch *fetch = make_fetch(load, n);
+
+			fetch->next = list;
+			list = fetch;
+		}
+		r = box_commit(box, list);
+		measure(box);
+		taken += r == 0 ? (uint64_t)(load->sources * load->records) : 0;
+	}
+	assert_int_equal(r, -EDQUOT);
+	seal(box, true);
+	deliver_all(box, "lake");
+	deliver_all(box, "disk");
+	assert_int_equal(sum_books(box, "disk", QUEUE_DELIVERED), taken);
+	expire_all(box);
+	assert_int_equal(commit(box, load, 0), 0);
+}
+
+/* Each of the fetches is a batch of its own, and a batch has more to it than a chunk. */
+static void test_many_batches_of_one_source(void **state)
+{
+	static const struct load load = { .sources = 16, .records = 1, .size = 4 };
+
+	end_of_what_is_unsealed(*state, &load, 1, MB);
+}
+
+static void test_many_batches_by_their_bytes(void **state)
+{
+	static const struct load load = { .sources = 16, .records = 3, .size = 8 };
+
+	end_of_what_is_unsealed(*state, &load, 100000, 1000);
+}
+
+/* In an object each of them has an envelope. */
+static void test_many_records_that_are_almost_nothing(void **state)
+{
+	static const struct load load = { .sources = 20, .records = 1000, .size = 3, .compressible = true };
+
+	end_of_what_is_unsealed(*state, &load, 10000, 8 * MB);
+}
+
 /* --- Figures --- */
 
 static void test_without_a_bound(void **state)
@@ -337,6 +392,28 @@ static void test_without_a_bound(void **state)
 	for (int n = 0; n < 200; n++)
 		assert_int_equal(commit(box, &load, n), 0);
 	assert_true(size_of(box, "") + size_of(box, "-wal") > MAX_SIZE);
+}
+
+/* A record that is larger than what is left finds no page before it is asked for. */
+static void test_too_large_for_what_is_left(void **state)
+{
+	static const struct load load = { .sources = 1, .records = 40, .size = 3000 };
+	static const struct load large = { .sources = 1, .records = 1, .size = 7 * MB };
+	struct box *box = *state;
+
+	start(box, MB);
+	for (int n = 0; figures(box).room_bytes > 3 * MB; n++) {
+		assert_int_equal(commit(box, &load, n), 0);
+		seal(box, false);
+	}
+	assert_false(figures(box).full);
+	bound = 0; /* no record may be that large */
+	assert_int_equal(commit(box, &large, 0), -EDQUOT);
+	assert_non_null(strstr(box->err.text, "write: max_size is reached"));
+	assert_true(figures(box).wanted);
+	assert_false(figures(box).card_full);
+	assert_int_equal(commit(box, &load, 0), 0);
+	assert_false(figures(box).wanted);
 }
 
 /* Full begins before the last byte, and ends when there is twice as much again. */
@@ -539,6 +616,41 @@ static void test_more_room(void **state)
 	assert_false(figures(box).full);
 }
 
+/* One record that only the bound before let in: while it lies there unsealed, and no longer. */
+static void test_a_record_of_a_larger_bound(void **state)
+{
+	static const struct load large = { .sources = 1, .records = 1, .size = 6 * MB };
+	static const struct load load = { .sources = 4, .records = 40, .size = 3000 };
+	const struct queue_bounds before = { .max_size = 4 * MAX_SIZE, .max_record = 6 * MB };
+	struct box *box = *state;
+	int64_t limit;
+
+	start(box, MB);
+	limit = box->q->room.limit;
+	bound = 0;
+	for (int sealed = 0; sealed < 2; sealed++) {
+		assert_int_equal(queue_bound(box->q, &before, &box->err), 0);
+		assert_int_equal(commit(box, &large, 0), 0);
+		assert_int_equal(commit(box, &load, 1), 0);
+		if (sealed)
+			seal(box, true);
+		set_bound(box, MAX_SIZE);
+		assert_true(sealed ? box->q->room.limit == limit : box->q->room.limit < limit / 2);
+		seal(box, true);
+		assert_true(box->q->room.limit == limit);
+		deliver_all(box, "lake");
+		deliver_all(box, "disk");
+		expire_all(box);
+		bound = MAX_SIZE;
+		assert_int_equal(commit(box, &load, 0), 0);
+		assert_false(figures(box).full);
+		bound = 0;
+	}
+	seal(box, true);
+	bound = MAX_SIZE;
+	fill(box, &load, true);
+}
+
 /* --- A card that others fill --- */
 
 /* It may fail once, when the WAL cannot grow; then it has made room in it. */
@@ -596,6 +708,38 @@ static void test_a_card_that_others_have_filled(void **state)
 	assert_int_equal(commit(box, &load, 0), 0);
 }
 
+/* Both where SQLite finds no room and where we say so ourselves; it is no matter of max_size. */
+static void test_what_others_have_filled_is_told(void **state)
+{
+	static const struct load load = { .sources = 5, .records = 20, .size = 1000 };
+	struct box *box = *state;
+	int refused = 0, failed = 0;
+
+	start(box, MB);
+	assert_int_equal(commit(box, &load, 0), 0);
+	assert_false(figures(box).card_full);
+	card_is_full = true;
+	for (int n = 0; refused == 0; n++) {
+		int r = commit(box, &load, n);
+
+		if (r < 0 && strstr(box->err.text, "but for what sealing"))
+			refused++;
+		else if (r < 0)
+			failed++;
+		assert_int_equal(r, r < 0 ? -ENOSPC : 0);
+		assert_true(figures(box).card_full == (r < 0));
+		assert_false(figures(box).wanted);
+	}
+	assert_int_equal(failed, 1);
+	seal_or_again(box, 10);
+	deliver_all(box, "lake");
+	deliver_all(box, "disk");
+	assert_true(figures(box).card_full);
+	expire_all(box);
+	assert_int_equal(commit(box, &load, 0), 0);
+	assert_false(figures(box).card_full);
+}
+
 /* Starting on such a card, and with a first start that was killed half way. */
 static void test_a_new_file_is_grown_once(void **state)
 {
@@ -636,7 +780,11 @@ int main(void)
 		TEST(test_chunks_alone),
 		TEST(test_compressible),
 		TEST(test_tiny_batches),
+		TEST(test_many_batches_of_one_source),
+		TEST(test_many_batches_by_their_bytes),
+		TEST(test_many_records_that_are_almost_nothing),
 		TEST(test_without_a_bound),
+		TEST(test_too_large_for_what_is_left),
 		TEST(test_full),
 		TEST(test_sealing_takes_of_the_reserve),
 		TEST(test_what_is_staged_leaves_room),
@@ -644,7 +792,9 @@ int main(void)
 		TEST(test_a_large_buffer_that_drops),
 		TEST(test_a_large_buffer_that_pauses),
 		TEST(test_more_room),
+		TEST(test_a_record_of_a_larger_bound),
 		TEST(test_a_card_that_others_have_filled),
+		TEST(test_what_others_have_filled_is_told),
 		TEST(test_a_new_file_is_grown_once),
 	};
 

@@ -610,6 +610,7 @@ static void test_a_step_without_room(void **state)
 	struct box *box = *state;
 	struct queue_source_view before;
 	char sql[64];
+	bool done;
 	int r;
 
 	box_route(box, 1, MAX_BYTES, 100000);
@@ -629,7 +630,13 @@ static void test_a_step_without_room(void **state)
 	assert_string_equal(box->batch.source, "b");
 	assert_int_equal(ask(box, "SELECT count(*) FROM part"), 1);
 	assert_int_equal(sqlite3_exec(box->q->db, "PRAGMA max_page_count = 100000", NULL, NULL, NULL), SQLITE_OK);
-	assert_int_equal(box_seal(box, MINUTE, true), 1);
+	/* It rests, until a batch is gone. */
+	assert_int_equal(box_seal(box, 1, true), 0);
+	assert_int_equal(queue_delivered(box->q, box->batch.id, "lake", NOON, &done, &box->err), 0);
+	assert_int_equal(box_seal(box, 1, true), 0);
+	assert_int_equal(queue_expire(box->q, NOON, 0, &box->err), 0);
+	assert_int_equal(due(box, 1), 15 * MINUTE - 1);
+	assert_int_equal(box_seal(box, 1, true), 1);
 	assert_sealed(box, 1, 5000);
 }
 

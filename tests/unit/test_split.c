@@ -815,8 +815,9 @@ static void test_callback_stops(void **state)
 
 static void test_paths(void **state)
 {
-	static const char *const good[] = { NULL, "$", "a", "data.stations", "a.b.c", "$x", "a.$", "\xc3\xa5 b" };
-	static const char *const bad[] = { "", ".", "a.", ".a", "a..b", "$.", "$.a" };
+	static const char *const good[] = { NULL, "$",   "a",          "data.stations", "a.b.c",
+		                            "$x", "a.$", "\xc3\xa5 b", "a[b]",          "a]" };
+	static const char *const bad[] = { "", ".", "a.", ".a", "a..b", "$.", "$.a", "data[0].x", "$[*]", "a[]" };
 	struct split *split = NULL;
 	struct err err;
 
