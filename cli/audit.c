@@ -152,7 +152,7 @@ static bool is_repaired(const json_t *stores)
 int audit_exit(const json_t *report)
 {
 	const json_t *stores = json_object_get(report, "stores");
-	if (has_problems(stores) && !is_repaired(stores))
+	if (has_problems(stores) && !is_repair(stores))
 		return CLI_ATTENTION;
 	if (count_errors(stores) > 0)
 		return CLI_UNAVAILABLE;
@@ -196,7 +196,7 @@ void audit_print(const json_t *report, const struct page *page)
 	if (errors > 0)
 		fprintf(page->out, "; %s could not be looked through", answer_plural(errors, "store", "s", text));
 	fputc('\n', page->out);
-	if (count(stores, "missing") > 0)
+	if (count(stores, "missing") > 0 && !is_repair(stores))
 		fputs("what a store got at another place counts as missing: one that moves wants a new name\n",
 		      page->out);
 }
