@@ -242,11 +242,13 @@ static enum pages_wal judge_headless(struct pages *p)
  * Behind the end there can be, of this WAL, without any damage: what of the last transaction was written when the power
  * went; and what failed or was rolled back, as far as later ones have not overwritten it. None of that holds a commit
  * that another transaction was built on: such a one was durable. Nor was any of it brought into the file; what was is
- * damaged now, and SQLite would mix older pages from the WAL with newer ones from the file.
+ * damaged now, and SQLite would mix older pages from the WAL with newer ones from the file. A power cut leaves one
+ * commit at most, and a second one in a row may leave its own before that.
  */
 static enum pages_wal judge(struct pages *p)
 {
 	bool tail = false;
+	int commits = 0;
 
 	if (!p->header)
 		return judge_headless(p);
@@ -254,11 +256,13 @@ static enum pages_wal judge(struct pages *p)
 		return PAGES_WAL_DAMAGED; /* SQLite comes that far, and opens nothing then */
 	if (p->sure > p->end)
 		return PAGES_WAL_DAMAGED;
-	for (size_t i = p->end; i < p->n_frames; i++)
+	for (size_t i = p->end; i < p->n_frames; i++) {
 		tail = tail || p->frames[i].own;
+		commits += p->frames[i].own && p->frames[i].commit > 0;
+	}
 	if (!tail)
 		return PAGES_WAL_SOUND;
-	return file_has_all(p, p->end, p->n_frames - 1, UINT32_MAX) ? PAGES_WAL_DAMAGED : PAGES_WAL_TORN;
+	return commits > 2 || file_has_all(p, p->end, p->n_frames - 1, UINT32_MAX) ? PAGES_WAL_DAMAGED : PAGES_WAL_TORN;
 }
 
 static void mark_transactions(struct pages *p)

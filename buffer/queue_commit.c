@@ -18,6 +18,7 @@ struct build {
 	struct chunk_writer writer;
 	struct chunk_row row; /* id 0: nothing is in it */
 	uint8_t clock;        /* of all its fetches */
+	int64_t ticket;       /* of what is staged of the fetch at hand */
 	struct err *err;
 };
 
@@ -55,6 +56,17 @@ static int flush(struct build *b)
 	return 0;
 }
 
+/*
+ * A span without records says which staged chunks the fetch's are: others may lie at the same ids, of a fetch that was
+ * given up, for whoever reads a damaged file.
+ */
+static int add_mark(struct build *b, const struct fetch *fetch)
+{
+	const struct span mark = { .fetch = fetch->number, .mono_ms = b->ticket };
+
+	return chunk_writer_add(&b->writer, &mark, NULL);
+}
+
 static int start(struct build *b, const struct fetch *fetch)
 {
 	struct chunk_row *row = &b->row;
@@ -71,6 +83,8 @@ static int start(struct build *b, const struct fetch *fetch)
 	memcpy(row->boot, b->q->boot, sizeof row->boot);
 	b->clock = fetch->clock;
 	r = chunk_writer_begin(&b->writer);
+	if (r == 0 && fetch->staged > 0)
+		r = add_mark(b, fetch);
 	return r < 0 ? err_fail(b->err, r, "source \"%s\": %s", row->source, strerror(-r)) : 0;
 }
 
@@ -181,6 +195,7 @@ static int add_fetch(struct build *b, struct fetch *fetch)
 		return err_fail(b->err, -EOVERFLOW, "source \"%s\": its numbers are used up", b->source->name);
 	fetch->number = ++b->then->fetch;
 	fetch->first_seq = b->then->seq;
+	b->ticket = b->then->staged.ticket;
 	if (fetch->staged > 0)
 		r = take_staged(b, fetch);
 	joins = fits(b, fetch);

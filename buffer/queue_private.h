@@ -14,6 +14,7 @@
  *     queue_clock.c   when the records came           queue_import.c    batches of another Millrace
  *     queue_again.c   what a store has lost again
  *     queue_sql.c     all SQL, rows and their checksums
+ *     queue_start.c   looking, loading, salvaging          queue_tail.c      what lies behind the end of the WAL
  */
 #ifndef BUFFER_QUEUE_PRIVATE_H
 #define BUFFER_QUEUE_PRIVATE_H
@@ -131,9 +132,9 @@ struct head {
 /* What lies behind a source's last record and is no fetch of its yet: chunks from id seq on. */
 struct staged {
 	uint64_t records, lines, stored;
-	int64_t mono_ms; /* when it began, which its chunks say: what is left of another one is not taken for its */
-	bool given_up;   /* no commit will publish them: the next transaction of the source deletes them */
-	uint64_t turn;   /* the lower one began first */
+	int64_t ticket; /* its chunks have it, so that what is left of another fetch is not taken for its */
+	bool given_up;  /* no commit will publish them: the next transaction of the source deletes them */
+	uint64_t turn;  /* the lower one began first */
 };
 
 /* A source's progress. */
@@ -319,9 +320,9 @@ int queue_text(struct queue *q, enum sql sql, int column, char *text, size_t siz
 
 /*
  * A staged chunk was written before its fetch was complete, and is not written again when it is: so in the file its
- * day and wall are 0, as in its span, and mono is when the staging began; they and the clock are those of the chunk
- * that ends the fetch, the first one behind it with `last`. Its state and fetch number are what was committed before.
- * Its lines are no fewer than they say.
+ * day and wall are 0, as in its span, and mono is a number that all of its fetch have; they and the clock are those of
+ * the chunk that ends the fetch, the first one behind it with `last`. Its state and fetch number are what was committed
+ * before. Its lines are no fewer than they say.
  */
 struct chunk_row {
 	int64_t id;

@@ -10,7 +10,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/clock.h"
+#include "base/random.h"
 #include "buffer/queue_private.h"
 
 uint64_t queue_piece_lines(const struct envelope *first, const struct fetch_piece *piece)
@@ -73,6 +73,15 @@ static int put_chunk(struct queue *q, const struct source *source, struct chunk_
 	return r;
 }
 
+/* Tells what is staged from what was given up before at the same ids. */
+static int64_t draw_ticket(void)
+{
+	uint64_t ticket;
+
+	random_fill(&ticket, sizeof ticket);
+	return (int64_t)(ticket >> 1 | 1);
+}
+
 static int put_piece(struct queue *q, struct source *source, const struct fetch_piece *piece, struct err *err)
 {
 	struct mark *then = &source->then;
@@ -88,19 +97,19 @@ static int put_piece(struct queue *q, struct source *source, const struct fetch_
 	};
 	const struct span span = { .fetch = then->fetch + 1, .records = piece->n };
 	struct chunk_row row = { .id = queue_chunk_id(then, seq), .records = piece->n };
-	int64_t mono_ms = staged->records > 0 ? staged->mono_ms : clock_mono_ms();
+	int64_t ticket = staged->records > 0 ? staged->ticket : draw_ticket();
 	int r;
 
 	if (piece->n > (uint64_t)SEQ_MAX - seq)
 		return err_fail(err, -EOVERFLOW, "source \"%s\": its numbers are used up", source->name);
-	row.mono_ms = mono_ms;
+	row.mono_ms = ticket;
 	row.lines = queue_piece_lines(&first, piece);
 	r = put_chunk(q, source, &row, &span, piece, err);
 	if (r < 0)
 		return r;
 	if (staged->records == 0)
 		staged->turn = ++q->turns;
-	staged->mono_ms = mono_ms;
+	staged->ticket = ticket;
 	staged->records += row.records;
 	staged->lines += row.lines;
 	staged->stored += row.data_len;

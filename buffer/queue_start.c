@@ -104,7 +104,7 @@ static int list_known(const struct queue *q, struct known *known, struct err *er
 		k->seq = source->now.seq;
 		k->fetch = source->now.fetch;
 		k->batch = q->last_batch;
-		k->staged_ms = source->now.staged.given_up ? 0 : source->now.staged.mono_ms;
+		k->ticket = source->now.staged.given_up ? 0 : source->now.staged.ticket;
 		k->state = source->now.state;
 		k->state_len = source->now.state_len;
 	}

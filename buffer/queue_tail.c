@@ -24,6 +24,7 @@ struct tail_row {
 struct ahead {
 	int64_t source;
 	uint64_t sealed, committed; /* seqs: all before are */
+	uint64_t torn;              /* the same of `sealed`, behind the end of the WAL */
 };
 
 struct tail {
@@ -142,6 +143,17 @@ static int on_row_under(void *arg, const struct pages_row *row)
 	return 0;
 }
 
+static int on_source(void *arg, const struct pages_row *row)
+{
+	struct ahead *ahead = find_ahead(arg, row->cells[0].number);
+
+	if (!ahead)
+		return -ENOMEM;
+	if (row->cells[2].number > 0 && ahead->torn < (uint64_t)row->cells[2].number)
+		ahead->torn = (uint64_t)row->cells[2].number;
+	return 0;
+}
+
 int queue_note_tail(struct queue *q, struct pages *pages, struct err *err)
 {
 	int r;
@@ -152,6 +164,8 @@ int queue_note_tail(struct queue *q, struct pages *pages, struct err *err)
 	if (r == 0)
 		r = pages_each(pages, PAGES_UNDER, 1U << PAGES_CHUNK | 1U << PAGES_SOURCE, CHUNK_PLAIN_MAX,
 		               on_row_under, q->tail);
+	if (r == 0)
+		r = pages_each(pages, PAGES_TAIL, 1U << PAGES_SOURCE, CHUNK_PLAIN_MAX, on_source, q->tail);
 	return r < 0 ? err_fail(err, r, "buffer: no memory") : 0;
 }
 
@@ -203,7 +217,8 @@ static int64_t find_end(const struct tail *tail, const struct source *source, in
 	const struct tail_row *row = find_row(tail, source->name, id);
 	int64_t end = id;
 
-	if (!row || row->first_fetch != source->now.fetch + 1)
+	/* Those between, if any, brought no records. */
+	if (!row || row->first_fetch <= source->now.fetch)
 		return id;
 	for (; row; row = find_row(tail, source->name, id)) {
 		id += (int64_t)row->records;
@@ -226,25 +241,55 @@ static int put_rows(struct queue *q, const struct source *source, int64_t id, in
 	return r;
 }
 
-/* 1: something of the source was taken. It may end what is staged, or take its place. */
-static int adopt(struct queue *q, struct source *source, struct err *err)
+/* Where what may be adopted of the source begins, and ends: it may end what is staged, or take its place. */
+static int64_t find_chain(const struct tail *tail, const struct source *source, int64_t *ret_first)
 {
 	const struct mark *now = &source->now;
 	int64_t first = queue_chunk_id(now, now->seq), behind = first + (int64_t)now->staged.records;
-	const struct cell staged[] = { cell_number(first), cell_number(behind) };
-	int64_t end = find_end(q->tail, source, behind);
-	int r = 0;
+	int64_t end = find_end(tail, source, behind);
 
-	if (end == behind && behind != first) {
-		end = find_end(q->tail, source, first);
-		behind = first;
-		if (end != first)
-			r = queue_run(q, SQL_CHUNKS_DELETE, CELLS(staged), err);
-	}
-	if (r < 0 || end == behind)
-		return r;
-	r = put_rows(q, source, behind, end, err);
+	if (end == behind && behind != first)
+		end = find_end(tail, source, behind = first);
+	*ret_first = behind;
+	return end;
+}
+
+/* 1: something of the source was taken. */
+static int adopt(struct queue *q, struct source *source, struct err *err)
+{
+	const struct mark *now = &source->now;
+	int64_t first, end = find_chain(q->tail, source, &first);
+	const struct cell behind[] = { cell_number(first), cell_number(queue_chunk_id(now, SEQ_MAX)) };
+	int r;
+
+	if (end == first)
+		return 0;
+	r = queue_run(q, SQL_CHUNKS_DELETE, CELLS(behind), err);
+	if (r == 0)
+		r = put_rows(q, source, first, end, err);
 	return r < 0 ? r : 1;
+}
+
+/* A sealing in it must be of what is there, or comes with it; else more is gone than one transaction. */
+static int check_sealed(struct queue *q, struct err *err)
+{
+	for (size_t i = 0; i < q->n_sources; i++) {
+		const struct source *source = q->sources[i];
+		int64_t first, end;
+
+		if (source->now.id == 0)
+			continue;
+		end = find_chain(q->tail, source, &first);
+		for (size_t j = 0; j < q->tail->n_ahead; j++) {
+			const struct ahead *ahead = &q->tail->ahead[j];
+
+			if (ahead->source == source->now.id && ahead->torn > (uint64_t)(end & SEQ_MAX) &&
+			    ahead->torn > source->now.seq)
+				return queue_damaged(q, err, "source", source->now.id,
+				                     "what was sealed last is not there");
+		}
+	}
+	return 0;
 }
 
 /* A source whose first fetch it would be: 1: it has its row now. */
@@ -284,8 +329,11 @@ int queue_adopt_tail(struct queue *q, struct err *err)
 {
 	int any, r;
 
-	if (!q->tail || q->tail->n == 0)
+	if (!q->tail)
 		return 0;
+	r = check_sealed(q, err);
+	if (r < 0 || q->tail->n == 0)
+		return r;
 	r = queue_begin(q, err);
 	if (r < 0)
 		return r;

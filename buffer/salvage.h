@@ -31,8 +31,8 @@ struct salvage_known {
 	int64_t batch;       /* no id of one above it was used before its last sealing */
 	const uint8_t *state;
 	size_t state_len;
-	int64_t staged_ms; /* mono; when the staging of what is on its way began; 0: nothing is */
-	bool running;      /* what is there from seq on was never acknowledged; a fetch that is staged there goes on */
+	int64_t ticket; /* of what is staged and on its way; 0: nothing is */
+	bool running;   /* what is there from seq on was never acknowledged; a fetch that is staged there goes on */
 	const char *const *stores; /* its stores; none: the configuration is not known */
 	size_t n_stores;
 };

@@ -16,34 +16,25 @@ int salvage_delete_chunks(struct salvage *s, int64_t first, int64_t last)
 	return queue_run(s->fresh, SQL_CHUNKS_DELETE, CELLS(range), s->err);
 }
 
-/* Whether it can be sealed: as many records as told, and where they begin. */
-static bool look_inside(struct salvage *s, const struct chunk_row *row, uint64_t *ret_first_fetch)
+bool salvage_look(struct salvage *s, const struct chunk_row *row, struct unit *ret_unit)
 {
-	uint64_t records = 0, first_fetch = row->fetch;
+	struct span span, first = { .fetch = row->fetch, .records = 1 };
 	struct chunk_reader reader;
-	struct span span;
+	uint64_t records = 0;
 	const void *data;
 	size_t len;
-	int r = chunk_inflate(row->data, row->data_len, row->plain, &s->plain);
+	int n = 0, r = chunk_inflate(row->data, row->data_len, row->plain, &s->plain);
 
 	if (r == 0)
 		r = chunk_reader_init(&reader, &s->plain);
-	for (bool first = true; r == 0 && (r = chunk_next_span(&reader, &span)) > 0; first = false) {
-		if (first)
-			first_fetch = span.fetch;
+	while (r == 0 && (r = chunk_next_span(&reader, &span)) > 0) {
+		if (n++ == 0)
+			first = span;
 		records += span.records;
 		for (r = 0; r == 0 && span.records > 0; span.records--)
 			r = chunk_next_record(&reader, &data, &len);
 	}
-	*ret_first_fetch = first_fetch;
-	return r == 0 && records == row->records;
-}
-
-bool salvage_look(struct salvage *s, const struct chunk_row *row, struct unit *ret_unit)
-{
-	uint64_t first_fetch;
-
-	if (!look_inside(s, row, &first_fetch))
+	if (r < 0 || records != row->records)
 		return false;
 	*ret_unit = (struct unit){
 		.id = row->id,
@@ -51,8 +42,9 @@ bool salvage_look(struct salvage *s, const struct chunk_row *row, struct unit *r
 		.records = row->records,
 		.lines = row->lines,
 		.stored = row->data_len,
-		.first_fetch = first_fetch,
-		.last_fetch = row->staged ? first_fetch : row->fetch,
+		.first_fetch = first.fetch,
+		.last_fetch = row->staged ? first.fetch : row->fetch,
+		.ticket = first.records == 0 && first.wall_ms == 0 ? first.mono_ms : 0,
 		.last = row->last,
 		.staged = row->staged,
 		.sure = !salvage_has_id(&s->unsure_chunks, row->id),

@@ -110,6 +110,7 @@ struct unit {
 	int64_t id;
 	uint64_t seq, records, lines, stored;
 	uint64_t first_fetch, last_fetch;
+	int64_t ticket; /* that the first fetch's staged chunks have; 0: it has none */
 	uint8_t last;
 	bool staged, sure;
 	int64_t mono_ms;
@@ -143,8 +144,7 @@ int salvage_settle(struct salvage *s, struct origin *origin);
 
 /* The id at which a staged chunk waits for the end of its fetch. */
 #define STAGE_VERSIONS 15
-int salvage_stage_version(struct salvage *s, const struct pages_row *row, const char *boot, int64_t mono_ms,
-                          int64_t *ret_id);
+int salvage_stage_version(struct salvage *s, int64_t id, int64_t mono_ms, int64_t *ret_id);
 
 /* Puts those into their places whose fetch was committed, or is on its way. */
 int salvage_staged(struct salvage *s, struct origin *origin);

@@ -404,7 +404,7 @@ static int add_staged(struct salvage *s, const struct origin *origin, const stru
 	struct mark *now = &origin->source->now;
 	struct pages_row put_row = *row;
 	int64_t id;
-	int r = salvage_stage_version(s, row, version->boot, version->mono_ms, &id);
+	int r = salvage_stage_version(s, number(row, 0), version->mono_ms, &id);
 
 	if (r < 0)
 		return r;

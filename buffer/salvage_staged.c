@@ -1,31 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Chunks that were staged. Those of a fetch that was given up stand at the ids of those that came after it, and say
- * nothing that tells the ones from the others; only when their staging began. So all are kept apart, in versions of
- * their id, until the chunk that ends a fetch says which it needs: those that reach up to it.
+ * Chunks that were staged. Those of a fetch that was given up stand at the ids of those that came after it, and only
+ * a number tells the ones from the others. So all are kept apart, in versions of their id,
+ * until the chunk that goes on with a fetch says which it needs.
  */
 #include <errno.h>
 #include <string.h>
 
 #include "buffer/salvage_private.h"
-
-/* What is staged in one go. */
-struct attempt {
-	int64_t mono_ms;
-	char boot[OBJECT_BOOT];
-	int rank; /* 0: it is none; 1: of the boot that ended the fetch; 2: it reaches up to the end */
-};
-
-static void read_attempt(const struct chunk_row *row, struct attempt *ret_attempt)
-{
-	*ret_attempt = (struct attempt){ .mono_ms = row->mono_ms };
-	memcpy(ret_attempt->boot, row->boot, sizeof row->boot);
-}
-
-static bool same_attempt(const struct attempt *a, const struct chunk_row *row)
-{
-	return a->mono_ms == row->mono_ms && strcmp(a->boot, row->boot) == 0;
-}
 
 /* --- Keeping them --- */
 
@@ -42,18 +24,14 @@ static int begin_read(struct salvage *s, int64_t first, int64_t last, int v, str
 	return r < 0 ? r : found;
 }
 
-int salvage_stage_version(struct salvage *s, const struct pages_row *row, const char *boot, int64_t mono_ms,
-                          int64_t *ret_id)
+int salvage_stage_version(struct salvage *s, int64_t id, int64_t mono_ms, int64_t *ret_id)
 {
-	int64_t id = row->cells[0].number;
-	struct attempt attempt = { .mono_ms = mono_ms };
-	struct chunk_row there;
+	struct chunk_row there = { .id = 0 };
 	int found = 1, v = 1;
 
-	memcpy(attempt.boot, boot, OBJECT_BOOT);
 	for (; v < STAGE_VERSIONS - 1; v++) { /* the last one is always the latest */
 		found = begin_read(s, id, id, v, &there);
-		if (found == 1 && same_attempt(&attempt, &there))
+		if (found == 1 && there.mono_ms == mono_ms)
 			found = 0;
 		queue_reset(s->fresh, SQL_CHUNKS);
 		if (found <= 0)
@@ -82,40 +60,8 @@ static int take_row(struct salvage *s, const struct origin *origin, const struct
 	return r < 0 ? r : 1;
 }
 
-/* All of the attempt with these ids. */
-static int take_attempt(struct salvage *s, const struct origin *origin, int64_t first, int64_t last,
-                        const struct attempt *attempt)
-{
-	struct chunk_row row = { .id = 0 };
-	int r = 0;
-
-	for (int v = 1; r >= 0 && v < STAGE_VERSIONS; v++) {
-		int64_t next = first;
-
-		while ((r = begin_read(s, next, last, v, &row)) > 0) {
-			next = (row.id & (VERSION(INT64_C(0), 1) - 1)) + 1;
-			r = same_attempt(attempt, &row) ? take_row(s, origin, &row, false) : 0;
-			queue_reset(s->fresh, SQL_CHUNKS);
-			if (r < 0)
-				return r;
-		}
-		queue_reset(s->fresh, SQL_CHUNKS);
-	}
-	return r < 0 ? r : 0;
-}
-
-/* What a staged chunk speaks for, as a beginning of the fetch that `end` goes on with. */
-static int rank_row(const struct chunk_row *row, const struct unit *end)
-{
-	uint64_t behind = (uint64_t)(row->id & SEQ_MAX) + row->records;
-
-	if (!row->staged || row->fetch + 1 != end->first_fetch || behind > end->seq)
-		return 0;
-	return behind == end->seq ? 2 : strcmp(row->boot, end->boot) == 0;
-}
-
-/* The attempt whose chunks belong between two ids, before the chunk `end`. */
-static int find_attempt(struct salvage *s, int64_t first, const struct unit *end, struct attempt *best)
+/* Those with ids from `first` on that the chunk `end` goes on with. */
+static int take_staged(struct salvage *s, const struct origin *origin, int64_t first, const struct unit *end)
 {
 	struct chunk_row row = { .id = 0 };
 	int r = 0;
@@ -124,18 +70,17 @@ static int find_attempt(struct salvage *s, int64_t first, const struct unit *end
 		int64_t next = first;
 
 		while ((r = begin_read(s, next, end->id - 1, v, &row)) > 0) {
-			int rank = rank_row(&row, end);
-
 			next = (row.id & (VERSION(INT64_C(0), 1) - 1)) + 1;
-			if (rank > best->rank || (rank > 0 && rank == best->rank && row.mono_ms > best->mono_ms)) {
-				read_attempt(&row, best);
-				best->rank = rank;
-			}
+			if (row.mono_ms == end->ticket && row.fetch + 1 == end->first_fetch &&
+			    next - 1 + (int64_t)row.records <= end->id)
+				r = take_row(s, origin, &row, false);
 			queue_reset(s->fresh, SQL_CHUNKS);
+			if (r < 0)
+				return r;
 		}
 		queue_reset(s->fresh, SQL_CHUNKS);
 	}
-	return r;
+	return r < 0 ? r : 0;
 }
 
 /* Those of the fetch that is on its way: the process knows when that began. */
@@ -150,7 +95,7 @@ static int take_on_its_way(struct salvage *s, const struct origin *origin)
 		uint64_t records = 0;
 
 		r = begin_read(s, id, id, v, &row);
-		if (r == 1 && row.mono_ms == known->staged_ms) {
+		if (r == 1 && row.mono_ms == known->ticket) {
 			r = take_row(s, origin, &row, true);
 			records = r == 1 ? row.records : 0;
 		}
@@ -171,15 +116,10 @@ int salvage_staged(struct salvage *s, struct origin *origin)
 	int r;
 
 	while ((r = salvage_next_chunk(s, end.id + 1, &end)) > 0) {
-		struct attempt best = { .rank = 0 };
-
-		if (end.records > 0 && first < end.id)
-			r = find_attempt(s, first, &end, &best);
-		if (r >= 0 && best.rank > 0)
-			r = take_attempt(s, origin, first, end.id - 1, &best);
+		r = end.ticket > 0 ? take_staged(s, origin, first, &end) : 0;
 		if (r < 0)
 			return r;
 		first = end.id + (int64_t)end.records;
 	}
-	return r == 0 && salvage_is_running(origin) && origin->known->staged_ms > 0 ? take_on_its_way(s, origin) : r;
+	return r == 0 && salvage_is_running(origin) && origin->known->ticket > 0 ? take_on_its_way(s, origin) : r;
 }
