@@ -182,7 +182,8 @@ int queue_begin(struct queue *q, struct err *err)
 	return run_plain(q, SQL_BEGIN) < 0 ? queue_fail(q, err, "begin") : 0;
 }
 
-/* A transaction, or a long query, wants a large cache; what it leaves there is seldom needed again, and the kernel has it too. */
+/* A transaction, or a long query, wants a large cache; what it leaves there is seldom needed again, and the kernel has
+ * it too. */
 static void trim_cache(struct queue *q)
 {
 	int used = 0, highest;
