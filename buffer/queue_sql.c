@@ -263,7 +263,8 @@ int queue_begin(struct queue *q, struct err *err)
 	return run_plain(q, SQL_BEGIN) < 0 ? queue_fail(q, err, "begin") : 0;
 }
 
-/* A transaction wants a large cache; what it leaves there is seldom needed again, and the kernel has it too. */
+/* A transaction, or a long query, wants a large cache; what it leaves there is seldom needed again, and the kernel has
+ * it too. */
 static void trim_cache(struct queue *q)
 {
 	int used = 0, highest;
@@ -421,6 +422,8 @@ int queue_step(struct queue *q, enum sql sql, struct err *err)
 void queue_reset(struct queue *q, enum sql sql)
 {
 	sqlite3_reset(q->statements[sql]);
+	if (sqlite3_get_autocommit(q->db))
+		trim_cache(q);
 }
 
 int64_t queue_number(struct queue *q, enum sql sql, int at)

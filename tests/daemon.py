@@ -53,6 +53,12 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
+def written_back(path):
+    """A program that was just linked would count as dirty memory of whoever runs it."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
 class Daemon:
     """One Millrace in a folder of its own: millrace.conf, buffer.db, millrace.sock, log, and the store `lake`."""
 
@@ -86,6 +92,7 @@ class Daemon:
 
     def spawn(self):
         """Without waiting for it."""
+        written_back(self.binary)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [self.binary, "-c", str(self.config), "run"],
