@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/unit/queue_box.h"
 
-#include <zlib.h>
-
 #include "buffer/schema.h"
+#include "tests/row_crc.h"
 
 #define MAX_BYTES (INT64_C(8) << 20)
 #define MANY      256
@@ -357,26 +356,6 @@ static void test_damaged_losses_are_found(void **state)
 }
 
 /* --- A buffer from before there were books --- */
-
-/* The checksum that a row of version 1 had, of its first n columns. */
-static void row_crc(sqlite3_context *context, int n, sqlite3_value **values)
-{
-	uLong crc = 0;
-
-	for (int i = 0; i < n; i++) {
-		bool number = sqlite3_value_type(values[i]) == SQLITE_INTEGER;
-		uint8_t head[9] = { (uint8_t)sqlite3_value_type(values[i]) };
-		const void *data = number ? NULL : sqlite3_value_blob(values[i]);
-		int len = number ? 0 : sqlite3_value_bytes(values[i]);
-		int64_t value = number ? sqlite3_value_int64(values[i]) : len;
-
-		for (int at = 0; at < 8; at++)
-			head[1 + at] = (uint8_t)(value >> 8 * at);
-		crc = crc32(crc, head, sizeof head);
-		crc = len > 0 ? crc32(crc, data, (uInt)len) : crc;
-	}
-	sqlite3_result_int64(context, (int64_t)crc);
-}
 
 /* Writes what the closed buffer holds into a file of schema 1, made from 001.sql, and puts that in its place. */
 static void go_back_to_version_1(struct box *box)
