@@ -17,7 +17,7 @@ Q := $(if $(filter 1,$(V)),,@)
 
 # ---- build -----------------------------------------------------------------------------------------------------------
 
-FOLDERS := agent api cli collectors buffer board base
+FOLDERS := agent api cli mill collectors buffer board base
 LIBS := libuv libcurl sqlite3 zlib libconfig jansson libmicrohttpd
 LIBS_FOUND := $(shell $(PKG_CONFIG) --libs $(LIBS) 2>/dev/null)
 LIBS_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(LIBS) 2>/dev/null)

@@ -63,9 +63,13 @@ enum stop {
 	                */
 };
 
-enum method { METHOD_GET, METHOD_HEAD, METHOD_PUT };
+enum method { METHOD_GET, METHOD_HEAD, METHOD_PUT, METHOD_POST, METHOD_PATCH, METHODS };
 
-static const char *const methods[] = { [METHOD_GET] = "GET", [METHOD_HEAD] = "HEAD", [METHOD_PUT] = "PUT" };
+static const char *const methods[METHODS] = { [METHOD_GET] = "GET",
+	                                      [METHOD_HEAD] = "HEAD",
+	                                      [METHOD_PUT] = "PUT",
+	                                      [METHOD_POST] = "POST",
+	                                      [METHOD_PATCH] = "PATCH" };
 
 struct http_transfer {
 	struct http *http;
@@ -101,6 +105,11 @@ struct http_transfer {
 	struct http_transfer *next_cancelled;
 	char detail[CURL_ERROR_SIZE];
 };
+
+static bool has_body(enum method method)
+{
+	return method >= METHOD_PUT;
+}
 
 /* Answers */
 
@@ -885,12 +894,18 @@ static int setup_method(struct http_transfer *t)
 		SET(NOBODY, 1L);
 		SET(MAXFILESIZE_LARGE, (curl_off_t)0); /* its Content-Length is of a body that does not come */
 		break;
+	case METHOD_POST: /* to curl a PUT by another name: it asks on_read for the body */
+	case METHOD_PATCH:
+		SET(CUSTOMREQUEST, methods[t->method]);
+		/* fall through */
 	case METHOD_PUT:
 		SET(UPLOAD, 1L);
 		SET(INFILESIZE_LARGE, (curl_off_t)t->send_bytes);
 		SET(MAX_SEND_SPEED_LARGE, (curl_off_t)t->send_rate);
 		SET(READFUNCTION, on_curl_read);
 		SET(READDATA, t);
+		break;
+	case METHODS:
 		break;
 	}
 	return failed;
@@ -964,7 +979,7 @@ static int add_header(struct http_transfer *t, const char *header)
 static int copy_headers(struct http_transfer *t, const char *const *headers)
 {
 	/* Curl's own "Expect: 100-continue" would wait a second for servers that do not know it. */
-	int r = t->method == METHOD_PUT ? add_header(t, "Expect:") : 0;
+	int r = has_body(t->method) ? add_header(t, "Expect:") : 0;
 	for (; r == 0 && headers && *headers; headers++)
 		r = add_header(t, *headers);
 	return r;
@@ -1050,8 +1065,8 @@ static enum method find_method(const char *name)
 {
 	enum method method = METHOD_GET;
 	while (strcmp(methods[method], name) != 0) {
-		assert(method < METHOD_PUT);
 		method++;
+		assert(method < METHODS);
 	}
 	return method;
 }
@@ -1074,7 +1089,7 @@ static struct http_transfer *transfer_new(struct http *http, const struct http_r
 	t->stall_ms = request->stall_ms;
 	t->end_ms = now_ms() + (uint64_t)request->timeout_ms;
 	t->max_body = request->max_body;
-	t->send_bytes = t->method == METHOD_PUT ? request->send_bytes : 0;
+	t->send_bytes = has_body(t->method) ? request->send_bytes : 0;
 	t->send_rate = request->send_rate;
 	t->on_read = request->on_read;
 	t->on_body = request->on_body;

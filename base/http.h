@@ -48,7 +48,7 @@ struct http_answer {
 #define HTTP_HEADERS_MAX (64 * 1024)
 
 struct http_request {
-	const char *method;         /* "GET", "HEAD" or "PUT" */
+	const char *method;         /* "GET" or "HEAD"; "PUT", "POST" or "PATCH", which have a body */
 	const char *url;            /* http or https; copied */
 	const char *const *headers; /* "Name: value", ended by NULL; copied; NULL: none of our own but User-Agent */
 	const char *ca_file;        /* trusted instead of the system's; NULL: the system's. Copied */
@@ -57,14 +57,15 @@ struct http_request {
 	int64_t stall_ms;    /* without a byte either way on a connection that stands, which ends it with -ETIMEDOUT;
 	                        pauses of on_read and on_body do not count; 0: no such limit */
 	uint64_t max_body;   /* bytes of one answer's body */
-	uint64_t send_bytes; /* of a PUT's body: its Content-Length */
+	uint64_t send_bytes; /* of the body, which may be empty: its Content-Length */
 	int64_t send_rate;   /* bytes a second at most, 0: no limit */
 	const char *proxy;   /* http_check_proxy; NULL or "": none. Copied */
 
 	/*
-	 * Bytes of a PUT's body into buffer: how many (1 to size), HTTP_READ_PAUSE where they are not at hand
-	 * (http_resume when they are), HTTP_READ_ABORT, which ends the transfer with -ECANCELED. May cancel any
-	 * transfer, this one too; may not start one. An answer may come before all of the body was asked for.
+	 * Bytes of the body into buffer, not called where that is empty: how many (1 to size), HTTP_READ_PAUSE where
+	 * they are not at hand (http_resume when they are), HTTP_READ_ABORT, which ends the transfer with -ECANCELED.
+	 * May cancel any transfer, this one too; may not start one. An answer may come before all of the body was asked
+	 * for.
 	 */
 	ssize_t (*on_read)(void *arg, void *buffer, size_t size);
 

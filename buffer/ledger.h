@@ -18,12 +18,12 @@
 #include "buffer/object.h"
 #include "buffer/queue.h"
 
-#define LEDGER_RUN     33   /* hex digits and NUL: milliseconds of its creation, then chance */
-#define LEDGER_JOBS    64   /* that may be configured; names ever used: 256 */
-#define LEDGER_RUNS    50   /* ended ones that are kept of a job */
+#define LEDGER_RUN     33 /* hex digits and NUL: milliseconds of its creation, then chance */
+#define LEDGER_JOBS    64 /* that may be configured */
+#define LEDGER_RUNS    50 /* done or cancelled ones that are kept of a job, and 64 times as many of all that ever were */
 #define LEDGER_OBJECTS 4096 /* of a manifest; the next run takes the others */
 #define LEDGER_LOG     4096
-#define LEDGER_DAYS    62
+#define LEDGER_DAYS    62 /* that are kept of a machine */
 
 struct ledger_job {
 	const char *name;
@@ -33,18 +33,23 @@ struct ledger_job {
 };
 
 /*
- * Tells the jobs: from now on each delivery to a job's store of a source of its makes a row. What is due for a job that
- * is gone is deleted with it, but not what a run has. May be called again, and before the buffer is open: it counts
- * once it is. -ENOBUFS: more names than there are numbers.
+ * Tells the jobs, which are copied: from now on each delivery to a job's store of a source of its makes a row. What
+ * waits for a job that is gone is deleted with it, but not what a run has; what was delivered to a store that is the
+ * job's no more stays due. May be called again, and before the buffer is open: it counts once it is. A card that takes
+ * nothing does not make it fail: what is to be deleted is then deleted later. -ENOBUFS: more than LEDGER_JOBS; -ENOMEM.
  */
 int ledger_configure(struct queue *queue, const struct ledger_job *jobs, size_t n, struct err *err);
 
-/* What waits for a job and is in no run. */
+/*
+ * What waits for a job and is in no run, from memory, as of the last transaction that held; zeros for a job that is not
+ * told. An object that a store has lost and was given again (queue_deliver_again) is due again.
+ */
 struct ledger_due {
 	uint64_t batches;  /* `_polls` apart */
 	int64_t oldest_ms; /* wall; when the first of these was delivered; 0: there is none */
 	uint64_t others;   /* objects of `_polls` */
 	int64_t cron_ms;   /* wall; up to when its cron was looked at; 0: never */
+	uint64_t missed;   /* objects that came while its list was full: no run ever has them */
 };
 void ledger_due(const struct queue *queue, const char *job, struct ledger_due *ret_due);
 
@@ -52,7 +57,7 @@ enum ledger_state {
 	LEDGER_DUE,       /* made; its manifest is not known to be in the store */
 	LEDGER_WRITTEN,   /* it is; waits for the machine, or for the next attempt */
 	LEDGER_STARTED,   /* the job may have been started: it is asked for by its id, and never started blindly */
-	LEDGER_DONE,      /* its objects are the job's; ended, as those below */
+	LEDGER_DONE,      /* its objects are the job's, and no longer its own */
 	LEDGER_PARKED,    /* all attempts failed: keeps its objects until somebody retries or cancels it */
 	LEDGER_CANCELLED, /* by a person; its objects are not due again */
 };
@@ -60,6 +65,7 @@ enum ledger_state {
 struct ledger_run {
 	char id[LEDGER_RUN];
 	char job[UNITS_NAME_MAX];
+	char store[UNITS_NAME_MAX]; /* where its objects are; the job's may be another one by now */
 	enum ledger_state state;
 	unsigned attempt;
 	int64_t created_ms, written_ms, ready_ms, started_ms, ended_ms; /* wall; 0: not yet */
@@ -71,10 +77,11 @@ struct ledger_run {
 };
 
 /*
- * Makes a run of all that waits for a job, the oldest first, LEDGER_OBJECTS at most. id is the caller's. 1: ret_run is
- * LEDGER_DUE; 0: nothing waits. cron_ms: that far its cron is looked at now, 0: it has none.
+ * Makes a run of all that waits for a job, the oldest first, LEDGER_OBJECTS at most and all of one store. id is the
+ * caller's, and new. cron_ms: that far its cron is looked at now, 0: it has none. 1: ret_run is LEDGER_DUE; 0: nothing
+ * waits, and nothing was written, unless `empty` is set: then it is a run without objects. -ENOENT: no such job.
  */
-int ledger_make_run(struct queue *queue, const char *job, const char *id, int64_t wall_ms, int64_t cron_ms,
+int ledger_make_run(struct queue *queue, const char *job, const char *id, int64_t wall_ms, int64_t cron_ms, bool empty,
                     struct ledger_run *ret_run, struct err *err);
 
 /* One object of a run's manifest. */
@@ -86,17 +93,21 @@ struct ledger_object {
 	uint8_t sha256[SHA256_SIZE];
 	int64_t id; /* to go on with */
 };
-/* At most n of them with an id above `after`, in the order in which they were delivered; how many, or -errno. */
+/*
+ * At most n of them with an id above `after`, in the order in which they were delivered; how many, or -errno. A run
+ * that is done or cancelled has none. -ENOENT: no such run.
+ */
 int ledger_objects(struct queue *queue, const char *run, int64_t after, struct ledger_object *ret_objects, size_t n,
                    struct err *err);
 
 /*
- * Writes a run's state down. LEDGER_DONE and LEDGER_CANCELLED let go of its objects in the same transaction; older
- * ended runs of the job than LEDGER_RUNS are deleted. -ENOENT: no such run.
+ * Writes down how a run goes: its state, attempt, times, manifest, reason and log; all else stays as it was made.
+ * LEDGER_DONE and LEDGER_CANCELLED let go of its objects in the same transaction; older ones of these than LEDGER_RUNS
+ * are deleted. -ENOENT: no such run.
  */
 int ledger_put_run(struct queue *queue, const struct ledger_run *run, struct err *err);
 
-/* The newest first, those of all jobs, at most n that are older than `before` (NULL: all); how many, or -errno. */
+/* The newest first by their ids, those of all jobs, at most n below `before` (NULL: all); how many, or -errno. */
 int ledger_runs(struct queue *queue, const char *before, struct ledger_run *ret_runs, size_t n, struct err *err);
 int ledger_find_run(struct queue *queue, const char *id, struct ledger_run *ret_run, struct err *err); /* 0, -ENOENT */
 
@@ -124,10 +135,11 @@ struct ledger_day {
 	int64_t awake_ms;
 };
 
-/* An edge, with what has passed since the one before; machine and day in one transaction. days older go. */
+/* An edge, with what has passed since the one before (NULL: nothing is to be added), in one transaction. */
 int ledger_put_machine(struct queue *queue, const struct ledger_machine *machine, const struct ledger_day *add,
                        struct err *err);
-int ledger_find_machine(struct queue *queue, const char *name, struct ledger_machine *ret_machine, struct err *err);
+int ledger_find_machine(struct queue *queue, const char *name, struct ledger_machine *ret_machine,
+                        struct err *err); /* 0, -ENOENT */
 
 /* A machine's days, the newest first; how many, or -errno. */
 int ledger_days(struct queue *queue, const char *machine, struct ledger_day *ret_days, size_t n, struct err *err);

@@ -159,6 +159,11 @@ static const struct form forms[] = {
 	{ PAGES_CLOCK, "tic", NULL, 0 },
 	{ PAGES_IMPORTED, "tttiiic", NULL, 0 },
 	{ PAGES_REJECTED, "tittiiibc", NULL, 0 },
+	{ PAGES_DUE, "tittibic", NULL, 0 },
+	{ PAGES_JOB, "tiiic", NULL, 0 },
+	{ PAGES_RUN, "tttiiiiiiiiiiiiibtbc", NULL, 0 },
+	{ PAGES_MACHINE, "tiiitc", NULL, 0 },
+	{ PAGES_DAY, "itiic", NULL, 0 },
 };
 
 /* A record's header, §2.1. */

@@ -60,9 +60,14 @@ enum pages_table {
 	PAGES_CLOCK,
 	PAGES_IMPORTED,
 	PAGES_REJECTED,
+	PAGES_DUE,
+	PAGES_JOB,
+	PAGES_RUN,
+	PAGES_MACHINE,
+	PAGES_DAY,
 	PAGES_TABLES
 };
-#define PAGES_CELLS_MAX 16
+#define PAGES_CELLS_MAX 20
 
 struct pages_row {
 	enum pages_table table;

@@ -60,6 +60,7 @@ void queue_close(struct queue *q)
 	free(q->sources);
 	free(q->stores);
 	free(q->waiting);
+	ledger_free(q->ledger);
 	free(q->path);
 	free(q->kernel_boot_id);
 	free(q);
@@ -94,6 +95,7 @@ int queue_add_source(struct queue *q, const char *name, struct source **ret_sour
 	memcpy(source->name, name, strlen(name) + 1);
 	source->route = q->fallback;
 	source->now.seq = 1;
+	source->jobs = ledger_count_jobs(q, name);
 	q->sources[q->n_sources++] = source;
 	*ret_source = source;
 	return 0;

@@ -112,7 +112,12 @@ static int book(struct queue *q, struct waiting *w, const char *store, uint64_t 
 	if (r == 0)
 		r = queue_all_done(w->source, done) ? queue_put_batch(q, &row, err)
 		                                    : put_delivery(q, w->id, store, wall_ms, err);
-	return queue_end(q, r, err);
+	if (r == 0 && done != w->done)
+		r = ledger_deliver(q, &row.batch, store, wall_ms, err);
+	r = queue_end(q, r, err);
+	if (r == 0 && done != w->done)
+		ledger_settle(q);
+	return r;
 }
 
 /* From now on it is among what queue_expire looks at; 0: at a time that is not known. */

@@ -225,7 +225,9 @@ static int load_all(struct queue *q, struct err *err)
 		r = load_batches(q, err);
 	if (r == 0)
 		r = queue_load_lost(q, err);
-	return r == 0 ? queue_load_damage(q, err) : r;
+	if (r == 0)
+		r = queue_load_damage(q, err);
+	return r == 0 ? ledger_load(q, err) : r;
 }
 
 int queue_load(struct queue *q, struct err *err)
@@ -248,6 +250,7 @@ int queue_load(struct queue *q, struct err *err)
 	if (r == 0) {
 		delete_staged(q);
 		queue_delete_stray(q);
+		ledger_tidy(q);
 	}
 	return r;
 }

@@ -18,7 +18,7 @@
 
 #define APPLICATION_ID 0x4d696c6c /* "Mill" */
 #define MODE           0640
-#define FUTURE_MOST    1000 /* a schema with a higher number is a damaged one */
+#define FUTURE_MOST    99 /* a schema with a higher number is a damaged one */
 #define ROW_MAX        65536
 
 /* The database header, https://sqlite.org/fileformat2.html §1.3. */

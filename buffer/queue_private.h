@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the files of the queue share: its memory and its way to SQLite. Only buffer/queue*.c include it.
+ * What the files of the queue share: its memory and its way to SQLite. Only buffer/queue*.c, the salvage and the ledger
+ * include it.
  *
  * What is asked for often (next seq, what is due, what waits) is kept in memory, as of the last COMMIT that succeeded:
  * a transaction works on copies and its caller takes them over afterwards, so a failed one has changed nothing.
@@ -96,6 +97,28 @@ enum sql {
 	SQL_CLOCKS_TRIM,
 	SQL_STORE_GET,
 	SQL_STORE_PUT,
+	/* Prepared when they are needed first: without jobs and machines they cost nothing. */
+	SQL_LEDGER,
+	SQL_JOBS = SQL_LEDGER,
+	SQL_JOB_LAST,
+	SQL_JOB_PUT,
+	SQL_JOB_DELETE,
+	SQL_DUE,
+	SQL_DUE_PUT,
+	SQL_DUE_DELETE,
+	SQL_RUN_GET,
+	SQL_RUN_PUT,
+	SQL_RUNS,
+	SQL_RUNS_TRIM,
+	SQL_RUNS_TRIM_ALL,
+	SQL_MACHINE_GET,
+	SQL_MACHINE_PUT,
+	SQL_MACHINES_TRIM,
+	SQL_DAYS,
+	SQL_DAY_GET,
+	SQL_DAY_PUT,
+	SQL_DAYS_TRIM,
+	SQL_DAYS_TRIM_ALL,
 	/* Of a salvage's fresh file alone. */
 	SQL_SALVAGE,
 	SQL_SALVAGE_BOOK = SQL_SALVAGE,
@@ -113,6 +136,14 @@ enum sql {
 	SQL_SALVAGE_DELIVERIES,
 	SQL_SALVAGE_CLOCKS,
 	SQL_SALVAGE_COUNT,
+	SQL_SALVAGE_DUE,
+	SQL_SALVAGE_JOB,
+	SQL_SALVAGE_MACHINE,
+	SQL_SALVAGE_DAY,
+	SQL_SALVAGE_RUNS_TWICE,
+	SQL_SALVAGE_JOBS,
+	SQL_SALVAGE_TAKEN,
+	SQL_SALVAGE_LET_GO,
 	SQL_STATEMENTS
 };
 
@@ -173,6 +204,7 @@ struct source {
 	struct staged going_on; /* across a salvage; records 0: none does */
 	bool stale;             /* what was staged did not outlast it, and who staged it has not been told */
 	uint64_t damaged;       /* records that damage has destroyed, as far as their number is known */
+	unsigned jobs;          /* that want what is delivered of it */
 };
 
 /* A sealed batch that some store has not, or whose row could not be told yet that all have it. */
@@ -245,6 +277,8 @@ struct import;
 
 struct tail;
 
+struct ledger;
+
 struct queue {
 	sqlite3 *db; /* NULL: it is not open */
 	sqlite3_stmt *statements[SQL_STATEMENTS];
@@ -279,6 +313,7 @@ struct queue {
 	struct seal *sealing;     /* a batch half made; NULL: none */
 	struct import *importing; /* a batch half taken over; NULL: none */
 	int64_t stray;            /* the id of what came to nothing, below the last batch; 0: none is known */
+	struct ledger *ledger;    /* NULL: there are no jobs */
 };
 
 /* --- queue_sql.c --- */
@@ -555,5 +590,29 @@ uint64_t queue_sealed_bytes(const struct queue *q);
 int queue_chunk_each(struct queue *q, const struct chunk_row *row, struct bytes *plain,
                      int (*on_record)(void *arg, const struct envelope *envelope, const void *data, size_t len),
                      void *arg, struct err *err);
+
+/* --- ledger.c --- */
+
+int ledger_load(struct queue *q, struct err *err);
+void ledger_free(struct ledger *ledger); /* NULL is fine */
+
+/* Deletes what waits for jobs that are gone. What fails is tried again with the next delivery, or at the next start. */
+void ledger_tidy(struct queue *q);
+
+/* How many jobs there are, and how many of them want a source. */
+unsigned ledger_jobs(const struct queue *q);
+unsigned ledger_count_jobs(const struct queue *q, const char *source);
+
+/* In the transaction of a batch's first delivery to the store: it is due. Once that has held, ledger_settle. */
+int ledger_deliver(struct queue *q, const struct batch *batch, const char *store, int64_t wall_ms, struct err *err);
+void ledger_settle(struct queue *q);
+
+/* --- ledger_run.c, in a salvage's transaction --- */
+
+/* A row of table run is there in this version, or in a later one: 1, 0, -errno. */
+int ledger_has_edge(struct queue *q, const char *run, int64_t edge, struct err *err);
+
+/* Once all rows are there: brings them together. */
+int ledger_mend(struct queue *q, struct err *err);
 
 #endif

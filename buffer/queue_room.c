@@ -32,6 +32,8 @@
 #define PER_BATCH   384               /* what a batch takes more than its chunks did; measured: up to 254 */
 #define MORE        5                 /* for each of its records besides; measured: up to 4.1 */
 #define PER_BOOKING 96                /* a batch's delivery or loss, and its share of a book's row */
+#define PER_DUE     512               /* a row of due; measured: 188, with the longest names 436 */
+#define PER_RUN     8192              /* a run's row with its log, and a machine's */
 #define LOW_LEAST   INT64_C(0x80000)
 #define LOW_MOST    INT64_C(0x800000)
 
@@ -98,7 +100,7 @@ static int64_t batches_to_come(const struct source *source)
 static int64_t growth(const struct queue *q, const struct source *source)
 {
 	const struct mark *mark = source->touched ? &source->then : &source->now;
-	int64_t per_batch = PER_BATCH + (int64_t)(1 + q->n_stores) * PER_BOOKING;
+	int64_t per_batch = PER_BATCH + (int64_t)(1 + q->n_stores) * PER_BOOKING + source->jobs * PER_DUE;
 
 	return batches_to_come(source) * per_batch + (int64_t)(mark->records + mark->staged.records) * MORE;
 }
@@ -108,9 +110,11 @@ static int64_t reserve(const struct queue *q)
 {
 	int64_t largest = 0, bytes = (int64_t)(q->n_waiting * (1 + q->n_stores)) * PER_BOOKING;
 
+	bytes += ledger_jobs(q) * PER_RUN;
 	for (size_t i = 0; i < q->n_sources; i++) {
 		int64_t batch = batch_bytes(q, q->sources[i]);
 
+		bytes += (int64_t)(q->sources[i]->backlog.batches * q->sources[i]->jobs) * PER_DUE;
 		if (batch > 0)
 			bytes += PER_SOURCE + growth(q, q->sources[i]);
 		if (batch > largest)

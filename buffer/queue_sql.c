@@ -20,6 +20,14 @@
 #define IMPORTED "source, device, boot, first, last, at, crc"
 #define DAMAGE   "source, first, last, day, device, boot, at, crc"
 #define REJECTED "source, at, cause, text, bytes, start, offset, excerpt, crc"
+#define DUE      "job, n, store, object, bytes, sha256, delivered, crc"
+#define RUN                                                                                                            \
+	"id, job, store, first, last, edge, state, attempt, created, written, ready, started, ended, objects, "        \
+	"records, bytes, manifest, reason, log, crc"
+#define MACHINE "name, state, since, ours, reason, crc"
+#define DAY     "day, machine, wakes, awake, crc"
+/* States of runs that have let go of their objects: LEDGER_DONE, LEDGER_CANCELLED. */
+#define OVER "state IN (3, 5)"
 
 /* The same of table book and of table lost. */
 #define BOOK_NEAR(table, columns)                                                                                      \
@@ -136,6 +144,39 @@ static const struct statement statements[SQL_STATEMENTS] = {
 	[SQL_STORE_GET] = { "SELECT name, place, crc FROM store WHERE name = ?", "store" },
 	[SQL_STORE_PUT] = { "INSERT OR REPLACE INTO store (name, place, crc) VALUES (?, ?, ?)", NULL },
 
+	[SQL_JOBS] = { "SELECT name, taken, cron, missed, crc FROM job ORDER BY name", "job" },
+	[SQL_JOB_LAST] = { "SELECT max(ifnull((SELECT max(n) FROM due WHERE job = ?1), 0), "
+	                   "ifnull((SELECT max(last) FROM run WHERE job = ?1), 0))",
+	                   NULL },
+	[SQL_JOB_PUT] = { "INSERT OR REPLACE INTO job (name, taken, cron, missed, crc) VALUES (?, ?, ?, ?, ?)", NULL },
+	[SQL_JOB_DELETE] = { "DELETE FROM job WHERE name = ?", NULL },
+	[SQL_DUE] = { "SELECT " DUE " FROM due WHERE job = ? AND n BETWEEN ? AND ? ORDER BY n", "due" },
+	[SQL_DUE_PUT] = { "INSERT INTO due (" DUE ") VALUES (?, ?, ?, ?, ?, ?, ?, ?)", NULL },
+	[SQL_DUE_DELETE] = { "DELETE FROM due WHERE job = ? AND n BETWEEN ? AND ?", NULL },
+	[SQL_RUN_GET] = { "SELECT " RUN " FROM run WHERE id = ?", "run" },
+	[SQL_RUN_PUT] = { "INSERT OR REPLACE INTO run (" RUN ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, "
+	                  "?, ?, ?, ?, ?)",
+	                  NULL },
+	[SQL_RUNS] = { "SELECT " RUN " FROM run WHERE id < ? ORDER BY id DESC LIMIT ?", "run" },
+	[SQL_RUNS_TRIM] = { "DELETE FROM run WHERE id IN (SELECT id FROM run WHERE job = ? AND " OVER
+	                    " ORDER BY id DESC LIMIT -1 OFFSET ?)",
+	                    NULL },
+	[SQL_RUNS_TRIM_ALL] = { "DELETE FROM run WHERE id IN (SELECT id FROM run WHERE " OVER
+	                        " ORDER BY id DESC LIMIT -1 OFFSET ?)",
+	                        NULL },
+	[SQL_MACHINE_GET] = { "SELECT " MACHINE " FROM machine WHERE name = ?", "machine" },
+	[SQL_MACHINE_PUT] = { "INSERT OR REPLACE INTO machine (" MACHINE ") VALUES (?, ?, ?, ?, ?, ?)", NULL },
+	[SQL_MACHINES_TRIM] = { "DELETE FROM machine WHERE name IN (SELECT name FROM machine ORDER BY since DESC "
+	                        "LIMIT -1 OFFSET ?)",
+	                        NULL },
+	[SQL_DAYS] = { "SELECT " DAY " FROM machine_day WHERE machine = ? ORDER BY day DESC LIMIT ?", "machine_day" },
+	[SQL_DAY_GET] = { "SELECT " DAY " FROM machine_day WHERE day = ? AND machine = ?", "machine_day" },
+	[SQL_DAY_PUT] = { "INSERT OR REPLACE INTO machine_day (" DAY ") VALUES (?, ?, ?, ?, ?)", NULL },
+	[SQL_DAYS_TRIM] = { "DELETE FROM machine_day WHERE machine = ?1 AND day IN (SELECT day FROM machine_day WHERE "
+	                    "machine = ?1 ORDER BY day DESC LIMIT -1 OFFSET ?2)",
+	                    NULL },
+	[SQL_DAYS_TRIM_ALL] = { "DELETE FROM machine_day WHERE machine NOT IN (SELECT name FROM machine)", NULL },
+
 	/* Rows of several versions: what they say of the books only ever grows. */
 	[SQL_SALVAGE_BOOK] = { "INSERT INTO book (" BOOK ") VALUES (?, ?, ?, ?, ?, ?, ?, ?)" GROWN(""), NULL },
 	[SQL_SALVAGE_LOST] = { "INSERT INTO lost (" LOST ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)" GROWN(
@@ -169,18 +210,52 @@ static const struct statement statements[SQL_STATEMENTS] = {
 	[SQL_SALVAGE_DELIVERIES] = { "DELETE FROM delivery WHERE batch NOT IN (SELECT id FROM batch)", NULL },
 	[SQL_SALVAGE_CLOCKS] = { "INSERT OR REPLACE INTO clock (boot, correction, crc) VALUES (?, ?, ?)", NULL },
 	[SQL_SALVAGE_COUNT] = { "SELECT count(*) FROM batch", NULL },
+	[SQL_SALVAGE_DUE] = { "INSERT OR REPLACE INTO due (" DUE ") VALUES (?, ?, ?, ?, ?, ?, ?, ?)", NULL },
+	[SQL_SALVAGE_JOB] = { "INSERT INTO job (name, taken, cron, missed, crc) VALUES (?, ?, ?, ?, ?) ON CONFLICT "
+	                      "(name) DO UPDATE SET taken = excluded.taken, cron = excluded.cron, missed = "
+	                      "excluded.missed, crc = excluded.crc WHERE (excluded.taken, excluded.cron, "
+	                      "excluded.missed) > (taken, cron, missed)",
+	                      NULL },
+	[SQL_SALVAGE_MACHINE] = { "INSERT INTO machine (" MACHINE ") VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO "
+	                          "UPDATE SET state = excluded.state, since = excluded.since, ours = excluded.ours, "
+	                          "reason = excluded.reason, crc = excluded.crc WHERE excluded.since >= since",
+	                          NULL },
+	[SQL_SALVAGE_DAY] = { "INSERT INTO machine_day (" DAY ") VALUES (?, ?, ?, ?, ?) ON CONFLICT (day, machine) DO "
+	                      "UPDATE SET wakes = excluded.wakes, awake = excluded.awake, crc = excluded.crc WHERE "
+	                      "excluded.wakes >= wakes AND excluded.awake >= awake",
+	                      NULL },
+	/* One whose transaction never held, and which was made again under another id. */
+	[SQL_SALVAGE_RUNS_TWICE] = { "DELETE FROM run WHERE state = 0 AND EXISTS (SELECT 1 FROM run AS other WHERE "
+	                             "other.job = run.job AND other.first <= run.last AND other.last >= run.first AND "
+	                             "(other.state > 0 OR other.id > run.id) AND other.id <> run.id)",
+	                             NULL },
+	[SQL_SALVAGE_JOBS] = { "INSERT OR IGNORE INTO job (name, taken, cron, missed, crc) SELECT job, 0, 0, 0, "
+	                       "row_crc(job, 0, 0, 0) FROM due GROUP BY job",
+	                       NULL },
+	[SQL_SALVAGE_TAKEN] = { "UPDATE job SET taken = ran, crc = row_crc(name, ran, cron, missed) FROM (SELECT job, "
+	                        "max(last) AS ran FROM run GROUP BY job) WHERE job = name AND ran > taken",
+	                        NULL },
+	[SQL_SALVAGE_LET_GO] = { "DELETE FROM due WHERE n <= (SELECT taken FROM job WHERE name = due.job) AND NOT "
+	                         "EXISTS (SELECT 1 FROM run WHERE run.job = due.job AND n BETWEEN first AND last AND "
+	                         "NOT " OVER ")",
+	                         NULL },
 };
+
+static int prepare(struct queue *q, enum sql sql, struct err *err)
+{
+	if (sqlite3_prepare_v3(q->db, statements[sql].text, -1, SQLITE_PREPARE_PERSISTENT, &q->statements[sql], NULL) !=
+	    SQLITE_OK)
+		return queue_fail(q, err, statements[sql].text);
+	return 0;
+}
 
 int queue_prepare(struct queue *q, struct err *err)
 {
-	int n = q->fresh ? SQL_STATEMENTS : SQL_SALVAGE;
+	int n = q->fresh ? SQL_STATEMENTS : SQL_LEDGER, r = 0;
 
-	for (int i = 0; i < n; i++) {
-		if (sqlite3_prepare_v3(q->db, statements[i].text, -1, SQLITE_PREPARE_PERSISTENT, &q->statements[i],
-		                       NULL) != SQLITE_OK)
-			return queue_fail(q, err, statements[i].text);
-	}
-	return 0;
+	for (int i = 0; r == 0 && i < n; i++)
+		r = prepare(q, (enum sql)i, err);
+	return r;
 }
 
 /* A card that is full or has turned read-only is an I/O error to SQLite, and no errno tells it from a broken one. */
@@ -329,6 +404,8 @@ int queue_query(struct queue *q, enum sql sql, const struct cell *cells, size_t 
 {
 	int r = queue_check(q, err);
 
+	if (r == 0 && !q->statements[sql])
+		r = prepare(q, sql, err);
 	if (r < 0)
 		return r;
 	assert(sqlite3_bind_parameter_count(q->statements[sql]) == (int)n);
@@ -351,7 +428,7 @@ int queue_run(struct queue *q, enum sql sql, const struct cell *cells, size_t n,
 
 int queue_put(struct queue *q, enum sql sql, const struct cell *cells, size_t n, struct err *err)
 {
-	struct cell row[16];
+	struct cell row[PAGES_CELLS_MAX];
 
 	assert(n < sizeof row / sizeof *row);
 	memcpy(row, cells, n * sizeof *row);
@@ -422,7 +499,7 @@ int queue_step(struct queue *q, enum sql sql, struct err *err)
 void queue_reset(struct queue *q, enum sql sql)
 {
 	sqlite3_reset(q->statements[sql]);
-	if (sqlite3_get_autocommit(q->db))
+	if (q->db && sqlite3_get_autocommit(q->db))
 		trim_cache(q);
 }
 

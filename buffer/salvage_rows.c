@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "buffer/ledger.h"
 #include "buffer/salvage_private.h"
 
 /* --- Cells --- */
@@ -259,6 +260,68 @@ static int add_rejected(struct salvage *s, const struct pages_row *row)
 	return put(s, SQL_REJECTED_PUT, row);
 }
 
+/* --- The ledger --- */
+
+static int add_due(struct salvage *s, const struct pages_row *row)
+{
+	char job[UNITS_NAME_MAX], store[UNITS_NAME_MAX], key[OBJECT_KEY_MAX];
+	struct object_name name;
+
+	if (!take_text(row, 0, job, sizeof job) || number(row, 1) < 1 || !take_text(row, 2, store, sizeof store) ||
+	    !take_text(row, 3, key, sizeof key) || object_read_key(key, &name) < 0 || row->cells[5].len != SHA256_SIZE)
+		return 0;
+	return put(s, SQL_SALVAGE_DUE, row);
+}
+
+static int add_job(struct salvage *s, const struct pages_row *row)
+{
+	char name[UNITS_NAME_MAX];
+
+	return take_text(row, 0, name, sizeof name) ? put(s, SQL_SALVAGE_JOB, row) : 0;
+}
+
+static int add_run(struct salvage *s, const struct pages_row *row)
+{
+	char id[LEDGER_RUN], job[UNITS_NAME_MAX], store[UNITS_NAME_MAX], reason[ERR_MAX];
+	int r;
+
+	if (!take_text(row, 0, id, sizeof id) || !take_text(row, 1, job, sizeof job) ||
+	    !take_text(row, 2, store, sizeof store) || number(row, 6) < 0 || number(row, 6) > LEDGER_CANCELLED ||
+	    row->cells[16].len != SHA256_SIZE || !take_text(row, 17, reason, sizeof reason) ||
+	    row->cells[18].len > LEDGER_LOG)
+		return 0;
+	r = ledger_has_edge(s->fresh, id, number(row, 5), s->err);
+	return r == 0 ? put(s, SQL_RUN_PUT, row) : r < 0 ? r : 0;
+}
+
+static int add_machine(struct salvage *s, const struct pages_row *row)
+{
+	char name[UNITS_NAME_MAX], reason[ERR_MAX];
+
+	if (!take_text(row, 0, name, sizeof name) || number(row, 1) < 0 || number(row, 1) > LEDGER_SLEEPING ||
+	    !take_text(row, 4, reason, sizeof reason))
+		return 0;
+	return put(s, SQL_SALVAGE_MACHINE, row);
+}
+
+static int on_ledger_row(struct salvage *s, const struct pages_row *row)
+{
+	switch (row->table) {
+	case PAGES_DUE:
+		return add_due(s, row);
+	case PAGES_JOB:
+		return add_job(s, row);
+	case PAGES_RUN:
+		return add_run(s, row);
+	case PAGES_MACHINE:
+		return add_machine(s, row);
+	case PAGES_DAY:
+		return put(s, SQL_SALVAGE_DAY, row);
+	default:
+		return 0;
+	}
+}
+
 static int on_row(void *arg, const struct pages_row *row)
 {
 	struct salvage *s = arg;
@@ -285,7 +348,7 @@ static int on_row(void *arg, const struct pages_row *row)
 	case PAGES_REJECTED:
 		return add_rejected(s, row);
 	default:
-		return 0;
+		return on_ledger_row(s, row);
 	}
 }
 
@@ -297,6 +360,8 @@ int salvage_rows(struct salvage *s)
 	if (r < 0)
 		return r;
 	r = pages_each(s->pages, PAGES_ALL, tables, SALVAGE_ROW_MAX, on_row, s);
+	if (r == 0)
+		r = ledger_mend(s->fresh, s->err);
 	return queue_end(s->fresh, r, s->err);
 }
 

@@ -2,27 +2,34 @@
 /*
  * One working machine: asleep → waking → up → running → idle → sleeping, by this table and by no other way:
  *
- *     state      what happens                                        next       and
- *     asleep     it is wanted, and answers already                   up         not ours: somebody else woke it
- *     asleep     it is wanted, and does not answer                   waking     a wake is counted; ours
- *     asleep     it is wanted, wakes_per_day are used up             asleep     the breaker: tried again after midnight UTC
- *     waking     it answers                                          up
- *     waking     it does not for ready_timeout                       asleep     backoff, 5 minutes doubled up to 6 hours
- *     up         a run begins on it                                  running
- *     up         nobody wants it any more                            idle
- *     up, idle   it does not answer for LOST_MS                      asleep     somebody else put it to sleep
- *     running    the last run has ended                              idle
- *     running    it does not answer for LOST_MS                      asleep     its runs are lost, and want it again
- *     idle       it is wanted                                        up
- *     idle       for `idle`, ours, and `sleep`: it agrees            sleeping
- *     idle       the same: it refuses                                idle       asked again after `idle`
- *     sleeping   it answers no more                                  asleep
- *     sleeping   it still answers after ready_timeout                idle       told; asked again after `idle`
+ *     state      what happens                                next       and
+ *     asleep     it is wanted, and answers already           up         not ours: somebody else woke it
+ *     asleep     it is wanted, and does not answer           waking     a wake is counted; ours
+ *     asleep     it is wanted, wakes_per_day are used up     asleep     the breaker: after midnight UTC
+ *     asleep     ours still (lost, or late), and answers     up         ours, unless it has slept since
+ *     asleep     the same, slept since, and not wanted       asleep     not ours
+ *     waking     it answers                                  up
+ *     waking     it does not for ready_timeout               asleep     late; backoff, 5 minutes to 6 hours
+ *     up         a run begins on it                          running
+ *     up         nobody wants it any more                    idle
+ *     up, idle   it does not answer for LOST_MS              asleep     lost: it sleeps, or is cut off
+ *     running    the last run has ended                      idle
+ *     running    it does not answer for LOST_MS              asleep     lost; its runs want it again
+ *     idle       it is wanted                                up
+ *     idle       for `idle`, ours, and `sleep`: it agrees    sleeping
+ *     idle       the same: it refuses                        idle       asked again after `idle`
+ *     sleeping   it answers no more                          asleep
+ *     sleeping   it still answers after ready_timeout        idle       told; asked again after `idle`
+ *
+ * One that is lost, or late, stays ours and is looked at, so that neither a broken link nor a slow start leaves a
+ * machine awake. What it answers tells whether it has slept since, and then another has woken it; where that is not
+ * known it is ours for LATE_MS.
  *
  * A machine with wake = "none" is never woken nor put to sleep; one that is away is waited for. Each edge is written
  * down before the next step is taken, so that a start after a power cut goes on from the state that it finds: asleep is
- * looked at, waking goes on with packets, sleeping looks whether it does. What it does to the world it does through
- * machine_acts, so that a test can be the world. Loop thread only.
+ * looked at, waking goes on with packets, sleeping looks whether it does. It stands still until the first machine_want,
+ * for before that nobody knows whether it is wanted. Time awake is written down with each edge, and once an hour. What
+ * it does to the world it does through machine_acts, so that a test can be the world. Loop thread only.
  */
 #ifndef MILL_MACHINE_H
 #define MILL_MACHINE_H
@@ -36,24 +43,27 @@
 #include "buffer/ledger.h"
 
 #define MACHINE_LOST_MS   INT64_C(120000)
-#define MACHINE_RESEND_MS INT64_C(5000) /* between rounds of packets, and between looks whether it answers */
-#define MACHINE_LOOK_MS   INT64_C(60000) /* between looks at one that is up or idle */
+#define MACHINE_RESEND_MS INT64_C(5000)  /* between rounds of packets, and between looks whether it answers */
+#define MACHINE_LOOK_MS   INT64_C(60000) /* between looks at one that is awake, or that is waited for */
+#define MACHINE_QUIET_MS  INT64_C(15000) /* without an answer: it sleeps, as it agreed to */
+#define MACHINE_LATE_MS   INT64_C(3600000)
+#define MACHINE_AWAKE_MAX 64
 
 enum machine_wake { MACHINE_WOL, MACHINE_EXEC, MACHINE_NONE };
 enum machine_ready { MACHINE_SSH, MACHINE_TCP, MACHINE_HTTP };
 
 struct machine_settings {
-	int wake;         /* enum machine_wake */
-	char *mac;        /* of wol */
-	char *secure_on;  /* the same, written like a MAC; a reference to a secret */
-	char *interface;  /* NULL: as the routes say */
-	char *command;    /* of exec: a path and its arguments, split at spaces; it has ready_timeout */
+	int wake;        /* enum machine_wake */
+	char *mac;       /* of wol */
+	char *secure_on; /* the same, written like a MAC; a reference to a secret */
+	char *interface; /* NULL: as the routes say */
+	char *command;   /* of exec: a path and its arguments, split at spaces; it has ready_timeout */
 	char *host, *user, *key;
-	char *known_hosts; /* NULL: the user's */
-	int64_t port;      /* of ssh, 22 */
-	int ready;         /* enum machine_ready */
+	char *known_hosts;  /* NULL: the user's */
+	int64_t port;       /* of ssh, 22 */
+	int ready;          /* enum machine_ready */
 	int64_t ready_port; /* of tcp */
-	char *ready_url;   /* of http: any 2xx */
+	char *ready_url;    /* of http: any 2xx */
 	int64_t ready_timeout_ms, idle_ms;
 	bool sleep;
 	int64_t wakes_per_day;
@@ -62,27 +72,38 @@ struct machine_settings {
 
 extern const struct option machine_options[];
 
+/* 0, or -EINVAL: a setting is left out that another one makes necessary. */
+int machine_check(const struct machine_settings *settings, struct err *err);
+
 struct machine;
 
 /*
- * What a machine does, each ending in one call of machine_on_… below, never from within. One of a kind is under way at a
- * time; the machine asks for no second.
+ * What a machine does, each ending in one call of machine_on_… below, never from within. One of a kind is under way at
+ * a time; the machine asks for no second.
  */
 struct machine_acts {
 	void (*wake)(void *arg);  /* one round of packets, or the command; ends in machine_on_woken */
 	void (*look)(void *arg);  /* whether its service answers; ends in machine_on_look */
 	void (*sleep)(void *arg); /* asks it to; ends in machine_on_sleep */
-	void (*note)(void *arg, const struct ledger_machine *state, const struct ledger_day *add); /* machine_on_noted */
-	void (*changed)(void *arg); /* its state is another one, and written down: what waits for it may go on */
+	void (*note)(void *arg, const struct ledger_machine *state,
+	             const struct ledger_day *add); /* machine_on_noted */
+	/* Its state is another one, and written down; or it refuses, or no more: what waits for it may go on. From here
+	   all but machine_free may be called. */
+	void (*changed)(void *arg);
 	void *arg;
 };
 
-/* settings and alarms are borrowed. was: as the ledger has it; NULL: it is new, and held to be asleep. NULL: no memory. */
+/*
+ * settings and alarms are borrowed; name and acts are copied. was, today: as the ledger has them (today: the newest of
+ * its days); NULL: it is new, and held to be asleep. NULL: no memory.
+ */
 struct machine *machine_new(const struct machine_settings *settings, const char *name, struct alarms *alarms,
-                            const struct machine_acts *acts, const struct ledger_machine *was);
+                            const struct machine_acts *acts, const struct ledger_machine *was,
+                            const struct ledger_day *today);
+void machine_use(struct machine *machine, const struct machine_settings *settings); /* from now on */
 void machine_free(struct machine *machine); /* at any time; what is under way must be told to nobody then */
 
-/* So many runs want it; of these so many are under way on it. */
+/* So many runs want it; of these so many are under way on it. The first call sets it going. */
 void machine_want(struct machine *machine, unsigned wanted, unsigned running);
 
 /* A person asks for it: past backoff and breaker, and it stays for `idle` at least. */
@@ -93,9 +114,11 @@ void machine_on_woken(struct machine *machine, int status, const struct err *err
 enum machine_answer {
 	MACHINE_ANSWERS,
 	MACHINE_SILENT,  /* refused, no route, no answer in time */
-	MACHINE_REFUSES, /* it is awake, and a person must mend something: keys, a worker that is not set up or too old */
+	MACHINE_REFUSES, /* it is awake, and a person must mend something: keys, a worker that is not set up or too old
+	                  */
 };
-void machine_on_look(struct machine *machine, enum machine_answer answer, const struct err *err);
+/* awake: of the worker's health; NULL: not known. err: why it does not answer, or refuses; may be NULL. */
+void machine_on_look(struct machine *machine, enum machine_answer answer, const char *awake, const struct err *err);
 void machine_on_sleep(struct machine *machine, bool agreed, const struct err *err); /* err: because */
 void machine_on_noted(struct machine *machine, int status); /* negative: not written; it is tried again */
 
@@ -104,17 +127,17 @@ void machine_answered(struct machine *machine);
 
 struct machine_view {
 	enum ledger_machine_state state;
-	int64_t since_ms;    /* wall */
+	int64_t since_ms; /* wall */
 	bool ours;
 	bool refuses;        /* it answers, and a person must mend something */
-	int64_t next_try_ms; /* monotonic; ALARM_NEVER: nothing is waited for */
+	int64_t next_try_ms; /* monotonic; of a wake that backoff or breaker hold back. ALARM_NEVER: none is */
 	unsigned failures;   /* wakes in a row that it did not answer */
 	uint64_t wakes;      /* today */
-	const char *reason;  /* of the last edge, or why it refuses; borrowed until the loop goes on */
+	const char *reason;  /* of the last edge, or what is wrong since; borrowed until the loop goes on */
 };
 void machine_view(const struct machine *machine, struct machine_view *ret_view);
 
-/* Whether a run may be started on it now: up or running, and it does not refuse. */
+/* Whether a run may be started on it now: up or running, that is written down, and it does not refuse. */
 bool machine_is_ready(const struct machine *machine);
 
 #endif

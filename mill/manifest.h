@@ -16,6 +16,10 @@ struct manifest_store {
 
 #define MANIFEST_MAX (8 << 20) /* LEDGER_OBJECTS with keys of any length */
 
+/*
+ * json is initialised, with MANIFEST_MAX for its ceiling. 0, -ENOMEM, -ENOBUFS, -EILSEQ: a text of the store is no
+ * UTF-8. The first clears json; what the second could not add is not in it. JSON (RFC 8259), an object a line.
+ */
 int manifest_begin(struct bytes *json, const struct ledger_run *run, const char *device,
                    const struct manifest_store *store);
 int manifest_add(struct bytes *json, const struct ledger_object *object, const struct manifest_store *store);

@@ -8,9 +8,15 @@
 #define MILL_SSH_H
 
 #include <jansson.h>
+#include <uv.h>
 
-#include "base/child.h"
+#include "base/alarm.h"
+#include "base/bytes.h"
+#include "base/err.h"
 #include "mill/machine.h"
+
+#define SSH_PROTOCOL 1
+#define SSH_LOG_MAX  (1 << 20) /* bytes that one `log` answers */
 
 enum ssh_end {
 	SSH_ANSWERED, /* exit 0 */
@@ -21,21 +27,30 @@ enum ssh_end {
 
 struct ssh_answer {
 	enum ssh_end end;
-	json_t *json;            /* of all verbs but log; borrowed; NULL where it did not answer */
-	const struct bytes *out; /* of log */
+	json_t *json;            /* an object, of all verbs but log; borrowed; NULL where it did not answer */
+	const struct bytes *out; /* of log; borrowed */
 	struct err err;          /* why, with the remedy: `mill: its host key has changed: …; ssh-keygen -R …` */
+};
+
+struct ssh_request {
+	const struct machine_settings *machine; /* borrowed until the end */
+	const char *name;                       /* the machine's, for words; borrowed until the end */
+	const char *verb;                       /* with its arguments, each of which the caller has checked */
+	bool log;                               /* it answers bytes, not JSON */
+	const void *in;                         /* its standard input */
+	size_t in_len;
+	int64_t timeout_ms; /* over all */
+	/* The end: once unless cancelled, never from within ssh_start. Nothing is left of it then. */
+	void (*on_answer)(void *arg, const struct ssh_answer *answer);
+	void *arg;
 };
 
 struct ssh_call;
 
-/*
- * verb: with its arguments, each of which the caller has checked. in: standard input. timeout_ms: over all. 0 or -errno;
- * machine and name are borrowed until the end, which comes once unless cancelled.
- */
-int ssh_call(uv_loop_t *loop, struct alarms *alarms, const struct machine_settings *machine, const char *name,
-             const char *verb, const void *in, size_t in_len, int64_t timeout_ms,
-             void (*on_answer)(void *arg, const struct ssh_answer *answer), void *arg, struct ssh_call **ret_call,
-             struct err *err);
+/* 0 or -ENOMEM; all else is told by on_answer. */
+int ssh_start(uv_loop_t *loop, struct alarms *alarms, const struct ssh_request *request, struct ssh_call **ret_call);
+
+/* Without on_answer. NULL is fine. */
 void ssh_cancel(struct ssh_call *call);
 
 #endif

@@ -9,7 +9,8 @@
  *               | "cron" M H D M W          crontab(5), local time, names and steps; something waits
  *               | "after" JOB               a run of that job ended well since this job's last one was made
  *
- * In spring a time that is skipped is due at once after the gap; in autumn one that comes twice is due once.
+ * In spring a time that is skipped is due at once after the gap; in autumn one that comes twice is due once. Local time
+ * is that of TZ, or of the system, when the process began.
  */
 #ifndef MILL_WHEN_H
 #define MILL_WHEN_H
@@ -55,14 +56,18 @@ struct when_facts {
 	uint64_t batches;
 	int64_t oldest_ms; /* wall; of the first delivery that waits; 0: nothing does */
 	int64_t wall_ms;   /* now */
-	int64_t looked_ms; /* wall; up to when cron was looked at already */
+	int64_t looked_ms; /* wall; up to when cron was looked at already. 0, or after now (the clock was put back): not
+	                      known, and only the minute that it is now counts */
 	bool (*ended_since)(void *arg, const char *job); /* for "after" */
 	void *arg;
 };
 
 bool when_is_due(const struct when *when, const struct when_facts *facts);
 
-/* In how many milliseconds it may become due by time alone; INT64_MAX: never. At most a day, and to be asked again. */
+/*
+ * In how many milliseconds it may become due by time alone, or is to be looked at again: at most an hour, for the wall
+ * clock may be put right meanwhile; never 0. INT64_MAX: by time alone it never will.
+ */
 int64_t when_next_ms(const struct when *when, const struct when_facts *facts);
 
 /* Whether it may be due with nothing delivered: it has an "after". */

@@ -1062,6 +1062,37 @@ static void test_put_in_one_go(void **state)
 	assert_int_equal(server.connections, 1);
 }
 
+static void test_other_methods_with_a_body(void **state)
+{
+	(void)state;
+	static const char *const names[] = { "POST", "PATCH" };
+	const char *headers[] = { "Content-Type: application/json", NULL };
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		char line[64];
+		snprintf(line, sizeof line, "%s /plain HTTP/1.1\r\n", names[i]);
+		struct http_request request = put("/plain", 3000000);
+		request.method = names[i];
+		request.headers = headers;
+		run_upload(&request);
+		assert_good(200, "[1,2]");
+		assert_uploaded(3000000);
+		assert_memory_equal(server.last_head, line, strlen(line));
+		assert_non_null(strstr(server.last_head, "Content-Type: application/json\r\n"));
+		assert_null(strstr(server.last_head, "Expect"));
+		request = put("/there", 0); /* not redirected */
+		request.method = names[i];
+		request.on_read = NULL;
+		run_upload(&request);
+		assert_good(302, "xxx");
+		assert_uploaded(0);
+		request = put("/hang", 3);
+		request.method = names[i];
+		request.timeout_ms = 50;
+		run_upload(&request);
+		assert_failed(-ETIMEDOUT, "timeout", "/hang: no answer within 50ms");
+	}
+}
+
 static void test_put_in_pieces_with_pauses(void **state)
 {
 	(void)state;
@@ -2184,6 +2215,7 @@ static const struct CMUnitTest tests[] = {
 	TEST(test_on_done_may_start_another),
 	TEST(test_many_at_once),
 	TEST(test_put_in_one_go),
+	TEST(test_other_methods_with_a_body),
 	TEST(test_put_in_pieces_with_pauses),
 	TEST(test_long_pause_is_no_stall),
 	TEST(test_trickle_is_no_stall),

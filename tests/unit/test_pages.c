@@ -21,12 +21,17 @@
 #define ANY_LEN      (64 << 20)
 
 static const char *const tables[PAGES_TABLES] = {
-	[PAGES_BUFFER] = "buffer",     [PAGES_SOURCE] = "source", [PAGES_CHUNK] = "chunk",
-	[PAGES_BATCH] = "batch",       [PAGES_PART] = "part",     [PAGES_DELIVERY] = "delivery",
-	[PAGES_STORE] = "store",       [PAGES_BOOK] = "book",     [PAGES_LOST] = "lost",
-	[PAGES_DAMAGE] = "damage",     [PAGES_CLOCK] = "clock",   [PAGES_IMPORTED] = "imported",
-	[PAGES_REJECTED] = "rejected",
+	[PAGES_BUFFER] = "buffer",     [PAGES_SOURCE] = "source",   [PAGES_CHUNK] = "chunk",
+	[PAGES_BATCH] = "batch",       [PAGES_PART] = "part",       [PAGES_DELIVERY] = "delivery",
+	[PAGES_STORE] = "store",       [PAGES_BOOK] = "book",       [PAGES_LOST] = "lost",
+	[PAGES_DAMAGE] = "damage",     [PAGES_CLOCK] = "clock",     [PAGES_IMPORTED] = "imported",
+	[PAGES_REJECTED] = "rejected", [PAGES_DUE] = "due",         [PAGES_JOB] = "job",
+	[PAGES_RUN] = "run",           [PAGES_MACHINE] = "machine", [PAGES_DAY] = "machine_day",
 };
+
+#define RUN                                                                                                            \
+	"id, job, store, first, last, edge, state, attempt, created, written, ready, started, ended, objects, "        \
+	"records, bytes, manifest, reason, log"
 
 /* In the order of the statements. */
 static const char *const columns[PAGES_TABLES] = {
@@ -43,6 +48,11 @@ static const char *const columns[PAGES_TABLES] = {
 	[PAGES_CLOCK] = "boot, correction",
 	[PAGES_IMPORTED] = "source, device, boot, first, last, at",
 	[PAGES_REJECTED] = "source, at, cause, text, bytes, start, offset, excerpt",
+	[PAGES_DUE] = "job, n, store, object, bytes, sha256, delivered",
+	[PAGES_JOB] = "name, taken, cron, missed",
+	[PAGES_RUN] = RUN,
+	[PAGES_MACHINE] = "name, state, since, ours, reason",
+	[PAGES_DAY] = "day, machine, wakes, awake",
 };
 
 /* --- A card that does not give some of its pages: pread64 takes the place of the C library's --- */
@@ -436,6 +446,13 @@ static void fill_tables(sqlite3 *db)
 	insert(db, PAGES_CLOCK, "'01234567', -86400000");
 	insert(db, PAGES_STORE, "'far', printf('%.3000c', 'x')"); /* more than a page of an index holds of a row */
 	insert(db, PAGES_IMPORTED, "'small', 'pi-02', '89abcdef', 1, 1, 0");
+	insert(db, PAGES_DUE, "'parking', 1, 'lake', 'key', 2, zeroblob(32), 3");
+	insert(db, PAGES_JOB, "'parking', 1, 0, 0");
+	insert(db, PAGES_RUN,
+	       "'0123', 'parking', 'lake', 1, 1, 3, 2, 1, 5, 6, 7, 8, 0, 1, 9, 99, zeroblob(32), '', "
+	       "randomblob(4096)");
+	insert(db, PAGES_MACHINE, "'mill', 4, 5, 1, 'job parking'");
+	insert(db, PAGES_DAY, "20000, 'mill', 2, 3600000");
 	/* Enough for inner pages of the tree, which hold rows too. */
 	run(db, "BEGIN");
 	for (int i = 0; i < 300; i++) {

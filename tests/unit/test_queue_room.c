@@ -7,12 +7,14 @@
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 
+#include "buffer/ledger.h"
 #include "buffer/queue_private.h"
 #include "tests/unit/queue_box.h"
 
 #define MB         INT64_C(1048576)
 #define MAX_SIZE   (16 * MB)
 #define MAX_RECORD (MB / 4)
+#define PAGE       4096
 
 static bool card_is_full; /* of others: no file grows any more */
 static int writes;
@@ -301,13 +303,11 @@ static void test_compressible(void **state)
 }
 
 /* Rows are most of it: batches of one record. */
-static void test_tiny_batches(void **state)
+static void deliver_tiny_batches(struct box *box)
 {
 	static const struct load load = { .sources = 200, .records = 1, .size = 8000 };
-	struct box *box = *state;
 	int n = 0;
 
-	start(box, MB);
 	for (int r = 0; r == 0; n++) {
 		r = commit(box, &load, n);
 		if (n % 100 == 99)
@@ -320,6 +320,68 @@ static void test_tiny_batches(void **state)
 	expire_all(box);
 	assert_false(figures(box).full);
 	assert_int_equal(commit(box, &load, n), 0);
+}
+
+static void test_tiny_batches(void **state)
+{
+	struct box *box = *state;
+
+	start(box, MB);
+	deliver_tiny_batches(box);
+}
+
+static int64_t room_with(struct box *box, const struct ledger_job *jobs, size_t n)
+{
+	assert_int_equal(ledger_configure(box->q, jobs, n, &box->err), 0);
+	return figures(box).room_bytes;
+}
+
+/* Room that is kept for what is to be due, of what is sealed and of what is not. */
+static void test_room_for_what_will_be_due(void **state)
+{
+	static const char *const of[] = { "s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9" };
+	static const struct ledger_job jobs[] = { { "a", "lake", of, 5 }, { "b", "lake", of, 10 } };
+	static const struct load load = { .sources = 10, .records = 1, .size = 100 };
+	struct box *box = *state;
+	int64_t kept;
+
+	start(box, MB);
+	kept = -room_with(box, jobs, 2);
+	kept += room_with(box, jobs, 0);
+	assert_in_range(kept, 2 * 8192 - PAGE, 2 * 8192 + PAGE);
+	room_with(box, jobs, 2);
+	for (int i = 0; i < 10; i++)
+		assert_int_equal(commit(box, &load, i), 0);
+	kept = -figures(box).room_bytes; /* the sources came after the jobs */
+	kept += room_with(box, jobs, 0);
+	assert_in_range(kept, 2 * 8192 + 15 * 512 - PAGE, 2 * 8192 + 15 * 512 + PAGE);
+	seal(box, true);
+	kept = -room_with(box, jobs, 2);
+	kept += room_with(box, jobs, 0);
+	assert_in_range(kept, 2 * 8192 + 15 * 512 - PAGE, 2 * 8192 + 15 * 512 + PAGE);
+}
+
+/* Each is due for eight jobs. */
+static void test_tiny_batches_for_many_jobs(void **state)
+{
+	static char sources[200][8];
+	static const char *names[200], *const jobs[] = { "a", "b", "c", "d", "e", "f", "g", "h" };
+	struct ledger_job told[8];
+	struct ledger_due due;
+	struct box *box = *state;
+
+	for (int i = 0; i < 200; i++) {
+		snprintf(sources[i], sizeof sources[i], "s%d", i);
+		names[i] = sources[i];
+	}
+	for (int i = 0; i < 8; i++)
+		told[i] = (struct ledger_job){ jobs[i], "lake", names, 200 };
+	start(box, MB);
+	assert_int_equal(ledger_configure(box->q, told, 8, &box->err), 0);
+	deliver_tiny_batches(box);
+	ledger_due(box->q, "h", &due);
+	assert_int_equal(due.batches, MAX_SIZE / 8 / 512 / 8);
+	assert_true(due.missed > 0);
 }
 
 /* Sources that commit side by side until the buffer is full; what they left is sealed and delivered all the same. */
@@ -780,6 +842,8 @@ int main(void)
 		TEST(test_chunks_alone),
 		TEST(test_compressible),
 		TEST(test_tiny_batches),
+		TEST(test_room_for_what_will_be_due),
+		TEST(test_tiny_batches_for_many_jobs),
 		TEST(test_many_batches_of_one_source),
 		TEST(test_many_batches_by_their_bytes),
 		TEST(test_many_records_that_are_almost_nothing),

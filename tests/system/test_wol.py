@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sleeping machine of the tests and the demo (tests/sleeper.py): what wakes it, and how it sleeps again."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from daemon import wait_until
+from sleeper import magic, six
+
+SLEEPER = Path(__file__).resolve().parents[1] / "sleeper.py"
+MAC = "02:4d:69:6c:6c:07"
+SERVICE = 8022
+# A service, and beside it something with a session of its own that is deaf to SIGTERM.
+PROGRAM = f"""
+setsid sh -c 'trap "" TERM; echo $$ >"$0"; while :; do sleep 1000; done' "$1" &
+exec {sys.executable} -m http.server {SERVICE} --bind "$2"
+"""
+
+
+class Sleeper:
+    def __init__(self, folder, *options, prefix=()):
+        self.folder = folder
+        self.job = folder / "job"
+        program = ["sh", "-c", PROGRAM, "sh", str(self.job), "{host}"]
+        command = [*prefix, sys.executable, str(SLEEPER), "run", str(folder), "--mac", MAC, *options, "--", *program]
+        self.log = (folder / "log").open("w+")
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, text=True)
+        self.about = json.loads(self.process.stdout.readline())
+
+    def state(self):
+        return (self.folder / "state").read_text()
+
+    def wait(self, state):
+        wait_until(f"the machine to be {state}", lambda: self.state() == state)
+
+    def packets(self):
+        return [json.loads(line) for line in (self.folder / "packets.jsonl").read_text().splitlines()]
+
+    def answers(self):
+        try:
+            socket.create_connection((self.about["host"], SERVICE), timeout=0.3).close()
+        except OSError:
+            return False
+        return True
+
+    def send(self, data, to="255.255.255.255", port=9):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self.about["interface"].encode())
+            s.sendto(data, (to, port))
+
+    def send_raw(self, data, to=b"\xff" * 6):
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as s:
+            s.bind((self.about["interface"], 0x0842))
+            s.send(to + six("02:00:00:00:00:01") + b"\x08\x42" + data)
+
+    def job_runs(self):
+        return self.job.exists() and Path(f"/proc/{self.job.read_text().strip()}/cmdline").exists()
+
+    def end(self):
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(20) == 0
+        self.process.stdout.close()
+        self.log.seek(0)
+        text = self.log.read()
+        self.log.close()
+        return text
+
+
+@pytest.fixture
+def make_sleeper(tmp_path):
+    made = []
+
+    def make(*options, prefix=(), folder=tmp_path):
+        made.append(Sleeper(folder, *options, prefix=prefix))
+        return made[-1]
+
+    yield make
+    for sleeper in made:
+        if sleeper.process.poll() is None:
+            print(sleeper.end())
+
+
+@pytest.fixture
+def make_far(make_sleeper):
+    """In a namespace of its own."""
+
+    def make(*options):
+        sleeper = make_sleeper(*options)
+        if not sleeper.about["namespace"]:
+            pytest.skip("NO RIGHT TO MAKE A NETWORK NAMESPACE: no machine sleeps at the far end of a wire")
+        return sleeper
+
+    return make
+
+
+@pytest.fixture
+def far(make_far):
+    return make_far()
+
+
+@pytest.mark.parametrize("port", [9, 7])
+@pytest.mark.parametrize("to", ["255.255.255.255", "198.18.{}.255"])
+def test_udp_wakes_it(far, to, port):
+    to = to.format(far.about["host"].split(".")[2])
+    assert far.state() == "asleep" and not far.answers()
+    far.send(magic(six(MAC)), to, port)
+    far.wait("awake")
+    wait_until("its service to answer", far.answers)
+    assert far.packets() == [{"state": "asleep", "to": to, "port": port}]
+
+
+@pytest.mark.parametrize("to", [b"\xff" * 6, six(MAC)])
+def test_a_frame_wakes_it(far, to):
+    far.send_raw(b"anything" + magic(six(MAC)) + b"more", to)
+    far.wait("awake")
+    assert far.packets() == [{"state": "asleep", "to": None, "port": 0}]
+
+
+def test_what_is_not_for_it_does_not_wake_it(far):
+    """What wakes it comes last, and is the only one in its book."""
+    mac = six(MAC)
+    far.send(magic(six("02:4d:69:6c:6c:08")))
+    far.send(magic(mac)[:-1])
+    far.send(b"\xff" * 5 + mac * 16)
+    far.send_raw(magic(mac), six("02:4d:69:6c:6c:08"))
+    far.send(magic(mac), port=4242)
+    far.wait("awake")
+    assert far.packets() == [{"state": "asleep", "to": "255.255.255.255", "port": 4242}]
+
+
+def test_secure_on(make_far):
+    far = make_far("--secure-on", "01:02:03:04:05:06")
+    far.send(magic(six(MAC)))
+    far.send(magic(six(MAC), b"\1\2\3\4\5\7"))
+    far.send(magic(six(MAC), b"\1\2\3\4\5\6"), port=7)
+    far.wait("awake")
+    assert [p["port"] for p in far.packets()] == [7]
+
+
+@pytest.mark.parametrize("word", ["sleep", "off"])
+def test_it_sleeps_and_wakes_again(far, word):
+    far.send(magic(six(MAC)))
+    wait_until("its service to answer", far.answers)
+    wait_until("its job to run", far.job_runs)
+    far.send(magic(six(MAC)), port=7)
+    wait_until("the packet to be in its book", lambda: len(far.packets()) == 2)
+    assert far.packets()[1] == {"state": "awake", "to": "255.255.255.255", "port": 7}
+    with socket.create_connection((far.about["host"], SERVICE)) as peer:
+        (far.folder / word).touch()
+        far.wait("asleep")
+        assert not far.answers() and not far.job_runs() and not (far.folder / word).exists()
+        peer.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            peer.recv(1)  # no end was sent: the machine has gone
+    far.send(magic(six(MAC)))
+    wait_until("its service to answer again", far.answers)
+
+
+def test_it_takes_its_time_to_boot(make_far):
+    far = make_far("--boot", "1")
+    for _ in range(3):
+        far.send(magic(six(MAC)))
+    far.wait("awake")
+    assert [p["state"] for p in far.packets()] == ["asleep", "booting", "booting"]
+
+
+def test_nothing_of_it_stays(far):
+    far.send(magic(six(MAC)))
+    wait_until("its job to run", far.job_runs)
+    interface = Path("/sys/class/net", far.about["interface"])
+    assert interface.exists()
+    far.end()
+    assert not interface.exists() and not far.job_runs()
+
+
+def test_on_loopback(make_sleeper):
+    sleeper = make_sleeper("--loopback")
+    assert sleeper.about["host"] == "127.0.0.1" and not sleeper.about["namespace"]
+    subprocess.run([sys.executable, SLEEPER, "wake", sleeper.folder], check=True)
+    sleeper.wait("awake")
+    wait_until("its service to answer", sleeper.answers)
+    wait_until("its job to run", sleeper.job_runs)
+    (sleeper.folder / "sleep").touch()
+    sleeper.wait("asleep")
+    assert not sleeper.answers() and not sleeper.job_runs()
+
+
+def test_without_the_right_it_says_so(make_sleeper, tmp_path):
+    """Run by root it gives its rights up; else it has none, as it is."""
+    prefix = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
+    if subprocess.run([*prefix, "true"], stderr=subprocess.DEVNULL, check=False).returncode != 0:
+        prefix = []
+    sleeper = make_sleeper(prefix=prefix)
+    assert not sleeper.about["namespace"]
+    assert set(sleeper.about["ports"]).isdisjoint({9, 7})
+    subprocess.run([sys.executable, SLEEPER, "wake", tmp_path], check=True)
+    sleeper.wait("awake")
+    assert "NO RIGHT TO MAKE A NETWORK NAMESPACE" in sleeper.end()
