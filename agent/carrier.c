@@ -513,7 +513,7 @@ static void on_placed(struct job *job)
 	tell(c, NULL);
 }
 
-void carrier_probed(struct carrier *c, int status, const struct err *err)
+void carrier_probed(struct carrier *c, int status, int64_t retry_after_ms, const struct err *err)
 {
 	c->probing = false;
 	if (status < 0)
@@ -521,7 +521,7 @@ void carrier_probed(struct carrier *c, int status, const struct err *err)
 	if (status == -EACCES || status == -EPROTO)
 		note_denied(c, err->text);
 	else if (status < 0)
-		note_away(c, err->text, -1);
+		note_away(c, err->text, retry_after_ms);
 	else if (c->known)
 		note_seen(c);
 	if (status < 0 || c->known) {

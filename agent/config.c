@@ -334,7 +334,8 @@ static int complete_paths(struct settings *s, struct config *config)
 	config->buffer_place = settings_place(s, buffer);
 	if (!config->buffer_place)
 		return -ENOMEM;
-	check_buffer(s, buffer, config->buffer_path);
+	if (s->errors) /* a client looks at no card, which may hang: the daemon tells that */
+		check_buffer(s, buffer, config->buffer_path);
 	if (strlen(config->socket) > SOCKET_MAX)
 		settings_mistake(
 		        s, socket ? socket : buffer,

@@ -68,9 +68,10 @@ struct courier {
 	struct queue_view *fresh;
 
 	struct queue_view *view;
-	int shut; /* -errno: the buffer is not open, or damaged, and could not be opened */
+	bool shut; /* the buffer is not open, or damaged, and could not be opened */
 	char error[ERR_MAX];
-	bool for_room; /* that is because of max_size: what is there is delivered and goes, and then there is room */
+	int why;     /* the -errno of that; -EDQUOT: what is there is delivered and goes, and then there is room */
+	bool mended; /* the card takes commits again: what rests is tried at once */
 	int64_t error_until_ms;
 	struct flush *flushes;
 	struct berth *berths;
@@ -219,14 +220,10 @@ static void note_dropped(const struct courier *c)
 
 static void note_error(struct courier *c, int status)
 {
-	bool news = strcmp(c->error, c->err.text) != 0;
-
-	if (news && status == -EDQUOT)
+	if (status == -EDQUOT && c->why != -EDQUOT)
 		log_notice("batch.short", "sealing waits for room: %s", c->err.text);
-	else if (news)
-		log_error("batch.failing", "sealing or deleting fails: %s", c->err.text);
 	snprintf(c->error, sizeof c->error, "%s", c->err.text);
-	c->for_room = status == -EDQUOT;
+	c->why = status;
 	c->error_until_ms = clock_mono_ms() + ERROR_LASTS_MS;
 	for (struct flush *flush = c->flushes; flush; flush = flush->next)
 		if (flush->begun && !flush->sealed) {
@@ -237,10 +234,8 @@ static void note_error(struct courier *c, int status)
 
 static void note_shut(struct courier *c)
 {
-	if (strcmp(c->error, c->err.text) != 0)
-		log_error("buffer.shut", "it is tried again every few seconds: %s", c->err.text);
 	snprintf(c->error, sizeof c->error, "%s", c->err.text);
-	c->shut = c->opened;
+	c->shut = true;
 	for (struct flush *flush = c->flushes; flush; flush = flush->next)
 		flush->status = c->opened;
 	end_flushes(c, c->opened, c->error);
@@ -264,20 +259,23 @@ static void note_open(struct courier *c)
 {
 	if (c->opened == 1)
 		note_salvaged(c);
-	if (!c->shut)
+	else if (!c->shut)
 		return;
-	log_notice("buffer.open", "the buffer is open");
-	c->shut = 0;
+	c->shut = false;
 	c->error[0] = '\0';
+	c->why = 0;
 	nudge_carriers(c);
+	c->env.on_open(c->env.arg);
 }
 
 static void note_no_error(struct courier *c)
 {
 	if (!c->error[0] || clock_mono_ms() < c->error_until_ms)
 		return;
-	log_notice("batch.recovered", "sealing and deleting work again");
+	if (c->why == -EDQUOT)
+		log_notice("batch.recovered", "sealing has found room");
 	c->error[0] = '\0';
+	c->why = 0;
 }
 
 /* What all have is kept while there is room; the oldest of what they have not is dropped where that is told. */
@@ -473,7 +471,8 @@ static void tend(struct courier *c)
 		return;
 	c->tending = true;
 	c->seal_all = any_unsealed(c) || is_short(c->view); /* sealed, it takes less room, and can go */
-	c->wake = begin_flushes(c);
+	c->wake = begin_flushes(c) || c->mended;
+	c->mended = false;
 	c->expire = clock_mono_ms() >= c->expire_at_ms;
 	c->drop = c->config->on_full == CONFIG_DROP_OLDEST && clock_mono_ms() >= drop_at_ms(c) && !ask_stores(c);
 	c->keep_ms = c->config->keep_delivered_ms;
@@ -632,6 +631,8 @@ int courier_new(const struct courier_env *env, const struct config *config, stru
 	c->job = (struct job){ .work = tend_work, .done = on_tended };
 	c->due.on_ring = on_due;
 	c->short_since_ms = ALARM_NEVER;
+	c->shut = env->shut[0] != '\0';
+	snprintf(c->error, sizeof c->error, "%s", env->shut);
 	c->view = queue_view(env->queue);
 	r = c->view ? add_berths(c) : -ENOMEM;
 	if (r < 0)
@@ -653,6 +654,13 @@ void courier_carry(struct courier *c, struct queue_view *fresh)
 	take_view(c, fresh);
 	if (!c->closing)
 		nudge_carriers(c);
+}
+
+void courier_wake(struct courier *c)
+{
+	c->mended = true;
+	c->error_until_ms = clock_mono_ms();
+	tend(c);
 }
 
 int courier_flush(struct courier *c, bool wait, courier_on_flushed on_flushed, void *arg)
@@ -699,14 +707,14 @@ bool courier_store(const struct courier *c, const char *store, struct courier_st
 	return false;
 }
 
-int courier_shut(const struct courier *c)
-{
-	return c->shut;
-}
-
 const char *courier_error(const struct courier *c)
 {
-	return c->for_room ? "" : c->error;
+	return c->error;
+}
+
+int courier_trouble(const struct courier *c)
+{
+	return c->why;
 }
 
 const struct courier_lost *courier_lost(const struct courier *c)

@@ -193,7 +193,8 @@ int queue_delivered(struct queue *queue, int64_t batch, const char *store, int64
 
 /*
  * Deletes what all stores have had for keep_ms: at most 64 batches a call, of about a thousand that it looks at. 1:
- * there may be more; 0: nothing is left.
+ * there may be more; 0: nothing is left, and where a backlog has left a file of which hardly anything is in use any
+ * more, the card has that back.
  */
 int queue_expire(struct queue *queue, int64_t wall_ms, int64_t keep_ms, struct err *err);
 
@@ -340,6 +341,8 @@ struct queue_view {
 	 */
 	bool card_full;
 	bool sound;                   /* queue_is_sound */
+	int status;                   /* 0, or why it is not: what queue_start failed with last, -EBADMSG: damaged */
+	int failing;                  /* what the card did last: -ENOSPC, -EROFS, -EIO; 0: a transaction held since */
 	uint64_t unsynced_records;    /* unsealed, and kept back until the clock is right */
 	struct queue_salvage salvage; /* the last one */
 	bool full; /* so little is left that nothing new should be begun; over when there is twice as much again */

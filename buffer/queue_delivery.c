@@ -321,12 +321,29 @@ static int find_expired(struct queue *q, struct search *s, struct err *err)
 	return r;
 }
 
+/* Where a part's chain of pages leads into those of another row, its deletion would free these too. */
+static int check_parts(struct queue *q, int64_t id, struct err *err)
+{
+	struct bytes part;
+	int r = 0;
+
+	bytes_init(&part, CHUNK_PLAIN_MAX);
+	for (int n = 0; r == 0; n++) {
+		bytes_clear(&part);
+		r = queue_read_part(q, id, n, &part, err);
+	}
+	bytes_done(&part);
+	return r == -ENOENT ? 0 : r;
+}
+
 static int delete_batch(struct queue *q, int64_t id, struct err *err)
 {
 	const struct cell parts[] = { cell_number(id << PART_BITS), cell_number(id << PART_BITS | PART_MAX) };
 	const struct cell key[] = { cell_number(id) };
-	int r = queue_run(q, SQL_PARTS_DELETE, CELLS(parts), err);
+	int r = check_parts(q, id, err);
 
+	if (r == 0)
+		r = queue_run(q, SQL_PARTS_DELETE, CELLS(parts), err);
 	if (r == 0)
 		r = queue_run(q, SQL_DELIVERIES_DELETE, CELLS(key), err);
 	if (r == 0)
@@ -350,8 +367,10 @@ int queue_expire(struct queue *q, int64_t wall_ms, int64_t keep_ms, struct err *
 	struct search s = { .before_ms = wall_ms - keep_ms, .known = q->delivered };
 	int r;
 
-	if (s.before_ms < s.known.soonest_ms)
+	if (s.before_ms < s.known.soonest_ms) {
+		queue_give_back(q);
 		return 0;
+	}
 	r = find_expired(q, &s, err);
 	if (r == 0 && s.n > 0)
 		r = delete_batches(q, s.ids, s.n, err);
@@ -363,6 +382,8 @@ int queue_expire(struct queue *q, int64_t wall_ms, int64_t keep_ms, struct err *
 		queue_shrink(q);
 		queue_note_room(q);
 	}
+	if (!s.more)
+		queue_give_back(q);
 	return s.more;
 }
 

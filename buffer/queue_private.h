@@ -12,7 +12,7 @@
  *     queue_commit.c  fetches to chunks                    queue_books.c     what each store has, for ever
  *     queue_room.c    how much of the card it may take     queue_rejected.c  the newest refused answers
  *     queue_clock.c   when the records came           queue_import.c    batches of another Millrace
- *     queue_again.c   what a store has lost again
+ *     queue_again.c   what a store has lost again      queue_shrink.c    how large the file itself is
  *     queue_sql.c     all SQL, rows and their checksums
  *     queue_start.c   looking, loading, salvaging          queue_tail.c      what lies behind the end of the WAL
  */
@@ -31,6 +31,8 @@
 #define STORES_MAX  64        /* bits of a mask */
 #define WAITING_MAX (1 << 20) /* 56 MB; sealing pauses there, and the chunks stay */
 #define WAL_PAGES   1000      /* at which a commit brings the WAL into the file, and it begins anew */
+
+#define PAGE        4096 /* bytes of one of the file's */
 
 #define SEQ_BITS    40
 #define SEQ_MAX     ((INT64_C(1) << SEQ_BITS) - 1)
@@ -101,7 +103,6 @@ enum sql {
 	SQL_SALVAGE_BOOK = SQL_SALVAGE,
 	SQL_SALVAGE_LOST,
 	SQL_SALVAGE_DAMAGE,
-	SQL_SALVAGE_IMPORTED,
 	SQL_SALVAGE_REJECTED,
 	SQL_SALVAGE_BOOK_AFTER,
 	SQL_SALVAGE_LOST_AFTER,
@@ -253,6 +254,7 @@ struct queue {
 	bool loaded;  /* what is in memory was read from the file, to the end */
 	bool marked;  /* the sources, at least, were: where each goes on is known */
 	bool damaged; /* something in the file is not what was written */
+	int failing;  /* what the card did last: -ENOSPC, -EROFS, -EIO; 0: a transaction held since */
 	struct tail *tail;
 	bool fresh; /* it is a salvage's, and not yet anybody's */
 	atomic_bool salvaging;
@@ -499,6 +501,18 @@ void queue_forget_largest(struct queue *q);
 /* Gives back what a file above its bound no longer needs, if it is enough to bring it below. */
 void queue_shrink(struct queue *q);
 
+/* Gives back what a backlog has left, where that costs next to nothing. To be asked when something was deleted. */
+void queue_give_back(struct queue *q);
+
+/* A new file is made large enough to work on a card that others have filled. */
+void queue_grow(struct queue *q);
+void queue_set_page_limit(struct queue *q);
+
+/* Bytes that are kept for sealing, delivering and deleting; that are free on the card; below which it is full. */
+int64_t queue_reserve(const struct queue *q);
+int64_t queue_card_bytes(const struct queue *q);
+int64_t queue_low(const struct queue *q);
+
 /* Bytes of the file, or with suffix "-wal" of its WAL; 0 where there is none. */
 int64_t queue_file_size(const struct queue *q, const char *suffix);
 
@@ -526,6 +540,9 @@ int64_t queue_sealing_id(const struct queue *q);
 /* The same of the batch half taken over, and its end without a trace in memory. */
 int64_t queue_importing_id(const struct queue *q);
 void queue_import_free(struct queue *q);
+
+/* In a transaction: an imported batch is remembered. */
+int queue_put_taken(struct queue *q, const struct object_name *name, int64_t wall_ms, struct err *err);
 
 /* In a transaction: an imported batch goes before all stores have it; so it may be taken over again. */
 int queue_forget_taken(struct queue *q, const struct batch *batch, struct err *err);

@@ -5,10 +5,13 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include "buffer/queue_private.h"
 
@@ -142,11 +145,6 @@ static const struct statement statements[SQL_STATEMENTS] = {
 	                               "at = excluded.at, ") " OR (excluded.last = last AND excluded.at > at)",
 	                       NULL },
 	[SQL_SALVAGE_DAMAGE] = { "INSERT OR IGNORE INTO damage (" DAMAGE ") VALUES (?, ?, ?, ?, ?, ?, ?, ?)", NULL },
-	[SQL_SALVAGE_IMPORTED] = { "INSERT INTO imported (" IMPORTED ") VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT "
-	                           "(source, device, boot, first) DO UPDATE SET last = excluded.last, at = "
-	                           "excluded.at, "
-	                           "crc = excluded.crc WHERE excluded.last > last",
-	                           NULL },
 	[SQL_SALVAGE_REJECTED] = { "SELECT at FROM rejected WHERE source = ?", NULL },
 	[SQL_SALVAGE_BOOK_AFTER] = { BOOK_AFTER("book", BOOK), "book" },
 	[SQL_SALVAGE_LOST_AFTER] = { BOOK_AFTER("lost", LOST), "lost" },
@@ -183,6 +181,26 @@ int queue_prepare(struct queue *q, struct err *err)
 	return 0;
 }
 
+/*
+ * Since Linux 6.15 an ext4 that has turned itself read-only does not say so in statvfs, but to who syncs. The folder:
+ * closing another descriptor of the file would give up its locks.
+ */
+static bool is_stopped(const struct queue *q)
+{
+	const char *slash = strrchr(q->path, '/');
+	char folder[4096];
+	bool stopped;
+	int fd;
+
+	snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - q->path) + 1 : 1, slash ? q->path : ".");
+	fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	stopped = fsync(fd) < 0 && errno == EROFS;
+	close(fd);
+	return stopped;
+}
+
 /* A card that is full or has turned read-only is an I/O error to SQLite, and no errno tells it from a broken one. */
 static int ask_card(const struct queue *q)
 {
@@ -190,7 +208,7 @@ static int ask_card(const struct queue *q)
 
 	if (statvfs(q->path, &fs) < 0)
 		return -EIO;
-	if (fs.f_flag & ST_RDONLY)
+	if (fs.f_flag & ST_RDONLY || is_stopped(q))
 		return -EROFS;
 	return fs.f_bavail == 0 ? -ENOSPC : -EIO;
 }
@@ -207,12 +225,19 @@ static int translate(const struct queue *q, int code)
 		return -EBUSY;
 	case SQLITE_CORRUPT:
 	case SQLITE_NOTADB:
+	case SQLITE_TOOBIG:     /* a length that no row of ours has */
 	case SQLITE_CONSTRAINT: /* we write no row twice: an index is wrong */
 	case SQLITE_ERROR:      /* no such table or column: a schema that is not ours */
 		return -EBADMSG;
 	default: /* SQLITE_IOERR, SQLITE_READONLY, SQLITE_CANTOPEN */
 		return ask_card(q);
 	}
+}
+
+static void note_failing(struct queue *q, int r)
+{
+	if (r == -ENOSPC || r == -EROFS || r == -EIO)
+		q->failing = r;
 }
 
 int queue_fail(struct queue *q, struct err *err, const char *what)
@@ -223,6 +248,7 @@ int queue_fail(struct queue *q, struct err *err, const char *what)
 	                  : r == -ENOSPC ? "no space is left on the file system"
 	                                 : sqlite3_errmsg(q->db);
 
+	note_failing(q, r);
 	q->damaged |= r == -EBADMSG;
 	q->room.wanted |= r == -EDQUOT;
 	q->room.card_full |= r == -ENOSPC;
@@ -283,7 +309,9 @@ int queue_end(struct queue *q, int r, struct err *err)
 	if (r == 0 && run_plain(q, SQL_COMMIT) < 0)
 		r = queue_fail(q, err, "commit");
 	trim_cache(q);
+	note_failing(q, r);
 	if (r == 0) {
+		q->failing = 0;
 		q->room.pages = pages;
 		q->room.free_pages = free_pages;
 		return 0;
@@ -422,7 +450,7 @@ int queue_step(struct queue *q, enum sql sql, struct err *err)
 void queue_reset(struct queue *q, enum sql sql)
 {
 	sqlite3_reset(q->statements[sql]);
-	if (sqlite3_get_autocommit(q->db))
+	if (q->db && sqlite3_get_autocommit(q->db))
 		trim_cache(q);
 }
 

@@ -15,6 +15,8 @@
 #include "buffer/salvage_private.h"
 
 #define PATH_LONGEST 4096
+#define ASIDES_MAX   16 /* salvages in a day */
+#define DAY_S        (24 * 60 * 60)
 
 /* --- Files --- */
 
@@ -120,30 +122,72 @@ static int change_places(const char *path, const char *aside, struct err *err)
 	return r == 0 ? move(fresh, path, err) : r;
 }
 
-/* The newest file that was set aside and whose WAL was not; "" where there is none. */
-static void find_aside(const char *path, char ret_aside[PATH_LONGEST])
+/* --- What was set aside --- */
+
+static DIR *open_folder(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	char folder[PATH_LONGEST];
+
+	snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+	return opendir(folder);
+}
+
+/* The next one of the folder, without its WAL; false: there is none. */
+static bool next_aside(DIR *dir, const char *path, char ret_aside[PATH_LONGEST])
 {
 	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-	char folder[PATH_LONGEST], full[PATH_LONGEST], wal[PATH_LONGEST];
 	struct dirent *entry;
-	DIR *dir;
 
-	snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 2, slash ? path : "./");
-	ret_aside[0] = '\0';
-	dir = opendir(folder);
 	while (dir && (entry = readdir(dir))) {
 		size_t len = strlen(entry->d_name);
 
-		if (strncmp(entry->d_name, name, strlen(name)) != 0 ||
-		    strncmp(entry->d_name + strlen(name), ".damaged-", 9) != 0 ||
-		    strcmp(entry->d_name + len - 4, "-wal") == 0 || full_path(full, folder, entry->d_name, NULL) < 0 ||
-		    full_path(wal, full, "-wal", NULL) < 0)
-			continue;
-		if (!is_there(wal) && strcmp(full, ret_aside) > 0)
+		if (strncmp(entry->d_name, name, strlen(name)) == 0 &&
+		    strncmp(entry->d_name + strlen(name), ".damaged-", 9) == 0 &&
+		    strcmp(entry->d_name + len - 4, "-wal") != 0 &&
+		    snprintf(ret_aside, PATH_LONGEST, "%.*s%s", (int)(name - path), path, entry->d_name) < PATH_LONGEST)
+			return true;
+	}
+	return false;
+}
+
+/* The newest whose WAL was not; "" where there is none. */
+static void find_aside(const char *path, char ret_aside[PATH_LONGEST])
+{
+	char full[PATH_LONGEST], wal[PATH_LONGEST];
+	DIR *dir = open_folder(path);
+
+	ret_aside[0] = '\0';
+	while (next_aside(dir, path, full)) {
+		if (full_path(wal, full, "-wal", NULL) == 0 && !is_there(wal) && strcmp(full, ret_aside) > 0)
 			memcpy(ret_aside, full, sizeof full);
 	}
 	if (dir)
 		closedir(dir);
+}
+
+/*
+ * A card that damages whatever is written to it would be filled by what was set aside. None of that is deleted: it may
+ * hold records.
+ */
+static int check_asides(const char *path, struct err *err)
+{
+	time_t now = (time_t)(clock_wall_ms() / 1000);
+	char full[PATH_LONGEST];
+	DIR *dir = open_folder(path);
+	struct stat st;
+	int n = 0;
+
+	while (next_aside(dir, path, full))
+		n += stat(full, &st) == 0 && labs((long)(now - st.st_ctime)) < DAY_S; /* it was renamed then */
+	if (dir)
+		closedir(dir);
+	if (n < ASIDES_MAX)
+		return 0;
+	return err_fail(err, -EBADMSG,
+	                "buffer \"%s\" is damaged, and was salvaged %d times within a day: its card is failing (dmesg "
+	                "says more): replace it; once what was set aside beside it is moved away, it is salvaged again",
+	                path, n);
 }
 
 int salvage_finish(const char *path, struct err *err)
@@ -308,8 +352,10 @@ int salvage_run(const char *path, const struct queue_identity *identity, const s
 {
 	struct salvage s = { .known = known, .n_known = n_known, .err = err };
 	struct err ignored;
-	int r = init(&s, path, identity);
+	int r = check_asides(path, err);
 
+	if (r == 0)
+		r = init(&s, path, identity);
 	if (r == 0)
 		r = take_over(&s);
 	if (r == 0)

@@ -158,7 +158,7 @@ class Rig:
             f"dt={dt}: {span(r[0] for r in records)} {words(r[1] for r in records)}" for dt, records in self.objects()
         ]
         truth = span(self.truth(mono) for mono in self.feed.given) if self.boots == 1 else "two boots"
-        note(f"clock: {what}", "test_clocks.py", lake=shows, in_truth=truth, objects="; ".join(objects))
+        note(what, "test_clocks.py", lake=shows, in_truth=truth, objects="; ".join(objects))
 
 
 @pytest.fixture

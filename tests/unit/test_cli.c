@@ -266,6 +266,12 @@ static void test_show(void **state)
 	            "SOURCE             KIND  STATE  CHANGED  RECORDS  OLDEST  ORIGIN\n"
 	            "stavanger-parking  rest  fresh       2m     6450     30m  https://example.org/a…\n"
 	            "stavanger-parking: 1200 records dropped so far, because the buffer was full\n");
+	view.sources[0].dropped_records = 0;
+	view.sources[0].damaged_records = 1;
+	assert_page(view_sources(&view), "sources",
+	            "SOURCE             KIND  STATE  CHANGED  RECORDS  OLDEST  ORIGIN\n"
+	            "stavanger-parking  rest  fresh       2m     6450     30m  https://example.org/a…\n"
+	            "stavanger-parking: 1 record destroyed so far, by damage to the buffer\n");
 	view.stores[0].last_error = "disk full";
 	view.stores[0].next_try_ms = NOW_MS + 30000;
 	assert_page(view_stores(&view), "stores",

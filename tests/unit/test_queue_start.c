@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A buffer that is not open: each call says why, and none does harm. */
+#include <sys/stat.h>
+
+#include "queue_box.h"
+
+static const uint8_t sha256[SHA256_SIZE];
+
+static void all_is_refused(struct box *box, int with)
+{
+	struct fetch *fetch = box_fetch("a", 0, 1, "");
+	struct bytes data;
+	struct queue_rejected rejected = { .source = "a" };
+	struct queue_range range;
+	struct queue_damage damage;
+	struct batch batch;
+	char place[512];
+	uint64_t n;
+	bool done;
+
+	bytes_init(&data, 1 << 20);
+	assert_int_equal(queue_commit(box->q, fetch, &box->err), with);
+	assert_int_equal(queue_stage(box->q, "a", fetch->first, &box->err), with);
+	assert_int_equal(queue_next_delivery(box->q, "lake", 0, &batch, &box->err), with);
+	assert_int_equal(queue_read_part(box->q, 1, 0, &data, &box->err), with);
+	assert_int_equal(queue_delivered(box->q, 1, "lake", NOON, &done, &box->err), with);
+	assert_int_equal(queue_expire(box->q, NOON, 0, &box->err), with);
+	assert_int_equal(queue_drop(box->q, NULL, 0, &batch, &box->err), with);
+	assert_int_equal(queue_store_place(box->q, "lake", place, sizeof place, &box->err), with);
+	assert_int_equal(queue_set_store_place(box->q, "lake", "/", &box->err), with);
+	assert_int_equal(queue_read(box->q, "a", 1, 1, &data, &n, &box->err), with);
+	assert_int_equal(queue_reject(box->q, &rejected, &box->err), with);
+	assert_int_equal(queue_next_rejected(box->q, "", &rejected, &box->err), with);
+	assert_int_equal(queue_batches(box->q, &batch, 1, &box->err), with);
+	assert_int_equal(queue_batches_waiting(box->q, 0, &batch, 1, &box->err), with);
+	assert_int_equal(queue_find_batch(box->q, 1, &batch, &box->err), with);
+	assert_int_equal(queue_books(box->q, "lake", 0, NULL, &range, 1, &box->err), with);
+	assert_int_equal(queue_next_damage(box->q, NULL, &damage, &box->err), with);
+	assert_int_equal(queue_import_begin(box->q, "source=a/dt=2026-11-21/pi-02-01234567-1-2-01234567.ndjson.gz", 100,
+	                                    sha256, &box->err),
+	                 with);
+	assert_int_equal(queue_deliver_again(box->q, "lake", "a", 1, 2, &n, &box->err), with);
+	assert_int_not_equal(box->err.text[0], '\0');
+	queue_view_free(queue_view(box->q));
+	bytes_done(&data);
+	fetch_free(fetch);
+}
+
+static void test_before_it_is_open(void **state)
+{
+	struct box *box = *state;
+	char wal[192];
+
+	box_close(box);
+	snprintf(wal, sizeof wal, "%s-wal", box->path);
+	assert_int_equal(unlink(wal), 0);
+	assert_int_equal(unlink(box->path), 0);
+	assert_int_equal(mkdir(box->path, 0700), 0);
+	box->q = queue_new(box->path, &box->identity);
+	box_route(box, 1, 1 << 20, 1000);
+	assert_int_equal(queue_start(box->q, true, &box->err), -EISDIR);
+	all_is_refused(box, -EISDIR);
+	assert_int_equal(rmdir(box->path), 0);
+	assert_int_equal(queue_start(box->q, true, &box->err), 0);
+	box_add(box, "a", 0, 1);
+	assert_int_equal(box_seal(box, 0, true), 1);
+}
+
+/* It is damaged, and there is no way of salvaging it now. */
+static void test_while_it_cannot_be_salvaged(void **state)
+{
+	struct box *box = *state;
+	char elsewhere[192];
+	struct queue_rejected rejected;
+
+	box_route(box, 1, 1 << 20, 1000);
+	box_add(box, "a", 0, 2);
+	box_add(box, "b", 0, 2);
+	assert_int_equal(box_seal(box, 0, true), 1);
+	rejected = (struct queue_rejected){ .source = "a", .cause = "x", .text = "y" };
+	assert_int_equal(queue_reject(box->q, &rejected, &box->err), 0);
+	box_close(box);
+	box_ask(box, "UPDATE rejected SET cause = 'z'");
+	box_open(box);
+	box_route(box, 1, 1 << 20, 1000);
+	assert_int_equal(queue_next_rejected(box->q, "", &rejected, &box->err), -EBADMSG);
+	all_is_refused(box, -EBADMSG);
+	snprintf(elsewhere, sizeof elsewhere, "%s-elsewhere", box->folder);
+	assert_int_equal(rename(box->folder, elsewhere), 0);
+	assert_int_equal(queue_start(box->q, true, &box->err), -ENOENT);
+	all_is_refused(box, -ENOENT);
+	assert_int_equal(rename(elsewhere, box->folder), 0);
+	assert_int_equal(queue_start(box->q, true, &box->err), 1);
+	assert_int_equal(box_view(box, "a").records, 2);
+	assert_int_equal(box_view(box, "b").records, 2);
+	assert_int_equal(box_seal(box, 0, true), 1);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		BOX_TEST(test_before_it_is_open),
+		BOX_TEST(test_while_it_cannot_be_salvaged),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
