@@ -217,7 +217,8 @@ $(O)/bench/%: tests/bench/%.c $(LIB_OBJECTS)
 	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< $(LIB_OBJECTS) $(LDLIBS)
 
 # Power cuts and faults of the buffer alone (tests/cut). Two of them are sabotaged, and have to be found: one does not wait
-# for the card, one takes every commit for a success. In each a file of buffer/ is a copy that sed has changed.
+# for the card, one takes every commit for a success. In each a file of buffer/ is a copy that sed has changed. In all of
+# them calls.c, drive.c and alloc.c stand between the buffer and what it calls.
 BUFFER_CUT := $(addprefix $(O)/cut/,buffer_cuts buffer_faults buffer_cuts_off buffer_faults_deaf)
 CUT_SOURCES := $(addprefix tests/cut/,shim.c calls.c oracle.c drive.c age.c damage.c)
 CUT_WRAPS := random_fill clock_wall_ms salvage_run salvage_finish queue_adopt_tail open64 fsync rename unlink

@@ -376,29 +376,32 @@ static void go_back(struct oracle *o, struct oracle *before)
 	*o = *before;
 }
 
+static bool check(struct drive *d)
+{
+	if (d->salvaged)
+		oracle_salvaged(&d->oracle, d->q);
+	return oracle_check(&d->oracle, d->q);
+}
+
 bool drive_judge(struct drive *d)
 {
 	static struct oracle before;
 	bool right;
 
-	if (d->salvaged)
-		oracle_salvaged(&d->oracle, d->q);
-	if (d->n_doubts == 0)
-		return oracle_check(&d->oracle, d->q);
 	before = d->oracle;
-	right = oracle_check(&d->oracle, d->q);
+	right = check(d);
+	if (d->n_doubts == 0)
+		return right;
 	memcpy(before.wrong, d->oracle.wrong, sizeof before.wrong);
 	for (int i = 0; !right && i < d->n_doubts; i++) {
 		for (unsigned way = count_ways(&d->doubts[i]); !right && way > 0; way--) {
 			go_back(&d->oracle, &before);
-			right = believe(d, &d->doubts[i], way);
-			if (right && d->salvaged)
-				oracle_salvaged(&d->oracle, d->q);
-			right = right && oracle_check(&d->oracle, d->q);
+			right = believe(d, &d->doubts[i], way) && check(d);
 		}
 	}
 	if (!right && d->salvaged) {
 		go_back(&d->oracle, &before);
+		oracle_salvaged(&d->oracle, d->q);
 		d->over = right = oracle_keeps(&d->oracle, d->q);
 	}
 	if (!right)
