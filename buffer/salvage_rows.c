@@ -198,7 +198,8 @@ static int add_batch(struct salvage *s, const struct pages_row *row)
 	/* That it was delivered counts only with the books of the same transaction: without them it goes out again. */
 	if (r == 0 && !row->sure && !salvage_has_id(&s->unsure_batches, id))
 		return 0;
-	if (r == 0 && number(row, 10) == 0 && before.batch.delivered_ms > 0)
+	if (r == 0 && number(row, 10) == 0 && before.batch.delivered_ms > 0 &&
+	    (!row->sure || !salvage_has_id(&s->unsure_batches, id)))
 		return 0;
 	r = put(s, SQL_BATCH_PUT, row);
 	return r == 0 ? note_id(s, &s->unsure_batches, id, !row->sure) : r;
@@ -276,8 +277,8 @@ static int on_row(void *arg, const struct pages_row *row)
 		return put(s, SQL_STORE_PUT, row);
 	case PAGES_BOOK:
 		return add_booking(s, row, SQL_SALVAGE_BOOK);
-	case PAGES_LOST:
-		return add_booking(s, row, SQL_SALVAGE_LOST);
+	case PAGES_LOST: /* a drop that was cut off has dropped nothing */
+		return row->sure ? add_booking(s, row, SQL_SALVAGE_LOST) : 0;
 	case PAGES_DAMAGE:
 		return add_damage(s, row);
 	case PAGES_CLOCK:

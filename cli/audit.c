@@ -172,6 +172,24 @@ static void print_repair(const json_t *stores, const struct page *page)
 		fputs("; what was changed stands in the way: move it away and repair once more", page->out);
 }
 
+/* It is told for ever, and no problem that anybody could mend. */
+static void print_damage(const json_t *report, const struct page *page)
+{
+	size_t i;
+	json_t *range;
+	json_array_foreach(json_object_get(report, "damage"), i, range)
+	{
+		fputs("  ", page->out);
+		page_text(page, answer_text(range, "source"));
+		fprintf(page->out, "  seq %" PRId64 " ", answer_number(range, "first_seq"));
+		if (json_is_null(json_object_get(range, "last_seq")))
+			fputs("and on, nobody knows how far, if at all", page->out);
+		else
+			fprintf(page->out, "to %" PRId64, answer_number(range, "last_seq"));
+		fprintf(page->out, ": destroyed by damage to the buffer, found at %s\n", answer_text(range, "found"));
+	}
+}
+
 void audit_print(const json_t *report, const struct page *page)
 {
 	const json_t *stores = json_object_get(report, "stores");
@@ -184,13 +202,14 @@ void audit_print(const json_t *report, const struct page *page)
 		print_store(store, page);
 		print_sources(store, page);
 	}
+	print_damage(report, page);
 	if (has_problems(stores))
 		fprintf(page->out, "audit: records missing: %" PRId64 ", double: %" PRId64 ", changed: %" PRId64,
 		        count(stores, "missing"), count(stores, "double"), count(stores, "changed"));
 	else
 		fputs("audit: nothing is missing, nothing is double", page->out);
 	if (count(stores, "lost") > 0)
-		fprintf(page->out, "; lost for want of room: %s",
+		fprintf(page->out, "; lost for want of room or by damage: %s",
 		        answer_plural(count(stores, "lost"), "record", "s", text));
 	print_repair(stores, page);
 	if (errors > 0)

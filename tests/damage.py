@@ -512,6 +512,8 @@ class Bench:
         assert self.daemon.stop() == 0
         outcome = judge(self, state, touched, committed)
         check_audit(audit, outcome)
+        told = sorted((d["source"], d["first_seq"], d["last_seq"] or 0) for d in audit["damage"])
+        assert told == sorted(bookings(self.buffer, self.folder / "scratch"))
         self._check_told(status, outcome)
         return outcome
 

@@ -358,15 +358,46 @@ static void revive(struct sealed *sealed, struct queue *q)
 	sealed->batch.delivered_ms = here.delivered_ms;
 }
 
-/* A sealing that was cut off before anybody was told of it: if all of it is still there, it counts. */
+/* Of an import that was cut off: nobody knows its lines here, but it has to be whole. */
+static void find_unheard_import(struct oracle *o, struct queue *q, const struct batch *batch)
+{
+	struct sealed sealed = { .source = find_source(batch->source), .batch = *batch };
+	uint8_t sha256[SHA256_SIZE];
+	struct sha256 hash;
+	struct bytes object;
+	struct err err;
+	int r = 0;
+
+	bytes_init(&object, CEILING);
+	for (int n = 0; r == 0; n++)
+		r = queue_read_part(q, batch->id, n, &object, &err);
+	sha256_init(&hash);
+	sha256_add(&hash, object.data, object.len);
+	sha256_finish(&hash, sha256);
+	if (sealed.source < 0 || object.len != batch->bytes || memcmp(sha256, batch->sha256, sizeof sha256) != 0) {
+		oracle_fail(o, "batch %" PRId64 " was imported, and is not whole", batch->id);
+		bytes_done(&object);
+		return;
+	}
+	sealed.object = bytes_take(&object, &(size_t){ 0 });
+	insert(o, &sealed);
+}
+
+/* What was cut off before anybody was told of it: if all of it is still there, it counts. */
 static void find_unheard(struct oracle *o, struct queue *q)
 {
 	static struct batch batches[ORACLE_BATCHES];
 	struct err err;
 
 	for (int i = queue_batches(q, batches, ORACLE_BATCHES, &err); i > 0; i--) {
-		if (!oracle_batch(o, batches[i - 1].id) && !batches[i - 1].imported)
-			oracle_seal(o, &batches[i - 1]);
+		const struct batch *batch = &batches[i - 1];
+
+		if (oracle_batch(o, batch->id))
+			continue;
+		if (batch->imported)
+			find_unheard_import(o, q, batch);
+		else
+			oracle_seal(o, batch);
 	}
 }
 
