@@ -143,6 +143,8 @@ static int add_source(struct salvage *s, const struct pages_row *row)
 	now = &origin->source->now;
 	if (now->batch < number(row, 5))
 		now->batch = number(row, 5);
+	if (s->fresh->last_batch < now->batch)
+		s->fresh->last_batch = now->batch;
 	if (row->sure && seq > origin->sealed) {
 		note_sealed(origin, seq - 1);
 		origin->sealed_fetch = fetch;
