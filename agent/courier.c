@@ -245,14 +245,13 @@ static void note_salvaged(const struct courier *c)
 {
 	const struct queue_salvage *salvage = &c->view->salvage;
 
-	log_error(
-	        "buffer.salvaged",
-	        "the buffer was damaged; %llu records and %llu batches were taken over into a fresh one, %llu records "
-	        "are lost for certain, and %llu sources may have lost more: `millrace audit` tells which; what is left "
-	        "of "
-	        "the damaged one is %s",
-	        (unsigned long long)salvage->records, (unsigned long long)salvage->batches,
-	        (unsigned long long)salvage->lost_records, (unsigned long long)salvage->open_ends, salvage->aside);
+	log_error("buffer.salvaged",
+	          "the buffer was damaged, and what could be read went into a fresh one: batches: %llu, unsealed "
+	          "records: %llu; records known to be lost: %llu, sources that may have lost more: %llu (`millrace "
+	          "audit` "
+	          "tells which); the damaged one is %s",
+	          (unsigned long long)salvage->batches, (unsigned long long)salvage->records,
+	          (unsigned long long)salvage->lost_records, (unsigned long long)salvage->open_ends, salvage->aside);
 }
 
 static void note_open(struct courier *c)

@@ -204,7 +204,9 @@ static void add_problem(struct status_view *v, const char *remedy, const char *k
 static const char *store_remedy(const struct store_view *store)
 {
 	if (store->parked_batches)
-		return "see what stands there, take it away or leave it, then: millrace retry BATCH";
+		return "`millrace show batches` and `millrace retry BATCH` say what stands there; move it away, and "
+		       "retry "
+		       "again";
 	if (strcmp(store->state, "denied") == 0)
 		return "once it is mended, `millrace flush` or `millrace retry BATCH` tries at once; else every 5 "
 		       "minutes";
@@ -349,13 +351,17 @@ static void add_salvaged(const struct agent *a, struct status_view *v)
 	if (!salvage->at_ms || clock_mono_ms() - a->salvaged_ms >= SALVAGED_MS)
 		return;
 	snprintf(what, sizeof what,
-	         "it was damaged, and salvaged at %s: %llu records and %llu batches were taken over, %llu records are "
-	         "lost for certain, and %llu sources may have lost more",
-	         units_time(salvage->at_ms, at), (unsigned long long)salvage->records,
-	         (unsigned long long)salvage->batches, (unsigned long long)salvage->lost_records,
+	         "it was damaged, and salvaged at %s: batches taken over: %llu, unsealed records: %llu; records known "
+	         "to "
+	         "be lost: %llu, sources that may have lost more: %llu",
+	         units_time(salvage->at_ms, at), (unsigned long long)salvage->batches,
+	         (unsigned long long)salvage->records, (unsigned long long)salvage->lost_records,
 	         (unsigned long long)salvage->open_ends);
 	snprintf(remedy, sizeof remedy,
-	         "`millrace audit` tells which; see whether the card fails (dmesg); what is left: %s", salvage->aside);
+	         "`millrace audit` tells which; see whether the card fails (dmesg). What no store had and could "
+	         "be read was taken over; the damaged file is %s: delete it, with its -wal, once nobody wants to look "
+	         "into it",
+	         salvage->aside);
 	add_problem(v, remedy, "buffer", "", what);
 }
 

@@ -77,7 +77,7 @@ struct rejected_view {
 
 struct problem_view {
 	char what[600];
-	char remedy[600];
+	char remedy[800];
 };
 
 struct status_view {

@@ -42,7 +42,10 @@ static uint32_t header_number(const unsigned char *header, int at)
 
 static int refuse_foreign(const struct queue *q, struct err *err)
 {
-	return err_fail(err, -EMEDIUMTYPE, "\"%s\" is no buffer of Millrace; it was left as it is", q->path);
+	return err_fail(err, -EMEDIUMTYPE,
+	                "\"%s\" is no buffer of Millrace, and was left as it is: set another path, or move it away to "
+	                "begin anew",
+	                q->path);
 }
 
 static int refuse_newer(const struct queue *q, int64_t version, struct err *err)

@@ -209,12 +209,16 @@ int queue_check_import_room(struct queue *q, uint64_t bytes, struct err *err)
 
 int64_t queue_room_bytes(struct queue *q, bool *ret_full)
 {
-	int64_t room = INT64_MAX;
+	int64_t room = INT64_MAX, card = INT64_MAX;
 
-	if (q->room.max_size > 0)
+	if (q->room.max_size > 0) {
 		room = own_room(q, q->room.pages, q->room.free_pages);
+		card = card_room(q, q->room.pages, q->room.free_pages);
+	}
 	q->room.full = room < (q->room.full ? 2 : 1) * queue_low(q);
 	*ret_full = q->room.full;
+	if (card < room)
+		room = card;
 	return room > 0 ? room : 0;
 }
 

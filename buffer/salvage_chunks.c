@@ -370,6 +370,7 @@ static int put_source(struct salvage *s, const struct origin *origin, const stru
 	int r;
 
 	mark.seq = origin->next - kept->records;
+	mark.batch = s->fresh->last_batch; /* the batch that had it may be gone, and not from this source */
 	if (kept->records > 0)
 		mark.fetch = kept->first_fetch - 1;
 	r = queue_put_source(s->fresh, origin->source->name, &mark, s->err);

@@ -125,6 +125,13 @@ static bool claim_id(struct salvage *s, struct origin *origin, int64_t id)
 	return true;
 }
 
+/* Whatever has it: no batch gets it again, nor one below it. */
+static void note_batch_id(struct salvage *s, int64_t id)
+{
+	if (s->fresh->last_batch < id && id < BATCH_MOST)
+		s->fresh->last_batch = id;
+}
+
 static int add_source(struct salvage *s, const struct pages_row *row)
 {
 	uint64_t seq = (uint64_t)number(row, 2), fetch = (uint64_t)number(row, 3);
@@ -143,8 +150,7 @@ static int add_source(struct salvage *s, const struct pages_row *row)
 	now = &origin->source->now;
 	if (now->batch < number(row, 5))
 		now->batch = number(row, 5);
-	if (s->fresh->last_batch < now->batch)
-		s->fresh->last_batch = now->batch;
+	note_batch_id(s, now->batch);
 	if (row->sure && seq > origin->sealed) {
 		note_sealed(origin, seq - 1);
 		origin->sealed_fetch = fetch;
@@ -186,8 +192,7 @@ static int add_batch(struct salvage *s, const struct pages_row *row)
 
 	if (!batch_is_one(row, source))
 		return 0;
-	if (s->fresh->last_batch < id)
-		s->fresh->last_batch = id;
+	note_batch_id(s, id);
 	if (number(row, 11) == 0) {
 		origin = salvage_origin(s, source);
 		if (!origin)
@@ -274,6 +279,7 @@ static int on_row(void *arg, const struct pages_row *row)
 	case PAGES_BATCH:
 		return add_batch(s, row);
 	case PAGES_DELIVERY:
+		note_batch_id(s, number(row, 0));
 		return put(s, SQL_DELIVERY_PUT, row);
 	case PAGES_STORE:
 		return put(s, SQL_STORE_PUT, row);

@@ -473,5 +473,5 @@ def test_a_fetch_whose_first_part_is_lost_is_dropped_alone(daemon, server, raw, 
     status = daemon.status()
     assert status["buffer"]["state"] == "ready"
     (problem,) = status["problems"]
-    assert "salvaged at" in problem["what"] and "9 records are lost for certain" in problem["what"]
+    assert "salvaged at" in problem["what"] and "records known to be lost: 9," in problem["what"]
     assert status["buffer"]["aside"] in problem["remedy"]
