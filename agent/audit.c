@@ -58,6 +58,7 @@ struct audit {
 	int status;
 	struct err err;
 	struct queue_damage *damages;
+	struct queue_view *view; /* names the sources that are in no books: others brought their objects */
 
 	/* The judgement. */
 	struct tally_sums sums;
@@ -91,6 +92,7 @@ static void on_worker_closed(void *arg)
 	free(a->sources);
 	free(a->repairs);
 	free(a->damages);
+	queue_view_free(a->view);
 	json_decref(a->judged);
 	if (a->canceled) {
 		json_decref(report);
@@ -361,6 +363,28 @@ static int note_source(struct audit *a, const char *name)
 	return 0;
 }
 
+static bool has_source(const struct audit *a, const char *name)
+{
+	for (size_t i = 0; i < a->n_sources; i++)
+		if (strcmp(a->sources[i], name) == 0)
+			return true;
+	return false;
+}
+
+/* What was imported is in no books, and counts as of others. */
+static int take_view(struct audit *a)
+{
+	struct queue_view *view = a->view;
+	int r = 0;
+
+	a->view = NULL;
+	for (size_t i = 0; view && r == 0 && i < view->n_sources; i++)
+		if (!has_source(a, view->sources[i].source))
+			r = note_source(a, view->sources[i].source);
+	queue_view_free(view);
+	return r;
+}
+
 static int take_page(struct audit *a)
 {
 	int r = 0;
@@ -407,6 +431,10 @@ static void read_work(struct job *job)
 		                   &a->err);
 	if (a->n < 0)
 		a->status = a->n;
+	if (a->status == 0 && a->n == 0 && a->books == a->store) {
+		a->view = queue_view(a->env.queue);
+		a->status = a->view ? 0 : -ENOMEM;
+	}
 }
 
 static void read_page(struct audit *a);
@@ -418,6 +446,8 @@ static void on_read(struct job *job)
 
 	if (r == 0 && !a->canceled)
 		r = take_page(a);
+	if (r == 0 && a->view)
+		r = take_view(a);
 	if (r < 0 || a->canceled) {
 		finish_store(a, r < 0 ? r : -ECANCELED);
 		return;

@@ -16,7 +16,8 @@
 #define DROP_AFTER_MS   5000             /* what stores that take batches, or are being asked, have to make room */
 #define PATIENCE_MS     60000            /* what those have that do make room, while polls wait for it */
 #define UNDER_WAY_MAX   (64 * LOADS_MAX)
-#define OPEN_EVERY_MS   5000
+#define OPEN_EVERY_MS   INT64_C(5000)
+#define OPEN_DOUBLINGS  6     /* of that, up to 5 minutes, where it was to be salvaged: each try writes the card */
 #define ERROR_LASTS_MS  90000 /* longer than a source that cannot be sealed rests: no recovery is told in between */
 
 /* Somebody waits until all is sealed, and perhaps delivered. */
@@ -28,6 +29,7 @@ struct flush {
 	int status;  /* what sealing some of it failed with */
 	char text[ERR_MAX];
 	uint64_t batches;
+	uint64_t kept_back; /* once sealed: records that wait for the clock */
 	courier_on_flushed on_flushed;
 	void *arg;
 	struct flush *next;
@@ -69,6 +71,7 @@ struct courier {
 
 	struct queue_view *view;
 	bool shut; /* the buffer is not open, or damaged, and could not be opened */
+	unsigned failed_salvages;
 	char error[ERR_MAX];
 	int why;     /* the -errno of that; -EDQUOT: what is there is delivered and goes, and then there is room */
 	bool mended; /* the card takes commits again: what rests is tried at once */
@@ -109,7 +112,8 @@ static void end_flush(struct flush **at, int status, const char *text)
 	struct flush *flush = *at;
 
 	*at = flush->next;
-	flush->on_flushed(flush->arg, status, flush->batches, flush->wait && status == 0, text);
+	flush->on_flushed(flush->arg, status, flush->batches, flush->kept_back,
+	                  flush->wait && status == 0 && flush->kept_back == 0, text);
 	free(flush);
 }
 
@@ -167,6 +171,7 @@ static bool judge_sealed(struct courier *c, struct flush **at)
 	if (flush->wait && flush->status == -EDQUOT && judge_delivery(c, &ignored) > 0)
 		return false;
 	flush->sealed = true;
+	flush->kept_back = c->view->unsynced_records;
 	if (flush->wait && flush->status == 0)
 		return false;
 	end_flush(at, flush->status, flush->text);
@@ -236,6 +241,8 @@ static void note_shut(struct courier *c)
 {
 	snprintf(c->error, sizeof c->error, "%s", c->err.text);
 	c->shut = true;
+	if (c->view->status == -EBADMSG && c->failed_salvages < OPEN_DOUBLINGS)
+		c->failed_salvages++;
 	for (struct flush *flush = c->flushes; flush; flush = flush->next)
 		flush->status = c->opened;
 	end_flushes(c, c->opened, c->error);
@@ -261,6 +268,7 @@ static void note_open(struct courier *c)
 	else if (!c->shut)
 		return;
 	c->shut = false;
+	c->failed_salvages = 0;
 	c->error[0] = '\0';
 	c->why = 0;
 	nudge_carriers(c);
@@ -377,15 +385,13 @@ static void set_due(struct courier *c)
 	int64_t now = clock_mono_ms();
 	int64_t at = c->due_in_ms > ALARM_NEVER - now ? ALARM_NEVER : now + c->due_in_ms;
 
-	if (c->shut)
-		at = now + OPEN_EVERY_MS;
-	else if (c->error[0] && at > c->error_until_ms)
+	if (c->error[0] && at > c->error_until_ms)
 		at = c->error_until_ms;
 	if (at > c->expire_at_ms)
 		at = c->expire_at_ms;
 	if (c->config->on_full == CONFIG_DROP_OLDEST && now < drop_at_ms(c) && drop_at_ms(c) < at)
 		at = drop_at_ms(c);
-	alarm_set(c->env.alarms, &c->due, at);
+	alarm_set(c->env.alarms, &c->due, c->shut ? now + (OPEN_EVERY_MS << c->failed_salvages) : at);
 }
 
 static void finish_close(struct courier *c)

@@ -52,9 +52,11 @@ void courier_carry(struct courier *courier, struct queue_view *fresh);
 /*
  * How a flush ended: 0; -EHOSTDOWN: sealed, but a store is away (text says which); or what sealing failed with, where
  * something is still unsealed (text names its source).
- * batches: sealed meanwhile; delivered: all stores have all of it.
+ * batches: sealed meanwhile; kept_back: records that wait for the clock instead, and are not waited for; delivered: all
+ * stores have all of it.
  */
-typedef void (*courier_on_flushed)(void *arg, int status, uint64_t batches, bool delivered, const char *text);
+typedef void (*courier_on_flushed)(void *arg, int status, uint64_t batches, uint64_t kept_back, bool delivered,
+                                   const char *text);
 
 /*
  * Seals all that waits, also what rests after a failure, and has stores that are away asked; with `wait` until all have

@@ -45,7 +45,8 @@ struct queue *queue_new(const char *path, const struct queue_identity *identity)
  *   -EMEDIUMTYPE  no buffer of ours; -EPROTONOSUPPORT  a schema newer than this program (exit 65)
  *   -EBADMSG  damaged, and `salvage` is false
  *   -EROFS, -ENOSPC, -EIO, -ENOMEM, others  states: it may be called again
- * Nothing is changed in a file that is refused. Batch ids, seqs and what a fetch has staged outlast a salvage.
+ * Nothing is changed in a file that is refused. Batch ids, seqs and what a fetch has staged outlast a salvage; neither
+ * an id nor a seq is used again of which anything readable tells.
  */
 int queue_start(struct queue *queue, bool salvage, struct err *err);
 

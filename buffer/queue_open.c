@@ -427,6 +427,38 @@ static int make_ready(struct queue *q, struct err *err)
 	return r;
 }
 
+static ino_t file_number(const struct queue *q, const char *suffix, dev_t *ret_dev)
+{
+	char path[4096];
+	struct stat st;
+
+	snprintf(path, sizeof path, "%s%s", q->path, suffix);
+	if (stat(path, &st) < 0)
+		return 0;
+	*ret_dev = st.st_dev;
+	return st.st_ino;
+}
+
+void queue_note_files(struct queue *q)
+{
+	q->files.file = file_number(q, "", &q->files.dev);
+	q->files.wal = file_number(q, "-wal", &q->files.dev);
+}
+
+/* What is written into a file that has no name any more ends with the process. */
+int queue_check_files(const struct queue *q, struct err *err)
+{
+	dev_t dev = q->files.dev;
+
+	if ((q->files.file == 0 || file_number(q, "", &dev) == q->files.file) &&
+	    (q->files.wal == 0 || file_number(q, "-wal", &dev) == q->files.wal) && dev == q->files.dev)
+		return 0;
+	return err_fail(err, -EIO,
+	                "the buffer \"%s\" or its -wal was removed or replaced while it is in use: put back what was "
+	                "there, or save what no store has (millrace export) and restart the daemon",
+	                q->path);
+}
+
 /*
  * Whose lock keeps us out. Only after our own handle is closed: closing any descriptor of a file drops all locks that
  * the process has on it (fcntl(2)).

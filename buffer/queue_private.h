@@ -21,6 +21,7 @@
 
 #include <sqlite3.h>
 #include <stdatomic.h>
+#include <sys/types.h>
 
 #include "buffer/cell.h"
 #include "buffer/chunk.h"
@@ -261,6 +262,10 @@ struct queue {
 	struct queue_salvage salvage; /* the last one */
 	struct queue_bounds bounds;   /* max_size 0: none were told */
 	char *path, *kernel_boot_id;
+	struct {
+		dev_t dev;
+		ino_t file, wal; /* 0: not known */
+	} files;
 	char device[UNITS_NAME_MAX];
 	char boot[OBJECT_BOOT];
 	struct source **sources;
@@ -400,6 +405,10 @@ int queue_look(struct queue *q, struct err *err);
 
 int queue_lock(const struct queue *q, int *ret_fd, struct err *err);
 int queue_name_owner(const char *path, struct err *err);
+
+/* Which files it has opened, by number; and whether their names still lead there. 0 or -EIO. */
+void queue_note_files(struct queue *q);
+int queue_check_files(const struct queue *q, struct err *err);
 
 /* What SQLite opens; it loads nothing. And a salvage's file, which does not exist yet. */
 int queue_open_file(struct queue *q, struct err *err);

@@ -284,6 +284,10 @@ int queue_begin(struct queue *q, struct err *err)
 {
 	int r = queue_check(q, err);
 
+	if (r == 0)
+		r = queue_check_files(q, err);
+	if (r == -EIO)
+		q->failing = r;
 	if (r < 0)
 		return r;
 	return run_plain(q, SQL_BEGIN) < 0 ? queue_fail(q, err, "begin") : 0;

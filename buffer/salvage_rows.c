@@ -125,7 +125,7 @@ static bool claim_id(struct salvage *s, struct origin *origin, int64_t id)
 	return true;
 }
 
-/* Whatever has it: no batch gets it again, nor one below it. */
+/* Whatever tells of it: no batch gets it again, nor one below it. */
 static void note_batch_id(struct salvage *s, int64_t id)
 {
 	if (s->fresh->last_batch < id && id < BATCH_MOST)
@@ -473,6 +473,7 @@ static int add_part(struct salvage *s, const struct pages_row *row)
 	struct cell cells[] = { cell_number(0), row->cells[1] };
 	int r;
 
+	note_batch_id(s, number(row, 0) >> PART_BITS);
 	if (!found || number(row, 0) < 0)
 		return 0;
 	for (int v = 0; v < VERSIONS; v++) {

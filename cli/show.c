@@ -77,8 +77,9 @@ static void add_batch(struct table *table, const json_t *batch, int64_t now_ms)
 	table_add(table, "%" PRId64, answer_number(batch, "records"));
 	table_add(table, "%s", units_volume(answer_number(batch, "bytes"), text));
 	table_add(table, "%.19sZ", answer_text(batch, "sealed")); /* no milliseconds */
-	table_add(table, "%" PRId64 "/%" PRId64, answer_number(batch, "stores_done"),
-	          answer_number(batch, "stores_all"));
+	table_add(table, "%" PRId64 "/%" PRId64 "%s", answer_number(batch, "stores_done"),
+	          answer_number(batch, "stores_all"),
+	          json_is_true(json_object_get(batch, "imported")) ? " imported" : "");
 }
 
 static const struct view views[] = {

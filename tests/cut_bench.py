@@ -368,6 +368,8 @@ class Life:
         for source in QUIET:
             self.poll(source)
             self.flush()
+        (self.fs.root / "export").mkdir(exist_ok=True)
+        sync(self.fs.root)  # export does not make it
         self.fs.freeze(self.chance.randint(1, 60), "/export")
         self.run_thread(self.give_out)
 
@@ -622,6 +624,7 @@ def export_another(binary, folder):
             report = daemon.poll(FOREIGN)
             oracle.fetches.append((FOREIGN, report["first_seq"], report["records"]))
             daemon.cli("flush")
+        (folder / "export").mkdir()
         assert daemon.cli("export", str(folder / "export")).returncode == 0
     finally:
         daemon.end()

@@ -49,7 +49,7 @@ static void judge_failure(struct bench *b, int r)
 		return;
 	if (!refused)
 		oracle_fail(&d->oracle, "%s: %s", phase_names[d->phase], d->err.text);
-	d->n_doubts = 0; /* it was rolled back */
+	drive_refused(d);
 	for (int i = 0; i < ORACLE_SOURCES; i++) {
 		if (d->large[i].fetch && chance(&d->chance, 2) == 0)
 			judge_failure(b, drive_unstage(d, i));

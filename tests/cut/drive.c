@@ -49,6 +49,7 @@ static void begin_call(void)
 static void enter(struct drive *d, enum phase phase)
 {
 	d->phase = phase;
+	d->doubted = false;
 	part = PHASES;
 	wall_ms = d->wall_ms;
 	begin_call();
@@ -277,6 +278,13 @@ static void doubt(struct drive *d, const struct doubt *doubt)
 		memmove(d->doubts, d->doubts + 1, --d->n_doubts * sizeof *d->doubts);
 	d->doubts[d->n_doubts] = *doubt;
 	foresee(d, &d->doubts[d->n_doubts++]);
+	d->doubted = true;
+}
+
+void drive_refused(struct drive *d)
+{
+	d->n_doubts -= d->doubted;
+	d->doubted = false;
 }
 
 static bool drop_oldest(struct oracle *o)

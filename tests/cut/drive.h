@@ -75,6 +75,7 @@ struct drive {
 	bool over;     /* a salvage has taken over a part of what was in doubt: more than the oracle knows */
 	struct doubt doubts[DRIVE_DOUBTS];
 	int n_doubts;
+	bool doubted; /* the last one is of the last call */
 };
 
 /* Called before and after each call of the queue; NULL: nothing is. */
@@ -109,6 +110,9 @@ int drive_deliver(struct drive *d, int store); /* 1: done, 0: nothing waits */
 int drive_import(struct drive *d);             /* 1: it is there now */
 int drive_expire(struct drive *d);
 int drive_drop(struct drive *d);
+
+/* The last call was rolled back while the power was on: nothing of it will come. What was in doubt before still is. */
+void drive_refused(struct drive *d);
 
 /* One of all these, at random; of those only that a program knew which had no books yet, where `early`. */
 int drive_any(struct drive *d, bool early);

@@ -96,11 +96,71 @@ static void test_while_it_cannot_be_salvaged(void **state)
 	assert_int_equal(box_seal(box, 0, true), 1);
 }
 
+static bool is_there(const char *path, const char *suffix)
+{
+	char name[256];
+
+	snprintf(name, sizeof name, "%s%s", path, suffix);
+	return access(name, F_OK) == 0;
+}
+
+/* All stands beside the file, which need not be there yet. */
+static void test_a_link(void **state)
+{
+	struct box *box = *state;
+	char link[160], target[160];
+
+	snprintf(link, sizeof link, "%s/link.db", box->folder);
+	snprintf(target, sizeof target, "%s/elsewhere", box->folder);
+	assert_int_equal(mkdir(target, 0700), 0);
+	assert_int_equal(symlink("elsewhere/buffer.db", link), 0);
+	box_close(box);
+	snprintf(box->path, sizeof box->path, "%s", link);
+	box_open(box);
+	box_add(box, "a", 0, 1);
+	snprintf(target, sizeof target, "%s/elsewhere/buffer.db", box->folder);
+	assert_true(is_there(target, "") && is_there(target, "-wal") && !is_there(link, "-wal"));
+	box_reopen(box);
+	assert_int_equal(box_view(box, "a").records, 1);
+}
+
+static void test_a_link_to_itself(void **state)
+{
+	struct box *box = *state;
+
+	box_close(box);
+	snprintf(box->path, sizeof box->path, "%s/link.db", box->folder);
+	assert_int_equal(symlink("link.db", box->path), 0);
+	assert_int_equal(box_try(box), -ELOOP);
+}
+
+/* Nothing is acknowledged that would be gone with the process. */
+static void test_files_that_are_taken_away(void **state)
+{
+	static const char *const suffixes[] = { "", "-wal" };
+	struct box *box = *state;
+	char path[192], away[224];
+
+	box_add(box, "a", 0, 1);
+	for (size_t i = 0; i < 2; i++) {
+		snprintf(path, sizeof path, "%s%s", box->path, suffixes[i]);
+		snprintf(away, sizeof away, "%s.away", path);
+		assert_int_equal(rename(path, away), 0);
+		assert_int_equal(box_commit(box, box_fetch("a", 0, 1, "")), -EIO);
+		assert_non_null(strstr(box->err.text, "was removed or replaced"));
+		assert_int_equal(box_view(box, "a").records, i + 1);
+		assert_int_equal(rename(away, path), 0);
+		box_add(box, "a", 0, 1);
+	}
+	box_reopen(box);
+	assert_int_equal(box_view(box, "a").records, 3);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		BOX_TEST(test_before_it_is_open),
-		BOX_TEST(test_while_it_cannot_be_salvaged),
+		BOX_TEST(test_before_it_is_open), BOX_TEST(test_while_it_cannot_be_salvaged), BOX_TEST(test_a_link),
+		BOX_TEST(test_a_link_to_itself),  BOX_TEST(test_files_that_are_taken_away),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1384,14 +1384,10 @@ static void test_a_chain_that_leads_elsewhere(void **state)
 	free(live.rows);
 }
 
-/* Of a batch that is broken in the middle what is before it is still delivered, under a name of its own. */
-static void test_a_broken_batch(void **state)
+/* The closed buffer's first batch is broken in the middle. */
+static void break_batch(struct world *w, struct live *live, struct batch *ret_whole)
 {
-	struct world *w = *state;
-	struct batch batch = { .id = 0 }, whole;
 	struct bytes part;
-	struct after after;
-	struct live live;
 	int64_t size;
 	unsigned char *file;
 	int fd;
@@ -1401,12 +1397,12 @@ static void test_a_broken_batch(void **state)
 	for (int i = 0; i < 900; i++)
 		commit(w, 0, 20);
 	seal_all(w);
-	assert_int_equal(queue_next_delivery(w->box.q, "lake", 0, &whole, &w->box.err), 0);
+	assert_int_equal(queue_next_delivery(w->box.q, "lake", 0, ret_whole, &w->box.err), 0);
 	bytes_init(&part, 1 << 20);
-	assert_int_equal(queue_read_part(w->box.q, whole.id, 1, &part, &w->box.err), 0);
+	assert_int_equal(queue_read_part(w->box.q, ret_whole->id, 1, &part, &w->box.err), 0);
 	sqlite3_wal_checkpoint_v2(w->box.q->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
 	box_close(&w->box);
-	list_live(w, &live);
+	list_live(w, live);
 	size = size_of(w->box.path);
 	file = malloc((size_t)size);
 	assert_non_null(file);
@@ -1425,6 +1421,17 @@ static void test_a_broken_batch(void **state)
 	}
 	free(file);
 	bytes_done(&part);
+}
+
+/* What is before the place is still delivered, under a name of its own. */
+static void test_a_broken_batch(void **state)
+{
+	struct world *w = *state;
+	struct batch batch = { .id = 0 }, whole;
+	struct after after;
+	struct live live;
+
+	break_batch(w, &live, &whole);
 	assert_int_equal(survive(w, &live, &after), 1);
 	assert_int_equal(queue_next_delivery(w->box.q, "lake", 0, &batch, &w->box.err), 0);
 	assert_true(batch.id > whole.id);
@@ -1432,6 +1439,31 @@ static void test_a_broken_batch(void **state)
 	assert_true(batch.last_seq > whole.first_seq + 100 && batch.last_seq < whole.last_seq);
 	assert_string_not_equal(batch.key, whole.key);
 	assert_true(after.here > 100 && after.lost > 100);
+}
+
+/* Nor is the id of what the salvage itself made used again, once that is delivered and deleted. */
+static void test_an_id_is_used_once(void **state)
+{
+	struct world *w = *state;
+	struct batch whole, newest;
+	struct live live;
+
+	break_batch(w, &live, &whole);
+	mark_safe(w, &live);
+	assert_int_equal(start(w, &live), 1);
+	free(live.rows);
+	assert_int_equal(queue_batches(w->box.q, &newest, 1, &w->box.err), 1);
+	assert_true(newest.id > whole.id);
+	while (deliver(w, 0) || deliver(w, 1))
+		;
+	while (queue_expire(w->box.q, NOON + DAY, 0, &w->box.err) == 1)
+		;
+	box_reopen(&w->box);
+	configure(w);
+	assert_int_equal(queue_batches(w->box.q, &whole, 1, &w->box.err), 0);
+	commit(w, 1, 3);
+	assert_int_equal(box_seal(&w->box, w->at_ms, true), 1);
+	assert_true(w->box.batch.id > newest.id);
 }
 
 /* --- The WAL --- */
@@ -1842,6 +1874,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_a_chunks_byte, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_chain_that_leads_elsewhere, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_broken_batch, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_an_id_is_used_once, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_flip_in_the_middle_of_the_wal, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_flip_in_the_last_transaction, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_torn_tail_of_two_power_cuts, set_up, tear_down),
