@@ -425,7 +425,7 @@ static void read_work(struct job *job)
 	a->n = 0;
 	a->status = queue_store_place(a->env.queue, store->name, place, sizeof place, &a->err);
 	if (a->books == a->store)
-		a->known = strcmp(place, store->place) == 0;
+		a->known = strcmp(place, store->place) == 0 || strcmp(place, QUEUE_PLACE_LOST) == 0;
 	if (a->status == 0)
 		a->n = queue_books(a->env.queue, store->name, a->since, a->begun ? &a->after : NULL, a->page, PAGE,
 		                   &a->err);

@@ -398,7 +398,7 @@ static void look_work(struct job *job)
 	c->status = queue_store_place(c->env.queue, c->config->name, place, sizeof place, &c->err);
 	if (c->status < 0)
 		return;
-	c->known = strcmp(place, c->config->place) == 0;
+	c->known = strcmp(place, c->config->place) == 0 || strcmp(place, QUEUE_PLACE_LOST) == 0;
 	snprintf(c->moved_from, sizeof c->moved_from, "%s", c->known ? "" : place);
 	do
 		c->status = queue_next_delivery(c->env.queue, c->config->name, c->batch.id, &c->batch, &c->err);

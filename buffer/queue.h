@@ -208,9 +208,10 @@ int queue_expire(struct queue *queue, int64_t wall_ms, int64_t keep_ms, struct e
 int queue_drop(struct queue *queue, const int64_t *skip, size_t n_skip, struct batch *ret_batch, struct err *err);
 
 /*
- * What the buffer remembers of a store across restarts: where it was when it was used first ("" where it never was).
- * place is a path or an endpoint, up to 511 bytes.
+ * What the buffer remembers of a store across restarts: where it was when it was used first ("" where it never was;
+ * QUEUE_PLACE_LOST where it was used, and damage has destroyed where). place is a path or an endpoint, up to 511 bytes.
  */
+#define QUEUE_PLACE_LOST "?"
 int queue_store_place(struct queue *queue, const char *store, char *ret_place, size_t size, struct err *err);
 int queue_set_store_place(struct queue *queue, const char *store, const char *place, struct err *err);
 

@@ -463,6 +463,18 @@ int queue_drop(struct queue *q, const int64_t *skip, size_t n_skip, struct batch
 
 /* --- Stores --- */
 
+/* Its row comes before its first delivery: where there are such and it is missing, damage has destroyed it. */
+static int find_used(struct queue *q, const char *store, struct err *err)
+{
+	const struct cell key[] = { cell_text(store) };
+	int r = queue_query(q, SQL_STORE_USED, CELLS(key), err);
+
+	if (r == 0)
+		r = queue_step(q, SQL_STORE_USED, err);
+	queue_reset(q, SQL_STORE_USED);
+	return r;
+}
+
 int queue_store_place(struct queue *q, const char *store, char *ret_place, size_t size, struct err *err)
 {
 	const struct cell key[] = { cell_text(store) };
@@ -470,12 +482,17 @@ int queue_store_place(struct queue *q, const char *store, char *ret_place, size_
 
 	if (r == 0)
 		r = queue_step(q, SQL_STORE_GET, err);
-	if (r == 1)
+	if (r == 1) {
 		r = queue_text(q, SQL_STORE_GET, 1, ret_place, size, err);
-	else if (r == 0)
-		ret_place[0] = '\0';
+		queue_reset(q, SQL_STORE_GET);
+		return r;
+	}
 	queue_reset(q, SQL_STORE_GET);
-	return r;
+	if (r == 0)
+		r = find_used(q, store, err);
+	if (r >= 0)
+		snprintf(ret_place, size, "%s", r == 1 ? QUEUE_PLACE_LOST : "");
+	return r < 0 ? r : 0;
 }
 
 int queue_set_store_place(struct queue *q, const char *store, const char *place, struct err *err)

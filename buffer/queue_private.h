@@ -98,6 +98,7 @@ enum sql {
 	SQL_CLOCK_PUT,
 	SQL_CLOCKS_TRIM,
 	SQL_STORE_GET,
+	SQL_STORE_USED,
 	SQL_STORE_PUT,
 	/* Of a salvage's fresh file alone. */
 	SQL_SALVAGE,

@@ -137,6 +137,7 @@ static const struct statement statements[SQL_STATEMENTS] = {
 	[SQL_CLOCK_PUT] = { "INSERT OR REPLACE INTO clock (boot, correction, crc) VALUES (?, ?, ?)", NULL },
 	[SQL_CLOCKS_TRIM] = { "DELETE FROM clock WHERE boot NOT IN (SELECT boot FROM chunk)", NULL },
 	[SQL_STORE_GET] = { "SELECT name, place, crc FROM store WHERE name = ?", "store" },
+	[SQL_STORE_USED] = { "SELECT 1 FROM book WHERE store = ? LIMIT 1", NULL },
 	[SQL_STORE_PUT] = { "INSERT OR REPLACE INTO store (name, place, crc) VALUES (?, ?, ?)", NULL },
 
 	/* Rows of several versions: what they say of the books only ever grows. */

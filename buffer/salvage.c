@@ -15,7 +15,9 @@
 #include "buffer/salvage_private.h"
 
 #define PATH_LONGEST 4096
-#define ASIDES_MAX   16 /* salvages in a day */
+#define FRESH        ".salvaging" /* while it grows */
+#define WHOLE        ".salvaged"  /* then, until it has the place of the damaged one */
+#define ASIDES_MAX   16           /* salvages in a day */
 #define DAY_S        (24 * 60 * 60)
 
 /* --- Files --- */
@@ -93,23 +95,22 @@ static int delete_file(const char *path, const char *suffix, struct err *err)
 	return r;
 }
 
+/* What is not whole, or what the damaged file is still there for. */
 static int delete_fresh(const char *path, struct err *err)
 {
-	int r = delete_file(path, ".salvaging", err);
+	static const char *const suffixes[] = { FRESH, FRESH "-wal", FRESH "-journal", WHOLE };
+	int r = 0;
 
-	if (r == 0)
-		r = delete_file(path, ".salvaging-wal", err);
-	return r == 0 ? delete_file(path, ".salvaging-journal", err) : r;
+	for (size_t i = 0; r == 0 && i < sizeof suffixes / sizeof *suffixes; i++)
+		r = delete_file(path, suffixes[i], err);
+	return r;
 }
 
-/*
- * The damaged file goes first: as long as it has its name, the fresh one is incomplete to whoever comes after a power
- * cut; once it has not, the fresh one is whole.
- */
+/* The fresh one is whole and durable, and says so by its name before the damaged one loses its own. */
 static int change_places(const char *path, const char *aside, struct err *err)
 {
 	char fresh[PATH_LONGEST], wal[PATH_LONGEST], wal_aside[PATH_LONGEST];
-	int r = full_path(fresh, path, ".salvaging", err);
+	int r = full_path(fresh, path, WHOLE, err);
 
 	if (r == 0)
 		r = full_path(wal, path, "-wal", err);
@@ -193,12 +194,12 @@ static int check_asides(const char *path, struct err *err)
 int salvage_finish(const char *path, struct err *err)
 {
 	char fresh[PATH_LONGEST], aside[PATH_LONGEST];
-	int r = full_path(fresh, path, ".salvaging", err);
+	int r = full_path(fresh, path, WHOLE, err);
 
 	if (r < 0)
 		return r;
 	if (is_there(path) || !is_there(fresh))
-		return is_there(fresh) ? delete_fresh(path, err) : 0;
+		return delete_fresh(path, err);
 	find_aside(path, aside);
 	r = aside[0] == '\0' ? name_aside(path, clock_wall_ms(), aside, err) : 0;
 	if (r == 0)
@@ -211,7 +212,7 @@ int salvage_finish(const char *path, struct err *err)
 static int init(struct salvage *s, const char *path, const struct queue_identity *identity)
 {
 	char fresh[PATH_LONGEST];
-	int r = full_path(fresh, path, ".salvaging", s->err);
+	int r = full_path(fresh, path, FRESH, s->err);
 
 	if (r == 0)
 		r = delete_fresh(path, s->err);
@@ -332,14 +333,16 @@ static int take_over(struct salvage *s)
 
 static int put_in_place(struct salvage *s, const char *path)
 {
-	char aside[PATH_LONGEST];
+	char aside[PATH_LONGEST], whole[PATH_LONGEST];
 	int r = name_aside(path, s->now_ms, aside, s->err);
 
 	queue_shut(s->fresh);
 	if (r == 0)
+		r = full_path(whole, path, WHOLE, s->err);
+	if (r == 0)
 		r = sync_path(s->fresh->path, O_RDWR, s->err);
 	if (r == 0)
-		r = sync_folder(path, s->err);
+		r = move(s->fresh->path, whole, s->err);
 	if (r == 0)
 		r = change_places(path, aside, s->err);
 	s->result.at_ms = s->now_ms;

@@ -184,6 +184,17 @@ static void insert(struct oracle *o, const struct sealed *sealed)
 	o->sealed[at] = *sealed;
 }
 
+/* Of those that were sealed here; what is imported while another is being sealed may end before that, with a later id.
+ */
+static int64_t last_sealed(const struct oracle *o)
+{
+	for (size_t i = o->n_sealed; i > 0; i--) {
+		if (!o->sealed[i - 1].batch.imported)
+			return o->sealed[i - 1].batch.id;
+	}
+	return 0;
+}
+
 bool oracle_seal(struct oracle *o, const struct batch *batch)
 {
 	struct sealed sealed = { .source = find_source(batch->source), .batch = *batch };
@@ -193,8 +204,7 @@ bool oracle_seal(struct oracle *o, const struct batch *batch)
 		return oracle_fail(o, "batch %" PRId64 " is of a source \"%s\"", batch->id, batch->source);
 	known = &o->sources[sealed.source];
 	/* After a salvage one may be there that nobody was told of, whose number others came after. */
-	if (oracle_batch(o, batch->id) ||
-	    (!o->open_ends && o->n_sealed > 0 && batch->id < o->sealed[o->n_sealed - 1].batch.id))
+	if (oracle_batch(o, batch->id) || (!o->open_ends && batch->id < last_sealed(o)))
 		return oracle_fail(o, "batch %" PRId64 ": its id was used before", batch->id);
 	if (batch->first_seq != known->unsealed || batch->last_seq < batch->first_seq || batch->last_seq >= known->seq)
 		return oracle_fail(

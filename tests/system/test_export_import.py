@@ -250,6 +250,7 @@ def test_a_card_that_is_read_only(dying, stick, tmp_path):
 
 @pytest.mark.parametrize("command", ["export", "audit"])
 def test_a_damaged_buffer_is_salvaged_and_that_is_told(dying, stick, command):
+    dying.poll_five(0)
     dying.stop()
     dying.configure({"feed": {"url": "http://127.0.0.1:9/"}}, device="pi-old", clock="trust")
     buffer = dying.folder / "buffer.db"

@@ -96,6 +96,38 @@ static void test_while_it_cannot_be_salvaged(void **state)
 	assert_int_equal(box_seal(box, 0, true), 1);
 }
 
+/* What said when the answer came is gone: what is left of it is kept all the same, and says that nobody knows. */
+static void test_the_end_of_a_large_answer_is_damaged(void **state)
+{
+	struct box *box = *state;
+	struct bytes object, lines;
+	uint64_t kept;
+
+	box_route(box, 1, 64 << 20, 100000);
+	assert_int_equal(box_commit(box, box_fetch("a", 0, 30000, "")), 0);
+	box_close(box);
+	assert_in_range(box_ask(box, "SELECT count(*) FROM chunk"), 2, 100);
+	box_ask(box, "UPDATE chunk SET data = x'00' WHERE id = (SELECT max(id) FROM chunk)");
+	box->q = queue_new(box->path, &box->identity);
+	box_route(box, 1, 64 << 20, 100000);
+	if (queue_start(box->q, true, &box->err) == 0) {
+		assert_int_equal(box_seal(box, 0, true), -EBADMSG);
+		assert_int_equal(queue_start(box->q, true, &box->err), 1);
+	}
+	assert_int_equal(queue_next_delivery(box->q, "lake", 0, &box->batch, &box->err), 0);
+	kept = box->batch.records;
+	assert_in_range(kept, 10000, 29999);
+	assert_int_equal(box_view(box, "a").damaged_records, 30000 - kept);
+	box_object(box, box->batch.id, &object, &lines);
+	assert_int_equal(box_count_lines(&lines), kept);
+	assert_non_null(strstr((char *)lines.data, "\"clock\":\"unsynced\""));
+	bytes_done(&object);
+	bytes_done(&lines);
+	box_add(box, "a", 0, 1);
+	assert_int_equal(box_seal(box, 0, true), 1);
+	assert_int_equal(box->batch.first_seq, 30001);
+}
+
 static bool is_there(const char *path, const char *suffix)
 {
 	char name[256];
@@ -159,8 +191,12 @@ static void test_files_that_are_taken_away(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		BOX_TEST(test_before_it_is_open), BOX_TEST(test_while_it_cannot_be_salvaged), BOX_TEST(test_a_link),
-		BOX_TEST(test_a_link_to_itself),  BOX_TEST(test_files_that_are_taken_away),
+		BOX_TEST(test_before_it_is_open),
+		BOX_TEST(test_while_it_cannot_be_salvaged),
+		BOX_TEST(test_the_end_of_a_large_answer_is_damaged),
+		BOX_TEST(test_a_link),
+		BOX_TEST(test_a_link_to_itself),
+		BOX_TEST(test_files_that_are_taken_away),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

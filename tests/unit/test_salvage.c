@@ -1742,7 +1742,7 @@ static void test_a_salvage_is_finished(void **state)
 		commit(w, 0, 5);
 		box_close(&w->box);
 		wal_path(w, wal);
-		snprintf(fresh, sizeof fresh, "%s.salvaging", w->box.path);
+		snprintf(fresh, sizeof fresh, "%s.%s", w->box.path, step == 0 ? "salvaging" : "salvaged");
 		snprintf(moved, sizeof moved, "%s%s", w->box.path, aside);
 		snprintf(moved_wal, sizeof moved_wal, "%s%s-wal", w->box.path, aside);
 		copy_buffer(w, "damaged");
@@ -1772,6 +1772,26 @@ static void test_a_salvage_is_finished(void **state)
 		tear_down(state);
 		set_up(state);
 	}
+}
+
+/* Somebody has moved the damaged file away: what was taken over of it by then is no buffer. */
+static void test_half_a_salvage(void **state)
+{
+	struct world *w = *state;
+	char fresh[256], away[256], wal[256];
+
+	begin(w, 1);
+	commit(w, 0, 5);
+	box_close(&w->box);
+	snprintf(fresh, sizeof fresh, "%s.salvaging", w->box.path);
+	snprintf(away, sizeof away, "%s.away", w->box.path);
+	wal_path(w, wal);
+	copy_file(w->box.path, fresh);
+	assert_int_equal(rename(w->box.path, away), 0);
+	assert_int_equal(unlink(wal), 0);
+	assert_int_equal(start(w, NULL), 0);
+	assert_int_equal(box_view(&w->box, "a").records, 0);
+	assert_int_equal(access(fresh, F_OK), -1);
 }
 
 static void test_a_salvage_without_room(void **state)
@@ -1882,6 +1902,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_a_staged_fetch_outlasts_a_salvage, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_staged_fetch_that_is_lost, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_salvage_is_finished, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_half_a_salvage, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_salvage_without_room, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_many_in_a_day, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_one_after_the_other, set_up, tear_down),
