@@ -252,7 +252,7 @@ static int make_mark(struct salvage *s, const struct run *run, struct mark *mark
 	return r;
 }
 
-/* What ended its last fetch is gone, and with it what the clock was. */
+/* What ended its last fetch is gone, and with it what is known of its clock where the records do not say so. */
 static int end_run(struct salvage *s, const struct run *run)
 {
 	const struct cell last[] = { cell_number(run->last), cell_number(run->last) };

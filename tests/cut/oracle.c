@@ -184,8 +184,7 @@ static void insert(struct oracle *o, const struct sealed *sealed)
 	o->sealed[at] = *sealed;
 }
 
-/* Of those that were sealed here; what is imported while another is being sealed may end before that, with a later id.
- */
+/* Of those that were sealed here: what is imported while one is being sealed may be done first, with a later id. */
 static int64_t last_sealed(const struct oracle *o)
 {
 	for (size_t i = o->n_sealed; i > 0; i--) {
