@@ -224,7 +224,7 @@ static int check_name(const char *key, uint64_t bytes, const uint8_t sha256[SHA2
 {
 	char sha8[9];
 
-	if (object_read_key(key, name) < 0)
+	if (object_read_key(key, name) < 0 || name->last_seq > (uint64_t)SEQ_MAX)
 		return err_fail(err, -EINVAL, "that is no key of an object of Millrace");
 	if (strcmp(sha256_hex(sha256, 8, sha8), name->sha8) != 0)
 		return err_fail(err, -EILSEQ, "its SHA-256 begins with %s and not as its key says: it was changed",

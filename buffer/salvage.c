@@ -90,7 +90,7 @@ static int delete_file(const char *path, const char *suffix, struct err *err)
 	char full[PATH_LONGEST];
 	int r = full_path(full, path, suffix, err);
 
-	if (r == 0 && unlink(full) < 0 && errno != ENOENT)
+	if (r == 0 && unlink(full) < 0 && errno != ENOENT && errno != ENOTDIR)
 		r = err_fail(err, -errno, "\"%s\": %s", full, strerror(errno));
 	return r;
 }
