@@ -18,6 +18,7 @@
 #define RANGES_MAX  1000 /* told of a store */
 #define SOURCES_MAX 4096
 #define REPAIRS_MAX 100000 /* ranges that are sent again in one go */
+#define DAMAGES_MAX 1000   /* told */
 
 /* What is missing in the store at hand. */
 struct repair {
@@ -56,6 +57,8 @@ struct audit {
 	int n;
 	int status;
 	struct err err;
+	struct queue_damage *damages;
+	struct queue_view *view; /* names the sources that are in no books: others brought their objects */
 
 	/* The judgement. */
 	struct tally_sums sums;
@@ -88,6 +91,8 @@ static void on_worker_closed(void *arg)
 	tally_free(a->tally);
 	free(a->sources);
 	free(a->repairs);
+	free(a->damages);
+	queue_view_free(a->view);
 	json_decref(a->judged);
 	if (a->canceled) {
 		json_decref(report);
@@ -358,6 +363,28 @@ static int note_source(struct audit *a, const char *name)
 	return 0;
 }
 
+static bool has_source(const struct audit *a, const char *name)
+{
+	for (size_t i = 0; i < a->n_sources; i++)
+		if (strcmp(a->sources[i], name) == 0)
+			return true;
+	return false;
+}
+
+/* What was imported is in no books, and counts as of others. */
+static int take_view(struct audit *a)
+{
+	struct queue_view *view = a->view;
+	int r = 0;
+
+	a->view = NULL;
+	for (size_t i = 0; view && r == 0 && i < view->n_sources; i++)
+		if (!has_source(a, view->sources[i].source))
+			r = note_source(a, view->sources[i].source);
+	queue_view_free(view);
+	return r;
+}
+
 static int take_page(struct audit *a)
 {
 	int r = 0;
@@ -398,12 +425,16 @@ static void read_work(struct job *job)
 	a->n = 0;
 	a->status = queue_store_place(a->env.queue, store->name, place, sizeof place, &a->err);
 	if (a->books == a->store)
-		a->known = strcmp(place, store->place) == 0;
+		a->known = strcmp(place, store->place) == 0 || strcmp(place, QUEUE_PLACE_LOST) == 0;
 	if (a->status == 0)
 		a->n = queue_books(a->env.queue, store->name, a->since, a->begun ? &a->after : NULL, a->page, PAGE,
 		                   &a->err);
 	if (a->n < 0)
 		a->status = a->n;
+	if (a->status == 0 && a->n == 0 && a->books == a->store) {
+		a->view = queue_view(a->env.queue);
+		a->status = a->view ? 0 : -ENOMEM;
+	}
 }
 
 static void read_page(struct audit *a);
@@ -415,6 +446,8 @@ static void on_read(struct job *job)
 
 	if (r == 0 && !a->canceled)
 		r = take_page(a);
+	if (r == 0 && a->view)
+		r = take_view(a);
 	if (r < 0 || a->canceled) {
 		finish_store(a, r < 0 ? r : -ECANCELED);
 		return;
@@ -436,10 +469,61 @@ static void read_page(struct audit *a)
 	worker_submit(a->env.queue_worker, &a->job);
 }
 
+/* --- What damage has destroyed, whatever the store --- */
+
+static void damage_work(struct job *job)
+{
+	struct audit *a = container_of(job, struct audit, job);
+	int r = 1;
+
+	for (a->n = 0; r == 1 && a->n < DAMAGES_MAX; a->n += r == 1)
+		r = queue_next_damage(a->env.queue, a->n > 0 ? &a->damages[a->n - 1] : NULL, &a->damages[a->n],
+		                      &a->err);
+	a->status = r < 0 ? r : 0;
+}
+
+static int add_damage(json_t *list, const struct queue_damage *damage)
+{
+	char at[UNITS_TEXT_MAX];
+	json_t *last = damage->last_seq > 0 ? json_integer((json_int_t)damage->last_seq) : json_null();
+
+	return json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:I, s:o, s:s}", "source", damage->source,
+	                                             "device", damage->device, "boot", damage->boot, "first_seq",
+	                                             (json_int_t)damage->first_seq, "last_seq", last, "found",
+	                                             units_time(damage->at_ms, at)));
+}
+
+static void on_damage(struct job *job)
+{
+	struct audit *a = container_of(job, struct audit, job);
+	json_t *list = json_object_get(a->report, "damage");
+	int r = a->status;
+
+	for (int i = 0; r == 0 && i < a->n; i++)
+		r = add_damage(list, &a->damages[i]);
+	if (r < 0) {
+		json_decref(a->report);
+		a->report = NULL;
+	}
+	end(a);
+}
+
+static void read_damage(struct audit *a)
+{
+	a->damages = calloc(DAMAGES_MAX, sizeof *a->damages);
+	if (!a->damages) {
+		give_up(a);
+		return;
+	}
+	a->status = -ECANCELED;
+	a->job = (struct job){ .work = damage_work, .done = on_damage };
+	worker_submit(a->env.queue_worker, &a->job);
+}
+
 static void next_store(struct audit *a)
 {
 	if (a->store == a->env.config->n_stores) {
-		end(a);
+		read_damage(a);
 		return;
 	}
 	a->began_ns = uv_hrtime();
@@ -465,7 +549,7 @@ static json_t *new_report(int64_t since_day)
 	char date[UNITS_TEXT_MAX];
 	json_t *since = since_day == INT64_MIN ? json_null() : json_string(units_date(since_day * 86400000, date));
 
-	return json_pack("{s:b, s:o, s:[]}", "ok", 0, "since", since, "stores");
+	return json_pack("{s:b, s:o, s:[], s:[]}", "ok", 0, "since", since, "stores", "damage");
 }
 
 int audit_start(const struct audit_env *env, int64_t since_day, bool repair,

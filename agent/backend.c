@@ -140,7 +140,7 @@ static void backend_poll(void *agent, const char *name, struct api_call *call)
 	source->collector->ops->poll(source->collector);
 }
 
-static void on_flushed(void *arg, int status, uint64_t batches, bool delivered, const char *text)
+static void on_flushed(void *arg, int status, uint64_t batches, uint64_t kept_back, bool delivered, const char *text)
 {
 	struct api_call *call = arg;
 	json_t *body;
@@ -151,7 +151,8 @@ static void on_flushed(void *arg, int status, uint64_t batches, bool delivered, 
 		                   status == -EHOSTDOWN ? "not delivered" : "not all could be sealed", text);
 		return;
 	}
-	body = json_pack("{s:I, s:b}", "batches", (json_int_t)batches, "delivered", delivered);
+	body = json_pack("{s:I, s:I, s:b}", "batches", (json_int_t)batches, "kept_back", (json_int_t)kept_back,
+	                 "delivered", delivered);
 	if (body)
 		api_answer(call, body);
 	else
@@ -337,8 +338,14 @@ static void read_work(struct job *job)
 /* A store that is away would be tried again for a batch that is not there, too. */
 static int read_waits(struct read *read)
 {
+	struct batch batch;
+
 	if (queue_waits(read->agent->queue, read->batch))
 		return 0;
+	if (queue_find_batch(read->agent->queue, read->batch, &batch, &read->err) == 0)
+		return err_fail(&read->err, -ENOENT,
+		                "batch %lld is delivered everywhere; `millrace audit` looks whether it is still there",
+		                (long long)read->batch);
 	return err_fail(&read->err, -ENOENT,
 	                "there is no batch %lld that waits for a store; `millrace show batches` lists those there are",
 	                (long long)read->batch);

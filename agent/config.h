@@ -81,11 +81,11 @@ enum config_use {
 int config_load(const char *path, enum config_use use, FILE *errors, struct config **ret_config);
 
 /*
- * All that a client wants of the file: where the daemon's socket is, to be freed. Mistakes that config_load would tell
- * do not matter here, so that a daemon can be asked that runs on with the file before. 0 or what config_load says of a
- * file that cannot be read or parsed (told).
+ * All that a client wants of the file: where the daemon's socket is, and the buffer (NULL: not asked), to be freed.
+ * Mistakes that config_load would tell do not matter here, so that a daemon can be asked that runs on with the file
+ * before. 0 or what config_load says of a file that cannot be read or parsed (told).
  */
-int config_find_socket(const char *path, FILE *errors, char **ret_socket);
+int config_find_socket(const char *path, FILE *errors, char **ret_socket, char **ret_buffer);
 
 void config_free(struct config *config); /* overwrites the secrets; NULL is fine */
 

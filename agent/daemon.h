@@ -15,6 +15,18 @@
 #include "agent/intake.h"
 #include "api/api.h"
 
+/* The state of the buffer, the words of docs/api.md (agent/health.c). */
+enum health {
+	HEALTH_READY,
+	HEALTH_FULL,      /* of max_size */
+	HEALTH_NO_SPACE,  /* others have filled the card */
+	HEALTH_READ_ONLY, /* the kernel, or somebody, has made the card so */
+	HEALTH_FAILING,   /* it takes nothing, for any other reason */
+	HEALTH_DAMAGED,   /* about to be salvaged, or that failed */
+	HEALTH_SALVAGING,
+	HEALTH_HUNG, /* it does not even say that it fails */
+};
+
 /* A source from the day that it is configured until its last fetch has ended. */
 struct agent_source {
 	const struct config_source *config;
@@ -67,6 +79,11 @@ struct agent {
 	bool full;        /* the buffer is, and polls wait for room */
 	bool clock_asked; /* whether the clock is right is known */
 	bool polling;     /* the sources were begun */
+
+	enum health health;  /* as it was noted last */
+	int64_t unwell_ms;   /* monotonic; since when it is neither ready nor full */
+	int64_t salvaged_ms; /* monotonic; the last salvage; where its view has one */
+	int trouble;         /* the intake's, as it was noted last */
 
 	int64_t started_ms; /* wall */
 	struct poll_wait *waits;
@@ -131,6 +148,14 @@ void records_end_gone(struct agent *agent);
 
 /* Answers those who still wait for a poll, and ends an audit, as one of the open parts; before the API closes. */
 void backend_stop(struct agent *agent);
+
+/* Of this moment; ret_text: why, "" where there is nothing to say. Borrowed until the loop goes on. */
+enum health health_judge(const struct agent *agent, const char **ret_text);
+const char *health_name(enum health health);
+const char *health_remedy(enum health health);
+
+/* Before the loop sleeps: logs what has changed. */
+void health_note(struct agent *agent);
 
 /* Fills a status view from memory (agent/status.c). 0 or -ENOMEM. */
 int status_fill(const struct agent *agent, struct status_view *ret_view);

@@ -57,12 +57,15 @@ struct export
 	struct origin *origin;
 	const char *folder;
 	struct store *store;
-	json_t *list; /* key -> its line, those of earlier exports too */
+	json_t *list;       /* key -> its line, those of earlier exports too */
+	const char *buffer; /* where what is exported comes from; NULL: nobody knows */
 	struct err err;
 	int store_status; /* of the object at hand */
 
 	int64_t batches, records, bytes, already, damaged, in_the_way;
-	int64_t kept_back; /* records that wait for the clock */
+	int64_t left_out, left_out_bytes; /* for want of room */
+	uint64_t too_large;               /* so many bytes found none: nor do more; 0: there was room for all */
+	int64_t kept_back;                /* records that wait for the clock */
 	int status;
 };
 
@@ -276,8 +279,23 @@ static bool stands(const struct export *x, const struct batch *batch)
 	return access(path, F_OK) == 0;
 }
 
+static int leave_out(struct export *x, const struct batch *batch)
+{
+	if (x->left_out == 0) {
+		err_fail(&x->err, 0, "\"%s\" is full: what has no room is left out, what is written is whole",
+		         x->folder);
+		complain(x, NULL);
+	}
+	if (x->too_large == 0 || batch->bytes < x->too_large)
+		x->too_large = batch->bytes;
+	x->left_out++;
+	x->left_out_bytes += (int64_t)batch->bytes;
+	note(x, CLI_CANTCREAT);
+	return 0;
+}
+
 /* The folder's part of it failed. 0: of this object alone, -1: of all that follow too. */
-static int judge_store(struct export *x)
+static int judge_store(struct export *x, const struct batch *batch)
 {
 	if (x->store_status == -EEXIST) {
 		complain(x, NULL);
@@ -291,10 +309,8 @@ static int judge_store(struct export *x)
 		note(x, CLI_DATA);
 		return 0;
 	}
-	if (x->store_status == -ENOSPC)
-		err_fail(&x->err, 0,
-		         "\"%s\" is full; what is written there is whole: export the rest to another folder",
-		         x->folder);
+	if (x->store_status == -ENOSPC || x->store_status == -EDQUOT)
+		return leave_out(x, batch);
 	complain(x, NULL);
 	x->status = CLI_CANTCREAT;
 	return -1;
@@ -333,8 +349,11 @@ static int write_batch(struct export *x, const struct batch *batch, bool already
 static int export_batch(struct export *x, const struct batch *batch)
 {
 	bool already = stands(x, batch);
-	int r = write_batch(x, batch, already);
+	int r;
 
+	if (!already && x->too_large > 0 && batch->bytes >= x->too_large)
+		return leave_out(x, batch);
+	r = write_batch(x, batch, already);
 	/* A daemon with too many readers has none too many a moment later. */
 	for (int tries = 1; r == READ_DAMAGED && x->origin->socket_path && tries < TRIES; tries++) {
 		sleep(1);
@@ -348,7 +367,7 @@ static int export_batch(struct export *x, const struct batch *batch)
 		complain(x, NULL);
 		x->status = CLI_UNAVAILABLE;
 	} else if (r == 0 && x->store_status < 0) {
-		return judge_store(x);
+		return judge_store(x, batch);
 	} else if (r == 0) {
 		count(x, batch, already);
 	}
@@ -390,50 +409,76 @@ static void print_text(const struct export *x)
 	if (x->damaged)
 		printf("; damaged: %" PRId64, x->damaged);
 	puts("");
+	if (x->left_out)
+		printf("left out for want of room: %s of %s; export once more to another folder, or when there is "
+		       "room\n",
+		       answer_plural(x->left_out, "batch", "es", batches), units_volume(x->left_out_bytes, text));
 	if (x->kept_back)
-		printf("%s not exported: they wait for the clock to be synchronised, or for clock_wait\n",
-		       answer_plural(x->kept_back, "record is", "", text));
+		printf("not exported, until the clock is right: %s; to have them now stop the daemon, and export once "
+		       "more\n",
+		       answer_plural(x->kept_back, "record", "s", text));
 	puts("nothing was deleted here: the stores still get all of it, if they can be reached");
 }
 
 static void print_json(const struct export *x)
 {
 	json_t *json =
-	        json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "folder", x->folder, "batches",
+	        json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "folder", x->folder, "batches",
 	                  (json_int_t)x->batches, "records", (json_int_t)x->records, "bytes", (json_int_t)x->bytes,
 	                  "already", (json_int_t)x->already, "in_the_way", (json_int_t)x->in_the_way, "damaged",
-	                  (json_int_t)x->damaged, "kept_back", (json_int_t)x->kept_back);
+	                  (json_int_t)x->damaged, "left_out", (json_int_t)x->left_out, "left_out_bytes",
+	                  (json_int_t)x->left_out_bytes, "kept_back", (json_int_t)x->kept_back);
 
 	fputs(json && json_dumpf(json, stdout, JSON_COMPACT) == 0 ? "\n" : "", stdout);
 	json_decref(json);
 }
 
-/* With origin, kept_back and status filled. */
-static int run(struct export *x, bool json)
+/* --- From begin to end --- */
+
+/* What is there already: a missing folder is a stick that is not mounted, and its copy would stand on the card. */
+static bool begin(struct export *x)
 {
 	signal(SIGPIPE, SIG_IGN);
 	x->list = json_object();
-	x->store = store_file_new(x->folder, true);
+	x->store = store_file_new(x->folder, false);
 	if (!x->store || !x->list) {
 		cli_complain("there is not enough memory");
 		x->status = CLI_ATTENTION;
 	} else if (x->store->ops->probe(x->store, false, &x->err) < 0) {
 		complain(x, NULL);
 		x->status = CLI_CANTCREAT;
-	} else {
-		read_list(x);
-		export_batches(x);
-		if (json_object_size(x->list) > 0)
-			write_list(x);
-		(json ? print_json : print_text)(x);
 	}
+	return x->status == CLI_OK;
+}
+
+static void warn_of_one_card(struct export *x)
+{
+	struct stat buffer, folder;
+
+	if (!x->buffer || stat(x->buffer, &buffer) < 0 || stat(x->folder, &folder) < 0 ||
+	    buffer.st_dev != folder.st_dev)
+		return;
+	err_fail(&x->err, 0, "\"%s\" is on the buffer's own file system: if that card dies, both are gone", x->folder);
+	complain(x, NULL);
+}
+
+static void write_all(struct export *x, bool json)
+{
+	warn_of_one_card(x);
+	read_list(x);
+	export_batches(x);
+	if (json_object_size(x->list) > 0)
+		write_list(x);
+	(json ? print_json : print_text)(x);
+}
+
+static int end(struct export *x)
+{
 	if (x->store)
 		x->store->ops->free(x->store);
 	json_decref(x->list);
 	return cli_flush_output(x->status);
 }
-
-/* --- Public functions --- */
 
 /* Sealed is sealed: where some cannot be, the rest is exported all the same. */
 static void flush_daemon(struct export *x, const char *socket_path)
@@ -441,25 +486,32 @@ static void flush_daemon(struct export *x, const char *socket_path)
 	json_t *answer;
 	int rc = client_ask(socket_path, "POST", "/v1/flush", NULL, &answer, &x->err);
 
-	if (rc == CLI_OK)
+	if (rc == CLI_OK) {
 		json_decref(answer);
-	else
+	} else {
 		note(x, rc);
-	if (rc != CLI_OK)
 		complain(x, "not all could be sealed");
-	if (client_ask(socket_path, "GET", "/v1/status", NULL, &answer, &x->err) != CLI_OK)
-		return;
-	x->kept_back = answer_number(json_object_get(answer, "clock"), "unsynced_records");
-	json_decref(answer);
+	}
 }
+
+/* --- Public functions --- */
 
 int export_by_daemon(const char *socket_path, const char *folder, bool json)
 {
 	struct origin origin = { .ops = &daemon_ops, .socket_path = socket_path };
 	struct export x = { .origin = &origin, .folder = folder };
+	json_t *status = NULL;
+	struct err ignored;
 
-	flush_daemon(&x, socket_path);
-	return run(&x, json);
+	if (begin(&x)) {
+		flush_daemon(&x, socket_path);
+		client_ask(socket_path, "GET", "/v1/status", NULL, &status, &ignored);
+		x.kept_back = answer_number(json_object_get(status, "clock"), "unsynced_records");
+		x.buffer = json_string_value(json_object_get(json_object_get(status, "buffer"), "path"));
+		write_all(&x, json);
+	}
+	json_decref(status);
+	return end(&x);
 }
 
 /* The clock is asked once: what came before it was right gets its time if that is known now, and is not waited for. */
@@ -480,39 +532,24 @@ static void seal_all(struct export *x, struct queue *queue)
 	} while (r != 0 && queue_is_sound(queue));
 }
 
-static void tell_salvage(const struct queue *queue)
-{
-	const struct queue_salvage *salvage = queue_last_salvage(queue);
-	char text[ERR_MAX + 512];
-
-	if (salvage->at_ms == 0)
-		return;
-	snprintf(text, sizeof text,
-	         "the buffer was damaged: %" PRIu64 " records and %" PRIu64
-	         " sealed batches were salvaged, and it was set aside as \"%s\"",
-	         salvage->records, salvage->batches, salvage->aside);
-	cli_complain(text);
-}
-
 int export_alone(const struct config *config, const char *folder, bool json)
 {
 	struct origin origin = { .ops = &queue_ops };
-	struct export x = { .origin = &origin, .folder = folder };
-	struct stat st;
-	int r = 0, status;
+	struct export x = { .origin = &origin, .folder = folder, .buffer = config->buffer_path };
+	int r;
 
-	/* Only one that is there: opening would make a new one. */
-	if (stat(config->buffer_path, &st) < 0)
-		r = err_fail(&x.err, -errno, "buffer \"%s\": %s", config->buffer_path, strerror(errno));
-	else
-		r = opening_queue(config, &origin.queue, &x.err);
-	if (r < 0) {
-		cli_complain(x.err.text);
-		return opening_status(r);
+	if (begin(&x)) {
+		r = opening_alone(config, "export", &origin.queue, &x.err);
+		if (r < 0) {
+			complain(&x, NULL);
+			x.status = opening_status(r);
+		} else {
+			if (queue_last_salvage(origin.queue)->lost_records > 0)
+				note(&x, CLI_DATA);
+			seal_all(&x, origin.queue);
+			write_all(&x, json);
+		}
 	}
-	tell_salvage(origin.queue);
-	seal_all(&x, origin.queue);
-	status = run(&x, json);
 	queue_close(origin.queue);
-	return status;
+	return end(&x);
 }

@@ -57,14 +57,14 @@ struct intake {
 	struct fetch *failed;     /* and what is not */
 	struct fetch *stale;      /* and what never will be */
 	int status;               /* of the whole */
-	bool for_room;            /* all of what is not was refused because of max_size */
+	int why;                  /* what is not was refused for: -EDQUOT, max_size alone, or what the card did */
 	struct err err;
 	struct queue_view *fresh;
 
 	struct alarm retry;
 	int64_t retry_ms;
 	char error[ERR_MAX]; /* why answers wait in memory; "" while none does */
-	bool failing;        /* it is the card, and not max_size */
+	int trouble;         /* the -errno of that; -EDQUOT: only max_size */
 	bool full;           /* the buffer takes nothing new */
 	bool synced;         /* the wall clock is right */
 };
@@ -157,16 +157,12 @@ static void report_unsettled(struct intake *intake)
 }
 
 /* Where max_size is reached nothing fails: the courier makes room, or polls wait until the stores do. */
-static void note_trouble(struct intake *intake, const char *text, bool for_room)
+static void note_trouble(struct intake *intake, const char *text, int why)
 {
-	bool news = strcmp(intake->error, text) != 0;
-
-	if (news && for_room)
+	if (why == -EDQUOT && intake->trouble != -EDQUOT)
 		log_notice("buffer.short", "an answer waits in memory until there is room: %s", text);
-	else if (news)
-		log_error("buffer.failing", "the buffer does not take all, answers wait in memory: %s", text);
 	snprintf(intake->error, sizeof intake->error, "%s", text);
-	intake->failing = !for_room;
+	intake->trouble = why;
 }
 
 static void note_no_trouble(struct intake *intake)
@@ -177,10 +173,10 @@ static void note_no_trouble(struct intake *intake)
 		if (feed->staging.error[0])
 			return;
 	intake->retry_ms = RETRY_FIRST_MS;
-	if (intake->error[0])
-		log_notice("buffer.recovered", "the buffer takes records again");
+	if (intake->trouble == -EDQUOT)
+		log_notice("buffer.recovered", "what waited for room has found some");
 	intake->error[0] = '\0';
-	intake->failing = false;
+	intake->trouble = 0;
 }
 
 static void note_commit_failed(struct intake *intake)
@@ -188,7 +184,7 @@ static void note_commit_failed(struct intake *intake)
 	report_unsettled(intake);
 	list_append(&intake->stuck, intake->failed);
 	intake->failed = NULL;
-	note_trouble(intake, intake->err.text, intake->for_room);
+	note_trouble(intake, intake->err.text, intake->why);
 	if (intake->retry.set)
 		return;
 	alarm_set(intake->alarms, &intake->retry, clock_mono_ms() + intake->retry_ms);
@@ -251,7 +247,7 @@ static void commit_singly(struct intake *intake)
 	struct fetch *next;
 	struct err err;
 
-	intake->for_room = true;
+	intake->why = -EDQUOT;
 	list_init(&failed);
 	list_init(&held);
 	list_init(&stale);
@@ -261,8 +257,8 @@ static void commit_singly(struct intake *intake)
 		next = fetch->next;
 		fetch->next = NULL;
 		r = has_source(failed.first, fetch->source) ? -EAGAIN : queue_commit(intake->queue, fetch, &err);
-		if (r < 0 && r != -EAGAIN && r != -ESTALE && (r != -EDQUOT || intake->for_room)) {
-			intake->for_room = r == -EDQUOT;
+		if (r < 0 && r != -EAGAIN && r != -ESTALE && (r != -EDQUOT || intake->why == -EDQUOT)) {
+			intake->why = r;
 			intake->err = err;
 		}
 		list_append(r == -ESTALE ? &stale : r < 0 ? &failed : &held, fetch);
@@ -419,7 +415,7 @@ static void note_staging_failed(struct feed *feed)
 {
 	struct err text;
 
-	note_trouble(feed->intake, feed->staging.error, feed->staging.for_room);
+	note_trouble(feed->intake, feed->staging.error, feed->staging.why);
 	err_fail(&text, 0, "the answer comes, and what came of it waits in memory: %s", feed->staging.error);
 	report(feed, SINK_FAILED, NULL, text.text);
 }
@@ -617,9 +613,9 @@ const char *intake_error(const struct intake *intake)
 	return intake->error;
 }
 
-bool intake_is_failing(const struct intake *intake)
+int intake_trouble(const struct intake *intake)
 {
-	return intake->error[0] && intake->failing;
+	return intake->trouble;
 }
 
 bool intake_holds(const struct intake *intake, const char *source)

@@ -63,8 +63,8 @@ void intake_retry(struct intake *intake);
 /* "" while commits and stagings hold, else why the last one did not. */
 const char *intake_error(const struct intake *intake);
 
-/* Whether that is the card's doing, and not only max_size, below which there will be room again. */
-bool intake_is_failing(const struct intake *intake);
+/* Its -errno, 0: none. -EDQUOT is only max_size, below which there will be room again; all others are the card's. */
+int intake_trouble(const struct intake *intake);
 
 /* Whether an answer of this source waits in memory because it could not be committed. */
 bool intake_holds(const struct intake *intake, const char *source);

@@ -10,8 +10,12 @@
 #include "base/err.h"
 #include "buffer/queue.h"
 
-/* Opens it and tells it stores and routes. 0 or what queue_open and queue_configure say; then nothing is open. */
-int opening_queue(const struct config *config, struct queue **ret_queue, struct err *err);
+/*
+ * For a command that does without a daemon, `what` ("audit"): opens the buffer that is there, and makes none; tells on
+ * stderr where it was damaged and is salvaged now, and what of it was lost. 0 or what stat, queue_open and
+ * queue_configure say; then nothing is open.
+ */
+int opening_alone(const struct config *config, const char *what, struct queue **ret_queue, struct err *err);
 
 /*
  * The same for the daemon, which starts with a buffer that cannot be opened now: 0: it is open; 1: it is not, err says

@@ -50,7 +50,7 @@ static void note_refused(struct staging *s)
 		return;
 	if (s->status != -EAGAIN) {
 		snprintf(s->error, sizeof s->error, "%s", s->err.text);
-		s->for_room = s->status == -EDQUOT;
+		s->why = s->status;
 	}
 	if (!s->fetch) {
 		fetch_piece_free(s->piece);

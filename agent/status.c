@@ -5,13 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "agent/carrier.h"
 #include "agent/daemon.h"
 #include "base/clock.h"
 
-#define LOST_TOLD_MS  (10 * 60 * 1000) /* since the last batch was dropped */
-#define UNSYNCED_MS   (5 * 60 * 1000)  /* longer, and the clock does not come right by itself */
-#define NEVER_WELL_MS 60000            /* of failing from the start on: longer, and it is the settings that are wrong */
+#define LOST_TOLD_MS  (10 * 60 * 1000)      /* since the last batch was dropped */
+#define UNSYNCED_MS   (5 * 60 * 1000)       /* longer, and the clock does not come right by itself */
+#define SALVAGED_MS   (24 * 60 * 60 * 1000) /* for so long a salvage is told: somebody looks once a day */
+#define NEVER_WELL_MS 60000 /* of failing from the start on: longer, and it is the settings that are wrong */
 
 static const struct queue_source_view *find_figures(const struct queue_view *view, const char *source)
 {
@@ -32,7 +32,7 @@ static const char *judge_source(const struct agent *a, const struct agent_source
 
 	if (!source->collector)
 		return "disabled";
-	if (a->full || (!intake_is_failing(a->intake) && intake_holds(a->intake, source->config->name)))
+	if (a->full || (intake_trouble(a->intake) == -EDQUOT && intake_holds(a->intake, source->config->name)))
 		return "paused";
 	since = counts->answered_at_ms > source->since_ms ? counts->answered_at_ms : source->since_ms;
 	if (clock_mono_ms() - since > source->collector->ops->patience_ms(source->collector))
@@ -52,6 +52,7 @@ static void fill_figures(struct source_view *v, const struct queue_source_view *
 	v->waiting_batches = figures->waiting_batches;
 	v->waiting_records = figures->waiting_records;
 	v->dropped_records = figures->dropped_records;
+	v->damaged_records = figures->damaged_records;
 	v->oldest_ms = figures->oldest_ms;
 }
 
@@ -161,19 +162,14 @@ static int fill_stores(const struct agent *a, struct status_view *v)
 static void fill_buffer(const struct agent *a, struct buffer_view *v)
 {
 	const struct queue_view *view = courier_view(a->courier);
-	bool failing = intake_is_failing(a->intake);
-	bool full = a->full || view->wanted || intake_error(a->intake)[0];
 
 	v->path = a->config->buffer_path;
-	v->state = failing || courier_error(a->courier)[0] ? "failing" : full ? "full" : "ready";
-	v->last_error = failing ? intake_error(a->intake) : courier_error(a->courier);
+	v->state = health_name(health_judge(a, &v->last_error));
 	v->on_full = a->config->on_full == CONFIG_PAUSE ? "pause" : "drop-oldest";
 	v->max_bytes = view->max_bytes;
 	v->room_bytes = view->room_bytes;
-	if (worker_busy_ms(a->worker) >= HUNG_MS) {
-		v->state = "hung";
-		v->last_error = "the card does not answer";
-	}
+	v->salvaged_ms = view->salvage.at_ms;
+	v->aside = view->salvage.aside;
 	v->file_bytes = view->file_bytes;
 	v->wal_bytes = view->wal_bytes;
 	for (size_t i = 0; i < view->n_sources; i++) {
@@ -208,7 +204,9 @@ static void add_problem(struct status_view *v, const char *remedy, const char *k
 static const char *store_remedy(const struct store_view *store)
 {
 	if (store->parked_batches)
-		return "see what stands there, take it away or leave it, then: millrace retry BATCH";
+		return "`millrace show batches` and `millrace retry BATCH` say what stands there; move it away, and "
+		       "retry "
+		       "again";
 	if (strcmp(store->state, "denied") == 0)
 		return "once it is mended, `millrace flush` or `millrace retry BATCH` tries at once; else every 5 "
 		       "minutes";
@@ -333,24 +331,57 @@ static void add_reload(struct status_view *v)
 	}
 }
 
+static void add_buffer(const struct agent *a, struct status_view *v)
+{
+	const char *text;
+	enum health health = health_judge(a, &text);
+	char what[sizeof v->problems->what];
+
+	if (!*health_remedy(health))
+		return;
+	snprintf(what, sizeof what, "%s: %s", health_name(health), text);
+	add_problem(v, health_remedy(health), "buffer", "", what);
+}
+
+static void add_salvaged(const struct agent *a, struct status_view *v)
+{
+	const struct queue_salvage *salvage = &courier_view(a->courier)->salvage;
+	char what[sizeof v->problems->what], remedy[sizeof v->problems->remedy], at[UNITS_TEXT_MAX];
+
+	if (!salvage->at_ms || clock_mono_ms() - a->salvaged_ms >= SALVAGED_MS)
+		return;
+	snprintf(what, sizeof what,
+	         "it was damaged, and salvaged at %s: batches taken over: %llu, unsealed records: %llu; records known "
+	         "to "
+	         "be lost: %llu, sources that may have lost more: %llu",
+	         units_time(salvage->at_ms, at), (unsigned long long)salvage->batches,
+	         (unsigned long long)salvage->records, (unsigned long long)salvage->lost_records,
+	         (unsigned long long)salvage->open_ends);
+	snprintf(remedy, sizeof remedy,
+	         "`millrace audit` tells which; see whether the card fails (dmesg). What no store had and could "
+	         "be read was taken over; the damaged file is %s: delete it, with its -wal, once nobody wants to look "
+	         "into it",
+	         salvage->aside);
+	add_problem(v, remedy, "buffer", "", what);
+}
+
 static int fill_problems(const struct agent *a, struct status_view *v)
 {
-	v->problems = calloc(v->n_sources + v->n_stores + 6, sizeof *v->problems);
+	v->problems = calloc(v->n_sources + v->n_stores + 7, sizeof *v->problems);
 	if (!v->problems)
 		return -ENOMEM;
 	for (size_t i = 0; i < v->n_sources; i++)
 		if (strcmp(v->sources[i].state, "stale") == 0)
 			add_stale(a, v, &v->sources[i]);
-	for (size_t i = 0; i < v->n_stores; i++)
-		if (*v->stores[i].last_error)
+	for (size_t i = 0; i < v->n_stores; i++) /* but what is the buffer's trouble is told once, as its own */
+		if (*v->stores[i].last_error && strcmp(v->stores[i].last_error, v->buffer.last_error) != 0)
 			add_problem(v, store_remedy(&v->stores[i]), "store", v->stores[i].name,
 			            v->stores[i].last_error);
 	add_reload(v);
 	add_want_of_room(a, v);
 	add_unsynced(a, v);
-	if (*v->buffer.last_error)
-		add_problem(v, "make room on the card, or replace it; records wait meanwhile", "buffer", "",
-		            v->buffer.last_error);
+	add_buffer(a, v);
+	add_salvaged(a, v);
 	return 0;
 }
 

@@ -51,6 +51,7 @@ static const struct field source_fields[] = {
 	FIELD(COUNT, source_view, waiting_batches, "waiting_batches"),
 	FIELD(COUNT, source_view, waiting_records, "waiting_records"),
 	FIELD(COUNT, source_view, dropped_records, "dropped_records"),
+	FIELD(COUNT, source_view, damaged_records, "damaged_records"),
 	FIELD(TIME, source_view, oldest_ms, "oldest"),
 	FIELD(TEXT, source_view, last_error, "last_error"),
 	FIELD_END,
@@ -82,6 +83,8 @@ static const struct field buffer_fields[] = {
 	FIELD(COUNT, buffer_view, waiting_records, "waiting_records"),
 	FIELD(COUNT, buffer_view, waiting_batches, "waiting_batches"),
 	FIELD(TIME, buffer_view, oldest_ms, "oldest"),
+	FIELD(TIME, buffer_view, salvaged_ms, "salvaged"),
+	FIELD(TEXT, buffer_view, aside, "aside"),
 	FIELD(TEXT, buffer_view, last_error, "last_error"),
 	FIELD_END,
 };

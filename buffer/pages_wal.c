@@ -9,6 +9,8 @@
 #define WAL_VERSION 3007000
 #define SUM_AT      16        /* of a frame's checksum in its header */
 #define FRAMES_MAX  (1 << 22) /* 16 GB; what lies behind is not read */
+#define SECTOR      512       /* what a power cut leaves whole, or as it was */
+#define GENERATIONS 1000      /* WALs before this one of which something may be left */
 
 /* --- Checksums, §4.2 --- */
 
@@ -119,6 +121,32 @@ static void load_frame(struct pages *p, size_t i, struct chain *chain)
 	*chain = now;
 }
 
+/*
+ * Of the WAL before, though its checksum may follow from an own frame whose header was torn: each WAL has a salt of its
+ * own that all its frames share, whose first half goes up by one.
+ */
+static bool is_older(const struct pages *p, size_t i)
+{
+	const uint32_t *salt = p->frames[i].salt;
+
+	if (pages_same_salt(salt, p->salt))
+		return false;
+	return (i > 0 && pages_same_salt(salt, p->frames[i - 1].salt)) ||
+	       (i + 1 < p->n_frames && pages_same_salt(salt, p->frames[i + 1].salt)) ||
+	       (salt[1] != p->salt[1] && p->salt[0] - salt[0] - 1 < GENERATIONS);
+}
+
+/*
+ * Of an own frame: whether its mark of a commit is what was written. A power cut may have left the older words before
+ * the salt, or before the checksum, where a sector ends there.
+ */
+static bool is_commit(const struct pages *p, size_t i)
+{
+	const struct frame *f = &p->frames[i];
+
+	return f->commit > 0 && (f->chained || pages_frame_at(i) % SECTOR <= SECTOR - FRAME_HEADER);
+}
+
 /* Whose they are, and how far SQLite will take them. */
 static void mark_frames(struct pages *p)
 {
@@ -127,15 +155,16 @@ static void mark_frames(struct pages *p)
 	for (size_t i = 0; i < p->n_frames; i++) {
 		struct frame *f = &p->frames[i];
 		bool salted = pages_same_salt(f->salt, p->salt);
+		bool follows = own && f->chained && !is_older(p, i);
 
 		whole = whole && salted && f->chained;
 		if (whole)
 			p->taken = i + 1;
 		if (whole && f->commit > 0)
 			p->end = p->sure = i + 1;
-		if (own && f->chained && i > 0 && p->frames[i - 1].commit > 0)
+		if (follows && i > 0 && is_commit(p, i - 1))
 			p->sure = i > p->sure ? i : p->sure;
-		own = salted || (own && f->chained);
+		own = salted || follows;
 		f->own = own;
 		if (own)
 			memcpy(f->salt, p->salt, sizeof f->salt);
@@ -176,20 +205,21 @@ int64_t pages_find_frame(const struct pages *p, uint32_t page, size_t last, cons
 
 /*
  * Was the frame brought into the file? Then the file's page is what was written, and has the frame's checksum, whatever
- * has become of the frame's own page since.
+ * has become of the frame's own page since. 1: it was, 0: it was not; -1: it is the same page, and nothing of its
+ * checksum: a new frame's header before an older frame's page, or a frame whose header is damaged.
  */
-static bool file_has(struct pages *p, size_t i)
+static int file_has(struct pages *p, size_t i)
 {
 	unsigned char raw[FRAME], page[PAGE], before[8];
 	struct sum sum, stored;
 
 	if (!pages_read_page(p, p->frames[i].page, page) ||
 	    !pages_read_at(p, p->wal, raw, sizeof raw, pages_frame_at(i)))
-		return false;
+		return 0;
 	if (memcmp(page, raw + FRAME_HEADER, PAGE) == 0)
-		return true;
+		return p->frames[i].chained || !p->header ? 1 : -1;
 	if (!pages_read_at(p, p->wal, before, sizeof before, i == 0 ? WAL_HEADER - 8 : pages_frame_at(i - 1) + SUM_AT))
-		return false;
+		return 0;
 	memcpy(raw + FRAME_HEADER, page, PAGE);
 	sum = frame_sum(p, stored_sum(before), raw);
 	stored = stored_sum(raw + SUM_AT);
@@ -200,17 +230,41 @@ static bool file_has(struct pages *p, size_t i)
 static bool file_has_all(struct pages *p, size_t first, size_t last, uint32_t max_page)
 {
 	bool any = false;
+	int has;
 
 	for (size_t i = first; i <= last; i++) {
 		uint32_t page = p->frames[i].page;
 
 		if (page > max_page || pages_find_frame(p, page, last, p->salt) != (int64_t)i)
 			continue;
-		if (!file_has(p, i))
+		has = file_has(p, i);
+		if (has == 0)
 			return false;
-		any = true;
+		any = any || has == 1;
 	}
 	return any;
+}
+
+/*
+ * Behind the end are newer pages than those that SQLite would take from the WAL. A page may also be written as it was
+ * before, and so be in the file by chance.
+ */
+static bool hides_newer(struct pages *p)
+{
+	unsigned char newer[PAGE], taken[PAGE];
+
+	for (size_t i = p->end; i < p->n_frames; i++) {
+		uint32_t page = p->frames[i].page;
+		int64_t before = p->end > 0 ? pages_find_frame(p, page, p->end - 1, p->salt) : -1;
+
+		if (before < 0 || pages_find_frame(p, page, p->n_frames - 1, p->salt) != (int64_t)i)
+			continue;
+		if (pages_read_at(p, p->wal, newer, PAGE, pages_frame_at(i) + FRAME_HEADER) &&
+		    pages_read_at(p, p->wal, taken, PAGE, pages_frame_at((size_t)before) + FRAME_HEADER) &&
+		    memcmp(newer, taken, PAGE) != 0)
+			return true;
+	}
+	return false;
 }
 
 /*
@@ -262,7 +316,9 @@ static enum pages_wal judge(struct pages *p)
 	}
 	if (!tail)
 		return PAGES_WAL_SOUND;
-	return commits > 2 || file_has_all(p, p->end, p->n_frames - 1, UINT32_MAX) ? PAGES_WAL_DAMAGED : PAGES_WAL_TORN;
+	if (commits > 2 || (hides_newer(p) && file_has_all(p, 0, p->n_frames - 1, UINT32_MAX)))
+		return PAGES_WAL_DAMAGED;
+	return PAGES_WAL_TORN;
 }
 
 static void mark_transactions(struct pages *p)

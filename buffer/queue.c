@@ -515,6 +515,8 @@ struct queue_view *queue_view(struct queue *q)
 	memcpy(view->boot, q->boot, sizeof view->boot);
 	view_room(q, view);
 	view->sound = queue_is_sound(q);
+	view->status = view->sound ? 0 : q->damaged ? -EBADMSG : q->status;
+	view->failing = q->failing;
 	view->unsynced_records = queue_keeps_back(q, q->clock.mono_ms) ? queue_count_unsynced(q) : 0;
 	view->salvage = q->salvage;
 	for (size_t i = 0; i < q->n_sources; i++) {

@@ -45,7 +45,8 @@ struct queue *queue_new(const char *path, const struct queue_identity *identity)
  *   -EMEDIUMTYPE  no buffer of ours; -EPROTONOSUPPORT  a schema newer than this program (exit 65)
  *   -EBADMSG  damaged, and `salvage` is false
  *   -EROFS, -ENOSPC, -EIO, -ENOMEM, others  states: it may be called again
- * Nothing is changed in a file that is refused. Batch ids, seqs and what a fetch has staged outlast a salvage.
+ * Nothing is changed in a file that is refused. Batch ids, seqs and what a fetch has staged outlast a salvage; neither
+ * an id nor a seq is used again of which anything readable tells.
  */
 int queue_start(struct queue *queue, bool salvage, struct err *err);
 
@@ -193,7 +194,8 @@ int queue_delivered(struct queue *queue, int64_t batch, const char *store, int64
 
 /*
  * Deletes what all stores have had for keep_ms: at most 64 batches a call, of about a thousand that it looks at. 1:
- * there may be more; 0: nothing is left.
+ * there may be more; 0: nothing is left, and where a backlog has left a file of which hardly anything is in use any
+ * more, the card has that back.
  */
 int queue_expire(struct queue *queue, int64_t wall_ms, int64_t keep_ms, struct err *err);
 
@@ -206,9 +208,10 @@ int queue_expire(struct queue *queue, int64_t wall_ms, int64_t keep_ms, struct e
 int queue_drop(struct queue *queue, const int64_t *skip, size_t n_skip, struct batch *ret_batch, struct err *err);
 
 /*
- * What the buffer remembers of a store across restarts: where it was when it was used first ("" where it never was).
- * place is a path or an endpoint, up to 511 bytes.
+ * What the buffer remembers of a store across restarts: where it was when it was used first ("" where it never was;
+ * QUEUE_PLACE_LOST where it was used, and damage has destroyed where). place is a path or an endpoint, up to 511 bytes.
  */
+#define QUEUE_PLACE_LOST "?"
 int queue_store_place(struct queue *queue, const char *store, char *ret_place, size_t size, struct err *err);
 int queue_set_store_place(struct queue *queue, const char *store, const char *place, struct err *err);
 
@@ -340,6 +343,8 @@ struct queue_view {
 	 */
 	bool card_full;
 	bool sound;                   /* queue_is_sound */
+	int status;                   /* 0, or why it is not: what queue_start failed with last, -EBADMSG: damaged */
+	int failing;                  /* what the card did last: -ENOSPC, -EROFS, -EIO; 0: a transaction held since */
 	uint64_t unsynced_records;    /* unsealed, and kept back until the clock is right */
 	struct queue_salvage salvage; /* the last one */
 	bool full; /* so little is left that nothing new should be begun; over when there is twice as much again */

@@ -178,7 +178,7 @@ static int delete_range(struct queue *q, const struct object_name *name, const s
 }
 
 /* In a transaction: the range is remembered, as one with those that it touches. */
-static int put_taken(struct queue *q, const struct object_name *name, int64_t wall_ms, struct err *err)
+int queue_put_taken(struct queue *q, const struct object_name *name, int64_t wall_ms, struct err *err)
 {
 	struct taken near[2] = { { .first = 0 } }, range = { name->first_seq, name->last_seq };
 	int n = find_taken(q, name, name->last_seq + 1, near, err), r = n < 0 ? n : 0;
@@ -224,7 +224,7 @@ static int check_name(const char *key, uint64_t bytes, const uint8_t sha256[SHA2
 {
 	char sha8[9];
 
-	if (object_read_key(key, name) < 0)
+	if (object_read_key(key, name) < 0 || name->last_seq > (uint64_t)SEQ_MAX)
 		return err_fail(err, -EINVAL, "that is no key of an object of Millrace");
 	if (strcmp(sha256_hex(sha256, 8, sha8), name->sha8) != 0)
 		return err_fail(err, -EILSEQ, "its SHA-256 begins with %s and not as its key says: it was changed",
@@ -416,7 +416,7 @@ static int put_import(struct queue *q, int64_t wall_ms, struct err *err)
 	int r = written < 0 ? (int)written : queue_put_batch(q, &m->row, err);
 
 	if (r == 0)
-		r = put_taken(q, &m->name, wall_ms, err);
+		r = queue_put_taken(q, &m->name, wall_ms, err);
 	if (r == 0)
 		r = put_id(q, m->source, m->row.batch.id, err);
 	return r == 0 ? queue_check_import_room(q, 0, err) : r;

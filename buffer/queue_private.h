@@ -13,7 +13,7 @@
  *     queue_commit.c  fetches to chunks                    queue_books.c     what each store has, for ever
  *     queue_room.c    how much of the card it may take     queue_rejected.c  the newest refused answers
  *     queue_clock.c   when the records came           queue_import.c    batches of another Millrace
- *     queue_again.c   what a store has lost again
+ *     queue_again.c   what a store has lost again      queue_shrink.c    how large the file itself is
  *     queue_sql.c     all SQL, rows and their checksums
  *     queue_start.c   looking, loading, salvaging          queue_tail.c      what lies behind the end of the WAL
  */
@@ -22,6 +22,7 @@
 
 #include <sqlite3.h>
 #include <stdatomic.h>
+#include <sys/types.h>
 
 #include "buffer/cell.h"
 #include "buffer/chunk.h"
@@ -32,6 +33,8 @@
 #define STORES_MAX  64        /* bits of a mask */
 #define WAITING_MAX (1 << 20) /* 56 MB; sealing pauses there, and the chunks stay */
 #define WAL_PAGES   1000      /* at which a commit brings the WAL into the file, and it begins anew */
+
+#define PAGE        4096 /* bytes of one of the file's */
 
 #define SEQ_BITS    40
 #define SEQ_MAX     ((INT64_C(1) << SEQ_BITS) - 1)
@@ -96,6 +99,7 @@ enum sql {
 	SQL_CLOCK_PUT,
 	SQL_CLOCKS_TRIM,
 	SQL_STORE_GET,
+	SQL_STORE_USED,
 	SQL_STORE_PUT,
 	/* Prepared when they are needed first: without jobs and machines they cost nothing. */
 	SQL_LEDGER,
@@ -124,7 +128,6 @@ enum sql {
 	SQL_SALVAGE_BOOK = SQL_SALVAGE,
 	SQL_SALVAGE_LOST,
 	SQL_SALVAGE_DAMAGE,
-	SQL_SALVAGE_IMPORTED,
 	SQL_SALVAGE_REJECTED,
 	SQL_SALVAGE_BOOK_AFTER,
 	SQL_SALVAGE_LOST_AFTER,
@@ -287,12 +290,17 @@ struct queue {
 	bool loaded;  /* what is in memory was read from the file, to the end */
 	bool marked;  /* the sources, at least, were: where each goes on is known */
 	bool damaged; /* something in the file is not what was written */
+	int failing;  /* what the card did last: -ENOSPC, -EROFS, -EIO; 0: a transaction held since */
 	struct tail *tail;
 	bool fresh; /* it is a salvage's, and not yet anybody's */
 	atomic_bool salvaging;
 	struct queue_salvage salvage; /* the last one */
 	struct queue_bounds bounds;   /* max_size 0: none were told */
 	char *path, *kernel_boot_id;
+	struct {
+		dev_t dev;
+		ino_t file, wal; /* 0: not known */
+	} files;
 	char device[UNITS_NAME_MAX];
 	char boot[OBJECT_BOOT];
 	struct source **sources;
@@ -434,6 +442,10 @@ int queue_look(struct queue *q, struct err *err);
 int queue_lock(const struct queue *q, int *ret_fd, struct err *err);
 int queue_name_owner(const char *path, struct err *err);
 
+/* Which files it has opened, by number; and whether their names still lead there. 0 or -EIO. */
+void queue_note_files(struct queue *q);
+int queue_check_files(const struct queue *q, struct err *err);
+
 /* What SQLite opens; it loads nothing. And a salvage's file, which does not exist yet. */
 int queue_open_file(struct queue *q, struct err *err);
 int queue_open_fresh(struct queue *q, struct err *err);
@@ -534,6 +546,18 @@ void queue_forget_largest(struct queue *q);
 /* Gives back what a file above its bound no longer needs, if it is enough to bring it below. */
 void queue_shrink(struct queue *q);
 
+/* Gives back what a backlog has left, where that costs next to nothing. To be asked when something was deleted. */
+void queue_give_back(struct queue *q);
+
+/* A new file is made large enough to work on a card that others have filled. */
+void queue_grow(struct queue *q);
+void queue_set_page_limit(struct queue *q);
+
+/* Bytes that are kept for sealing, delivering and deleting; that are free on the card; below which it is full. */
+int64_t queue_reserve(const struct queue *q);
+int64_t queue_card_bytes(const struct queue *q);
+int64_t queue_low(const struct queue *q);
+
 /* Bytes of the file, or with suffix "-wal" of its WAL; 0 where there is none. */
 int64_t queue_file_size(const struct queue *q, const char *suffix);
 
@@ -561,6 +585,9 @@ int64_t queue_sealing_id(const struct queue *q);
 /* The same of the batch half taken over, and its end without a trace in memory. */
 int64_t queue_importing_id(const struct queue *q);
 void queue_import_free(struct queue *q);
+
+/* In a transaction: an imported batch is remembered. */
+int queue_put_taken(struct queue *q, const struct object_name *name, int64_t wall_ms, struct err *err);
 
 /* In a transaction: an imported batch goes before all stores have it; so it may be taken over again. */
 int queue_forget_taken(struct queue *q, const struct batch *batch, struct err *err);

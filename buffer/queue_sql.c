@@ -5,10 +5,13 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include "buffer/queue_private.h"
 
@@ -142,6 +145,7 @@ static const struct statement statements[SQL_STATEMENTS] = {
 	[SQL_CLOCK_PUT] = { "INSERT OR REPLACE INTO clock (boot, correction, crc) VALUES (?, ?, ?)", NULL },
 	[SQL_CLOCKS_TRIM] = { "DELETE FROM clock WHERE boot NOT IN (SELECT boot FROM chunk)", NULL },
 	[SQL_STORE_GET] = { "SELECT name, place, crc FROM store WHERE name = ?", "store" },
+	[SQL_STORE_USED] = { "SELECT 1 FROM book WHERE store = ? LIMIT 1", NULL },
 	[SQL_STORE_PUT] = { "INSERT OR REPLACE INTO store (name, place, crc) VALUES (?, ?, ?)", NULL },
 
 	[SQL_JOBS] = { "SELECT name, taken, cron, missed, crc FROM job ORDER BY name", "job" },
@@ -183,11 +187,6 @@ static const struct statement statements[SQL_STATEMENTS] = {
 	                               "at = excluded.at, ") " OR (excluded.last = last AND excluded.at > at)",
 	                       NULL },
 	[SQL_SALVAGE_DAMAGE] = { "INSERT OR IGNORE INTO damage (" DAMAGE ") VALUES (?, ?, ?, ?, ?, ?, ?, ?)", NULL },
-	[SQL_SALVAGE_IMPORTED] = { "INSERT INTO imported (" IMPORTED ") VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT "
-	                           "(source, device, boot, first) DO UPDATE SET last = excluded.last, at = "
-	                           "excluded.at, "
-	                           "crc = excluded.crc WHERE excluded.last > last",
-	                           NULL },
 	[SQL_SALVAGE_REJECTED] = { "SELECT at FROM rejected WHERE source = ?", NULL },
 	[SQL_SALVAGE_BOOK_AFTER] = { BOOK_AFTER("book", BOOK), "book" },
 	[SQL_SALVAGE_LOST_AFTER] = { BOOK_AFTER("lost", LOST), "lost" },
@@ -258,6 +257,26 @@ int queue_prepare(struct queue *q, struct err *err)
 	return r;
 }
 
+/*
+ * Since Linux 6.15 an ext4 that has turned itself read-only does not say so in statvfs, but to who syncs. The folder:
+ * closing another descriptor of the file would give up its locks.
+ */
+static bool is_stopped(const struct queue *q)
+{
+	const char *slash = strrchr(q->path, '/');
+	char folder[4096];
+	bool stopped;
+	int fd;
+
+	snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - q->path) + 1 : 1, slash ? q->path : ".");
+	fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	stopped = fsync(fd) < 0 && errno == EROFS;
+	close(fd);
+	return stopped;
+}
+
 /* A card that is full or has turned read-only is an I/O error to SQLite, and no errno tells it from a broken one. */
 static int ask_card(const struct queue *q)
 {
@@ -265,7 +284,7 @@ static int ask_card(const struct queue *q)
 
 	if (statvfs(q->path, &fs) < 0)
 		return -EIO;
-	if (fs.f_flag & ST_RDONLY)
+	if (fs.f_flag & ST_RDONLY || is_stopped(q))
 		return -EROFS;
 	return fs.f_bavail == 0 ? -ENOSPC : -EIO;
 }
@@ -282,12 +301,19 @@ static int translate(const struct queue *q, int code)
 		return -EBUSY;
 	case SQLITE_CORRUPT:
 	case SQLITE_NOTADB:
+	case SQLITE_TOOBIG:     /* a length that no row of ours has */
 	case SQLITE_CONSTRAINT: /* we write no row twice: an index is wrong */
 	case SQLITE_ERROR:      /* no such table or column: a schema that is not ours */
 		return -EBADMSG;
 	default: /* SQLITE_IOERR, SQLITE_READONLY, SQLITE_CANTOPEN */
 		return ask_card(q);
 	}
+}
+
+static void note_failing(struct queue *q, int r)
+{
+	if (r == -ENOSPC || r == -EROFS || r == -EIO)
+		q->failing = r;
 }
 
 int queue_fail(struct queue *q, struct err *err, const char *what)
@@ -298,6 +324,7 @@ int queue_fail(struct queue *q, struct err *err, const char *what)
 	                  : r == -ENOSPC ? "no space is left on the file system"
 	                                 : sqlite3_errmsg(q->db);
 
+	note_failing(q, r);
 	q->damaged |= r == -EBADMSG;
 	q->room.wanted |= r == -EDQUOT;
 	q->room.card_full |= r == -ENOSPC;
@@ -333,6 +360,10 @@ int queue_begin(struct queue *q, struct err *err)
 {
 	int r = queue_check(q, err);
 
+	if (r == 0)
+		r = queue_check_files(q, err);
+	if (r == -EIO)
+		q->failing = r;
 	if (r < 0)
 		return r;
 	return run_plain(q, SQL_BEGIN) < 0 ? queue_fail(q, err, "begin") : 0;
@@ -358,7 +389,9 @@ int queue_end(struct queue *q, int r, struct err *err)
 	if (r == 0 && run_plain(q, SQL_COMMIT) < 0)
 		r = queue_fail(q, err, "commit");
 	trim_cache(q);
+	note_failing(q, r);
 	if (r == 0) {
+		q->failing = 0;
 		q->room.pages = pages;
 		q->room.free_pages = free_pages;
 		return 0;

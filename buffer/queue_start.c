@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From a path to an open buffer, and back there after damage: looking, loading, salvaging. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "buffer/queue_private.h"
 #include "buffer/salvage.h"
+
+#define LINKS_MAX 8
 
 bool queue_is_sound(const struct queue *q)
 {
@@ -25,10 +29,40 @@ const struct queue_salvage *queue_last_salvage(const struct queue *q)
 
 /* --- Opening --- */
 
+/* SQLite's WAL stands beside the file itself, not beside a link to it; and so does all that we put there. */
+static int follow_link(struct queue *q, struct err *err)
+{
+	const char *slash = strrchr(q->path, '/');
+	char target[4096], *path = NULL;
+	ssize_t n = readlink(q->path, target, sizeof target - 1);
+
+	if (n < 0)
+		return err_place(err, -errno, "buffer", q->path);
+	target[n] = '\0';
+	if (asprintf(&path, "%.*s%s", target[0] != '/' && slash ? (int)(slash - q->path) + 1 : 0, q->path, target) < 0)
+		return err_fail(err, -ENOMEM, "buffer: no memory");
+	free(q->path);
+	q->path = path;
+	return 0;
+}
+
+static int follow_links(struct queue *q, struct err *err)
+{
+	struct stat st;
+	int r = 0;
+
+	for (int n = 0; r == 0 && lstat(q->path, &st) == 0 && S_ISLNK(st.st_mode); n++)
+		r = n < LINKS_MAX ? follow_link(q, err)
+		                  : err_fail(err, -ELOOP, "the buffer \"%s\" is a link to a link, and so on", q->path);
+	return r;
+}
+
 static int look(struct queue *q, struct err *err)
 {
-	int fd = -1, r = queue_lock(q, &fd, err);
+	int fd = -1, r = follow_links(q, err);
 
+	if (r == 0)
+		r = queue_lock(q, &fd, err);
 	/* Before anything else, but not while another process is at it. */
 	if (r == 0)
 		r = salvage_finish(q->path, err);
@@ -64,6 +98,7 @@ static int open_sound(struct queue *q, struct err *err)
 		r = load(q, err);
 	queue_drop_tail(q);
 	q->loaded = r == 0;
+	queue_note_files(q);
 	if (r == 0)
 		return 0;
 	queue_shut(q);

@@ -12,9 +12,11 @@
 
 struct tail_row {
 	int64_t id;
-	uint64_t records, first_fetch;
-	bool last;
-	char source[UNITS_NAME_MAX];
+	uint64_t records, first_fetch, last_fetch;
+	bool staged, last;
+	int64_t mono_ms; /* of its first fetch; a staged one's ticket */
+	int64_t ticket;  /* that what is staged of its first fetch has; 0: nothing is */
+	char source[UNITS_NAME_MAX], boot[OBJECT_BOOT];
 	struct cell cells[PAGES_CELLS_MAX];
 	size_t n;
 	unsigned char *data; /* of the cells */
@@ -59,7 +61,7 @@ static int copy_cells(struct tail_row *row, const struct pages_row *from, uint64
 	return 0;
 }
 
-/* It must be sound to its inside; the number of its first fetch stands there. */
+/* It must be sound to its inside; the number of its first fetch stands there, and whether that was staged. */
 static bool look_inside(struct tail_row *row)
 {
 	const struct cell *data = &row->cells[13];
@@ -75,26 +77,34 @@ static bool look_inside(struct tail_row *row)
 	if (r == 0)
 		r = chunk_next_span(&reader, &span);
 	bytes_done(&plain);
-	if (r == 1)
-		row->first_fetch = span.fetch;
-	return r == 1;
+	if (r != 1)
+		return false;
+	row->first_fetch = span.fetch;
+	row->ticket = span.records == 0 && span.wall_ms == 0 ? span.mono_ms : 0;
+	if (row->staged)
+		row->last_fetch = span.fetch;
+	return true;
 }
 
 static int on_row(void *arg, const struct pages_row *from)
 {
 	struct tail *tail = arg;
-	const struct cell *name = &from->cells[1];
+	const struct cell *name = &from->cells[1], *boot = &from->cells[3];
 	struct tail_row row = {
 		.id = from->cells[0].number,
 		.records = (uint64_t)from->cells[4].number,
+		.last_fetch = (uint64_t)from->cells[10].number,
+		.staged = from->cells[7].number == 0 && from->cells[8].number == 0,
 		.last = from->cells[7].number > 0,
+		.mono_ms = from->cells[9].number,
 	}, *grown;
 
 	if (row.records == 0 || row.records > (uint64_t)SEQ_MAX || name->len == 0 || name->len >= sizeof row.source ||
-	    from->cells[12].number < 0 || from->cells[12].number > (int64_t)CHUNK_PLAIN_MAX ||
-	    tail->bytes > CHUNK_PLAIN_MAX)
+	    boot->len >= sizeof row.boot || from->cells[12].number < 0 ||
+	    from->cells[12].number > (int64_t)CHUNK_PLAIN_MAX || tail->bytes > CHUNK_PLAIN_MAX)
 		return 0;
 	memcpy(row.source, name->data, name->len);
+	memcpy(row.boot, boot->data, boot->len);
 	if (copy_cells(&row, from, &tail->bytes) < 0)
 		return -ENOMEM;
 	grown = look_inside(&row) ? realloc(tail->rows, (tail->n + 1) * sizeof row) : NULL;
@@ -201,12 +211,40 @@ int queue_check_ahead(struct queue *q, bool with_chunks, struct err *err)
 
 /* --- Adopting it --- */
 
-/* The latest one with that id. */
-static const struct tail_row *find_row(const struct tail *tail, const char *source, int64_t id)
+/*
+ * Rows of an earlier power cut's tail may stand behind this one's, with the ids that would follow: a fetch is made of
+ * what came with it.
+ */
+static bool goes_on(const struct tail_row *p, const struct tail_row *c)
 {
-	for (size_t i = tail->n; i > 0; i--) {
-		if (tail->rows[i - 1].id == id && strcmp(tail->rows[i - 1].source, source) == 0)
-			return &tail->rows[i - 1];
+	if (p->last)
+		return c->first_fetch > p->last_fetch;
+	if (c->first_fetch != p->last_fetch || strcmp(c->boot, p->boot) != 0)
+		return false;
+	return p->mono_ms == (p->staged && !c->staged ? c->ticket : c->mono_ms);
+}
+
+/* Where it begins: the first of its fetch, or what ends the one that is staged. Those between brought no records. */
+static bool begins(const struct source *source, const struct tail_row *c)
+{
+	bool behind_staged = (uint64_t)(c->id & SEQ_MAX) != source->now.seq;
+
+	return c->first_fetch > source->now.fetch && (c->staged || (c->ticket != 0) == behind_staged);
+}
+
+/*
+ * The one with that id that goes on with the one before (NULL: it is the first). What comes first in the WAL was
+ * written last.
+ */
+static const struct tail_row *find_row(const struct tail *tail, const struct source *source, int64_t id,
+                                       const struct tail_row *before)
+{
+	for (size_t i = 0; i < tail->n; i++) {
+		const struct tail_row *row = &tail->rows[i];
+
+		if (row->id == id && strcmp(row->source, source->name) == 0 &&
+		    (before ? goes_on(before, row) : begins(source, row)))
+			return row;
 	}
 	return NULL;
 }
@@ -214,13 +252,10 @@ static const struct tail_row *find_row(const struct tail *tail, const char *sour
 /* The id behind the last whole fetch of those that follow one another from `id` on; `id`: there is none. */
 static int64_t find_end(const struct tail *tail, const struct source *source, int64_t id)
 {
-	const struct tail_row *row = find_row(tail, source->name, id);
+	const struct tail_row *row = NULL;
 	int64_t end = id;
 
-	/* Those between, if any, brought no records. */
-	if (!row || row->first_fetch <= source->now.fetch)
-		return id;
-	for (; row; row = find_row(tail, source->name, id)) {
+	while ((row = find_row(tail, source, id, row))) {
 		id += (int64_t)row->records;
 		if (row->last)
 			end = id;
@@ -230,11 +265,11 @@ static int64_t find_end(const struct tail *tail, const struct source *source, in
 
 static int put_rows(struct queue *q, const struct source *source, int64_t id, int64_t end, struct err *err)
 {
-	const struct tail_row *row;
+	const struct tail_row *row = NULL;
 	int r = 0;
 
 	while (r == 0 && id < end) {
-		row = find_row(q->tail, source->name, id);
+		row = find_row(q->tail, source, id, row);
 		r = queue_put(q, SQL_CHUNK_PUT, row->cells, row->n, err);
 		id += (int64_t)row->records;
 	}

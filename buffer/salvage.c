@@ -15,6 +15,10 @@
 #include "buffer/salvage_private.h"
 
 #define PATH_LONGEST 4096
+#define FRESH        ".salvaging" /* while it grows */
+#define WHOLE        ".salvaged"  /* then, until it has the place of the damaged one */
+#define ASIDES_MAX   16           /* salvages in a day */
+#define DAY_S        (24 * 60 * 60)
 
 /* --- Files --- */
 
@@ -86,28 +90,27 @@ static int delete_file(const char *path, const char *suffix, struct err *err)
 	char full[PATH_LONGEST];
 	int r = full_path(full, path, suffix, err);
 
-	if (r == 0 && unlink(full) < 0 && errno != ENOENT)
+	if (r == 0 && unlink(full) < 0 && errno != ENOENT && errno != ENOTDIR)
 		r = err_fail(err, -errno, "\"%s\": %s", full, strerror(errno));
 	return r;
 }
 
+/* What is not whole, or what the damaged file is still there for. */
 static int delete_fresh(const char *path, struct err *err)
 {
-	int r = delete_file(path, ".salvaging", err);
+	static const char *const suffixes[] = { FRESH, FRESH "-wal", FRESH "-journal", WHOLE };
+	int r = 0;
 
-	if (r == 0)
-		r = delete_file(path, ".salvaging-wal", err);
-	return r == 0 ? delete_file(path, ".salvaging-journal", err) : r;
+	for (size_t i = 0; r == 0 && i < sizeof suffixes / sizeof *suffixes; i++)
+		r = delete_file(path, suffixes[i], err);
+	return r;
 }
 
-/*
- * The damaged file goes first: as long as it has its name, the fresh one is incomplete to whoever comes after a power
- * cut; once it has not, the fresh one is whole.
- */
+/* The fresh one is whole and durable, and says so by its name before the damaged one loses its own. */
 static int change_places(const char *path, const char *aside, struct err *err)
 {
 	char fresh[PATH_LONGEST], wal[PATH_LONGEST], wal_aside[PATH_LONGEST];
-	int r = full_path(fresh, path, ".salvaging", err);
+	int r = full_path(fresh, path, WHOLE, err);
 
 	if (r == 0)
 		r = full_path(wal, path, "-wal", err);
@@ -120,41 +123,83 @@ static int change_places(const char *path, const char *aside, struct err *err)
 	return r == 0 ? move(fresh, path, err) : r;
 }
 
-/* The newest file that was set aside and whose WAL was not; "" where there is none. */
-static void find_aside(const char *path, char ret_aside[PATH_LONGEST])
+/* --- What was set aside --- */
+
+static DIR *open_folder(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	char folder[PATH_LONGEST];
+
+	snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+	return opendir(folder);
+}
+
+/* The next one of the folder, without its WAL; false: there is none. */
+static bool next_aside(DIR *dir, const char *path, char ret_aside[PATH_LONGEST])
 {
 	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-	char folder[PATH_LONGEST], full[PATH_LONGEST], wal[PATH_LONGEST];
 	struct dirent *entry;
-	DIR *dir;
 
-	snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 2, slash ? path : "./");
-	ret_aside[0] = '\0';
-	dir = opendir(folder);
 	while (dir && (entry = readdir(dir))) {
 		size_t len = strlen(entry->d_name);
 
-		if (strncmp(entry->d_name, name, strlen(name)) != 0 ||
-		    strncmp(entry->d_name + strlen(name), ".damaged-", 9) != 0 ||
-		    strcmp(entry->d_name + len - 4, "-wal") == 0 || full_path(full, folder, entry->d_name, NULL) < 0 ||
-		    full_path(wal, full, "-wal", NULL) < 0)
-			continue;
-		if (!is_there(wal) && strcmp(full, ret_aside) > 0)
+		if (strncmp(entry->d_name, name, strlen(name)) == 0 &&
+		    strncmp(entry->d_name + strlen(name), ".damaged-", 9) == 0 &&
+		    strcmp(entry->d_name + len - 4, "-wal") != 0 &&
+		    snprintf(ret_aside, PATH_LONGEST, "%.*s%s", (int)(name - path), path, entry->d_name) < PATH_LONGEST)
+			return true;
+	}
+	return false;
+}
+
+/* The newest whose WAL was not; "" where there is none. */
+static void find_aside(const char *path, char ret_aside[PATH_LONGEST])
+{
+	char full[PATH_LONGEST], wal[PATH_LONGEST];
+	DIR *dir = open_folder(path);
+
+	ret_aside[0] = '\0';
+	while (next_aside(dir, path, full)) {
+		if (full_path(wal, full, "-wal", NULL) == 0 && !is_there(wal) && strcmp(full, ret_aside) > 0)
 			memcpy(ret_aside, full, sizeof full);
 	}
 	if (dir)
 		closedir(dir);
 }
 
+/*
+ * A card that damages whatever is written to it would be filled by what was set aside. None of that is deleted: it may
+ * hold records.
+ */
+static int check_asides(const char *path, struct err *err)
+{
+	time_t now = (time_t)(clock_wall_ms() / 1000);
+	char full[PATH_LONGEST];
+	DIR *dir = open_folder(path);
+	struct stat st;
+	int n = 0;
+
+	while (next_aside(dir, path, full))
+		n += stat(full, &st) == 0 && labs((long)(now - st.st_ctime)) < DAY_S; /* it was renamed then */
+	if (dir)
+		closedir(dir);
+	if (n < ASIDES_MAX)
+		return 0;
+	return err_fail(err, -EBADMSG,
+	                "buffer \"%s\" is damaged, and was salvaged %d times within a day: its card is failing (dmesg "
+	                "says more): replace it; once what was set aside beside it is moved away, it is salvaged again",
+	                path, n);
+}
+
 int salvage_finish(const char *path, struct err *err)
 {
 	char fresh[PATH_LONGEST], aside[PATH_LONGEST];
-	int r = full_path(fresh, path, ".salvaging", err);
+	int r = full_path(fresh, path, WHOLE, err);
 
 	if (r < 0)
 		return r;
 	if (is_there(path) || !is_there(fresh))
-		return is_there(fresh) ? delete_fresh(path, err) : 0;
+		return delete_fresh(path, err);
 	find_aside(path, aside);
 	r = aside[0] == '\0' ? name_aside(path, clock_wall_ms(), aside, err) : 0;
 	if (r == 0)
@@ -167,7 +212,7 @@ int salvage_finish(const char *path, struct err *err)
 static int init(struct salvage *s, const char *path, const struct queue_identity *identity)
 {
 	char fresh[PATH_LONGEST];
-	int r = full_path(fresh, path, ".salvaging", s->err);
+	int r = full_path(fresh, path, FRESH, s->err);
 
 	if (r == 0)
 		r = delete_fresh(path, s->err);
@@ -288,14 +333,16 @@ static int take_over(struct salvage *s)
 
 static int put_in_place(struct salvage *s, const char *path)
 {
-	char aside[PATH_LONGEST];
+	char aside[PATH_LONGEST], whole[PATH_LONGEST];
 	int r = name_aside(path, s->now_ms, aside, s->err);
 
 	queue_shut(s->fresh);
 	if (r == 0)
+		r = full_path(whole, path, WHOLE, s->err);
+	if (r == 0)
 		r = sync_path(s->fresh->path, O_RDWR, s->err);
 	if (r == 0)
-		r = sync_folder(path, s->err);
+		r = move(s->fresh->path, whole, s->err);
 	if (r == 0)
 		r = change_places(path, aside, s->err);
 	s->result.at_ms = s->now_ms;
@@ -308,8 +355,10 @@ int salvage_run(const char *path, const struct queue_identity *identity, const s
 {
 	struct salvage s = { .known = known, .n_known = n_known, .err = err };
 	struct err ignored;
-	int r = init(&s, path, identity);
+	int r = check_asides(path, err);
 
+	if (r == 0)
+		r = init(&s, path, identity);
 	if (r == 0)
 		r = take_over(&s);
 	if (r == 0)

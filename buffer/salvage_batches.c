@@ -368,6 +368,20 @@ static int count_versions(struct salvage *s, int64_t batch, int n, int *ret_vers
 	return r == -ENOENT ? 0 : r;
 }
 
+/* From part n on. */
+static int delete_parts(struct salvage *s, int64_t batch, int n)
+{
+	int r = 0;
+
+	for (int v = 0; r == 0 && v < VERSIONS; v++) {
+		const struct cell range[] = { cell_number(VERSION(batch << PART_BITS | n, v)),
+			                      cell_number(VERSION(batch << PART_BITS | PART_MAX, v)) };
+
+		r = queue_run(s->fresh, SQL_PARTS_DELETE, CELLS(range), s->err);
+	}
+	return r;
+}
+
 /* A way to put it together: for each part the version of it, of which the first parts have most. */
 struct way {
 	int left;    /* what of the way's number later parts have to say */
@@ -430,7 +444,11 @@ static int try_way(struct salvage *s, const struct batch *batch, int number, boo
 		return r;
 	if (way.left > 0)
 		return -ERANGE;
-	return way.bytes == batch->bytes && memcmp(digest, batch->sha256, SHA256_SIZE) == 0;
+	if (way.bytes != batch->bytes || memcmp(digest, batch->sha256, SHA256_SIZE) != 0)
+		return 0;
+	/* Others are of an import or a sealing that was given up, and whose id this batch got. */
+	r = place && n <= PART_MAX ? delete_parts(s, batch->id, n) : 0;
+	return r < 0 ? r : 1;
 }
 
 /* 1: all its parts are there, and no others; 0, -errno. */
@@ -446,78 +464,13 @@ static int make_whole(struct salvage *s, const struct batch *batch)
 	return r == -ENOENT || r == -ERANGE ? 0 : r;
 }
 
-static int delete_parts(struct salvage *s, int64_t batch)
-{
-	int r = 0;
-
-	for (int v = 0; r == 0 && v < VERSIONS; v++) {
-		int64_t id = VERSION(batch << PART_BITS, v);
-		const struct cell range[] = { cell_number(id), cell_number(id | PART_MAX) };
-
-		r = queue_run(s->fresh, SQL_PARTS_DELETE, CELLS(range), s->err);
-	}
-	return r;
-}
-
 static int drop(struct salvage *s, struct found *found)
 {
 	const struct cell key[] = { cell_number(found->id) };
-	int r = delete_parts(s, found->id);
+	int r = delete_parts(s, found->id, 0);
 
 	found->state = FOUND_GONE;
 	return r == 0 ? queue_run(s->fresh, SQL_BATCH_DELETE, CELLS(key), s->err) : r;
-}
-
-/* Leaves of what was taken over what is not the batch's. */
-static int cut_taken(struct salvage *s, const struct object_name *name, uint64_t first, uint64_t last)
-{
-	const struct cell row[] = { cell_text(name->source),     cell_text(name->device),    cell_text(name->boot),
-		                    cell_number((int64_t)first), cell_number((int64_t)last), cell_number(s->now_ms) };
-	int r = queue_run(s->fresh, SQL_IMPORTED_DELETE, row, 4, s->err);
-
-	if (r == 0 && first < name->first_seq) {
-		struct cell left[6];
-
-		memcpy(left, row, sizeof left);
-		left[4] = cell_number((int64_t)name->first_seq - 1);
-		r = queue_put(s->fresh, SQL_IMPORTED_PUT, CELLS(left), s->err);
-	}
-	if (r == 0 && last > name->last_seq) {
-		struct cell right[6];
-
-		memcpy(right, row, sizeof right);
-		right[3] = cell_number((int64_t)name->last_seq + 1);
-		r = queue_put(s->fresh, SQL_IMPORTED_PUT, CELLS(right), s->err);
-	}
-	return r;
-}
-
-/* One that is gone may come again. */
-static int drop_imported(struct salvage *s, struct found *found, const struct batch *batch)
-{
-	struct object_name name = { .first_seq = 0 };
-	uint64_t first = 0, last = 0;
-	int r = drop(s, found);
-
-	if (r < 0 || object_read_key(batch->key, &name) < 0)
-		return r;
-	for (int again = 1; r == 0 && again;) {
-		const struct cell key[] = { cell_text(name.source), cell_text(name.device), cell_text(name.boot),
-			                    cell_number((int64_t)name.first_seq) };
-
-		again = 0;
-		r = queue_query(s->fresh, SQL_IMPORTED_NEAR, CELLS(key), s->err);
-		while (r == 0 && !again && (r = queue_step(s->fresh, SQL_IMPORTED_NEAR, s->err)) > 0) {
-			first = (uint64_t)queue_number(s->fresh, SQL_IMPORTED_NEAR, 3);
-			last = (uint64_t)queue_number(s->fresh, SQL_IMPORTED_NEAR, 4);
-			again = last >= name.first_seq;
-			r = 0;
-		}
-		queue_reset(s->fresh, SQL_IMPORTED_NEAR);
-		if (r == 0 && again)
-			r = cut_taken(s, &name, first, last);
-	}
-	return r;
 }
 
 static bool overlaps_whole(const struct salvage *s, const struct found *found)
@@ -537,9 +490,9 @@ static bool overlaps_whole(const struct salvage *s, const struct found *found)
 static int judge(struct salvage *s, struct found *found)
 {
 	struct batch_row row;
-	int r = found->origin ? is_done(s, found) : 0;
+	int r = is_done(s, found);
 
-	if (r == 0 && found->origin)
+	if (r == 0)
 		r = overlaps_whole(s, found);
 	if (r != 0)
 		return r < 0 ? r : drop(s, found);
@@ -548,11 +501,47 @@ static int judge(struct salvage *s, struct found *found)
 		r = make_whole(s, &row.batch);
 	if (r < 0)
 		return r;
-	if (r == 0 && !found->origin)
-		return drop_imported(s, found, &row.batch);
 	found->state = r == 1 ? FOUND_WHOLE : FOUND_BROKEN;
 	found->end = found->last;
 	return 0;
+}
+
+/* 1: some of its seqs are there already. */
+static int is_taken(struct salvage *s, const struct object_name *name)
+{
+	const struct cell key[] = { cell_text(name->source), cell_text(name->device), cell_text(name->boot),
+		                    cell_number((int64_t)name->last_seq) };
+	int taken = 0, r = queue_query(s->fresh, SQL_IMPORTED_NEAR, CELLS(key), s->err);
+
+	while (r == 0 && !taken && (r = queue_step(s->fresh, SQL_IMPORTED_NEAR, s->err)) > 0) {
+		taken = (uint64_t)queue_number(s->fresh, SQL_IMPORTED_NEAR, 4) >= name->first_seq;
+		r = 0;
+	}
+	queue_reset(s->fresh, SQL_IMPORTED_NEAR);
+	return r < 0 ? r : taken;
+}
+
+/*
+ * Of what was imported only those are remembered that are here, so that one that is gone can come again. If it had been
+ * delivered, it has the same name and content once more, and its store finds it there.
+ */
+static int judge_imported(struct salvage *s, struct found *found)
+{
+	struct object_name name = { .first_seq = 0 };
+	struct batch_row row;
+	int r = queue_get_batch(s->fresh, found->id, &row, s->err), whole = 0;
+
+	if (r == 0 && object_read_key(row.batch.key, &name) == 0)
+		r = is_taken(s, &name);
+	if (r == 0 && name.first_seq > 0)
+		r = whole = make_whole(s, &row.batch);
+	if (r < 0)
+		return r;
+	if (whole != 1)
+		return drop(s, found);
+	found->state = FOUND_WHOLE;
+	found->end = found->last;
+	return queue_put_taken(s->fresh, &name, s->now_ms, s->err);
 }
 
 int salvage_judge_batches(struct salvage *s)
@@ -563,9 +552,14 @@ int salvage_judge_batches(struct salvage *s)
 		return r;
 	for (int sure = 1; r == 0 && sure >= 0; sure--) {
 		for (size_t i = 0; r == 0 && i < s->n_found; i++) {
-			if (s->found[i].sure == sure)
+			if (s->found[i].sure == sure && s->found[i].origin)
 				r = judge(s, &s->found[i]);
 		}
+	}
+	/* One that was dropped may have come again: the later one is that. */
+	for (size_t i = s->n_found; r == 0 && i > 0; i--) {
+		if (!s->found[i - 1].origin)
+			r = judge_imported(s, &s->found[i - 1]);
 	}
 	return queue_end(s->fresh, r, s->err);
 }

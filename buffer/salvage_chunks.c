@@ -4,6 +4,7 @@
  * the one before. Where two cannot both be true, the one that was begun earlier, or may never have been committed,
  * goes.
  */
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -251,12 +252,33 @@ static int make_mark(struct salvage *s, const struct run *run, struct mark *mark
 	return r;
 }
 
+/* What ended its last fetch is gone, and with it what is known of its clock where the records do not say so. */
+static int end_run(struct salvage *s, const struct run *run)
+{
+	const struct cell last[] = { cell_number(run->last), cell_number(run->last) };
+	struct chunk_row row = { .id = 0 };
+	int r = queue_query(s->fresh, SQL_CHUNKS, CELLS(last), s->err);
+
+	if (r == 0)
+		r = queue_step(s->fresh, SQL_CHUNKS, s->err);
+	assert(r != 0);
+	if (r == 1)
+		r = queue_read_row(s->fresh, SQL_CHUNKS, &row, s->err);
+	row.last = 1 + CHUNK_UNSYNCED;
+	if (r == 0)
+		r = queue_put_chunk(s->fresh, &row, s->err);
+	queue_reset(s->fresh, SQL_CHUNKS);
+	return r;
+}
+
 static int seal_run(struct salvage *s, struct origin *origin, const struct run *run)
 {
 	struct mark *now = &origin->source->now, kept = *now;
 	struct batch batch;
-	int r = make_mark(s, run, now);
+	int r = run->ended ? 0 : end_run(s, run);
 
+	if (r == 0)
+		r = make_mark(s, run, now);
 	if (r == 0)
 		do
 			r = queue_seal(s->fresh, s->now_ms, 0, true, &batch, s->err);
@@ -370,6 +392,7 @@ static int put_source(struct salvage *s, const struct origin *origin, const stru
 	int r;
 
 	mark.seq = origin->next - kept->records;
+	mark.batch = s->fresh->last_batch; /* the batch that has it may go, and another source's may have had it */
 	if (kept->records > 0)
 		mark.fetch = kept->first_fetch - 1;
 	r = queue_put_source(s->fresh, origin->source->name, &mark, s->err);

@@ -260,7 +260,8 @@ int salvage_gaps(struct salvage *s, struct origin *origin)
 
 	if (r == 0 && before.last + 1 < origin->next)
 		r = put_gap(s, origin, before.last + 1, origin->next - 1, &before);
-	if (r == 0 && (!origin->known || origin->known->seq == 0))
+	/* A load tells how far the file goes; how far it went before it was damaged, only who wrote it. */
+	if (r == 0 && !salvage_is_running(origin))
 		r = put_gap(s, origin, origin->next, 0, &before);
 	if (r == 0)
 		r = salvage_stores(s, origin, &stores);

@@ -126,6 +126,13 @@ static bool claim_id(struct salvage *s, struct origin *origin, int64_t id)
 	return true;
 }
 
+/* Whatever tells of it: no batch gets it again, nor one below it. */
+static void note_batch_id(struct salvage *s, int64_t id)
+{
+	if (s->fresh->last_batch < id && id < BATCH_MOST)
+		s->fresh->last_batch = id;
+}
+
 static int add_source(struct salvage *s, const struct pages_row *row)
 {
 	uint64_t seq = (uint64_t)number(row, 2), fetch = (uint64_t)number(row, 3);
@@ -144,6 +151,7 @@ static int add_source(struct salvage *s, const struct pages_row *row)
 	now = &origin->source->now;
 	if (now->batch < number(row, 5))
 		now->batch = number(row, 5);
+	note_batch_id(s, now->batch);
 	if (row->sure && seq > origin->sealed) {
 		note_sealed(origin, seq - 1);
 		origin->sealed_fetch = fetch;
@@ -185,8 +193,7 @@ static int add_batch(struct salvage *s, const struct pages_row *row)
 
 	if (!batch_is_one(row, source))
 		return 0;
-	if (s->fresh->last_batch < id)
-		s->fresh->last_batch = id;
+	note_batch_id(s, id);
 	if (number(row, 11) == 0) {
 		origin = salvage_origin(s, source);
 		if (!origin)
@@ -196,8 +203,11 @@ static int add_batch(struct salvage *s, const struct pages_row *row)
 	r = queue_get_batch(s->fresh, id, &before, &none);
 	if (r < 0 && r != -ENOENT)
 		return err_fail(s->err, r, "%s", none.text);
-	if (r == 0 && number(row, 10) == 0 &&
-	    (before.batch.delivered_ms > 0 || (!row->sure && !salvage_has_id(&s->unsure_batches, id))))
+	/* That it was delivered counts only with the books of the same transaction: without them it goes out again. */
+	if (r == 0 && !row->sure && !salvage_has_id(&s->unsure_batches, id))
+		return 0;
+	if (r == 0 && number(row, 10) == 0 && before.batch.delivered_ms > 0 &&
+	    (!row->sure || !salvage_has_id(&s->unsure_batches, id)))
 		return 0;
 	r = put(s, SQL_BATCH_PUT, row);
 	return r == 0 ? note_id(s, &s->unsure_batches, id, !row->sure) : r;
@@ -332,19 +342,18 @@ static int on_row(void *arg, const struct pages_row *row)
 	case PAGES_BATCH:
 		return add_batch(s, row);
 	case PAGES_DELIVERY:
+		note_batch_id(s, number(row, 0));
 		return put(s, SQL_DELIVERY_PUT, row);
 	case PAGES_STORE:
 		return put(s, SQL_STORE_PUT, row);
 	case PAGES_BOOK:
 		return add_booking(s, row, SQL_SALVAGE_BOOK);
-	case PAGES_LOST:
-		return add_booking(s, row, SQL_SALVAGE_LOST);
+	case PAGES_LOST: /* a drop that was cut off has dropped nothing */
+		return row->sure ? add_booking(s, row, SQL_SALVAGE_LOST) : 0;
 	case PAGES_DAMAGE:
 		return add_damage(s, row);
 	case PAGES_CLOCK:
 		return put(s, SQL_SALVAGE_CLOCKS, row);
-	case PAGES_IMPORTED:
-		return put(s, SQL_SALVAGE_IMPORTED, row);
 	case PAGES_REJECTED:
 		return add_rejected(s, row);
 	default:
@@ -462,11 +471,20 @@ static bool is_wanted(const struct salvage *s, const struct origin *origin, uint
 	return seq + records - 1 > origin->sealed || salvage_find_batch(s, origin, seq, seq + records - 1);
 }
 
-/* It says, besides, what of its source was committed before. */
+/* It says, besides, what of its source was committed so far; also one that is out of date. */
+static void take_state(struct mark *now, const struct pages_row *row, const struct version *version)
+{
+	if (version->fetch <= now->fetch)
+		return;
+	now->fetch = version->fetch;
+	now->state_len = row->cells[11].len;
+	if (now->state_len > 0)
+		memcpy(now->state, row->cells[11].data, now->state_len);
+}
+
 static int add_staged(struct salvage *s, const struct origin *origin, const struct pages_row *row,
                       const struct version *version)
 {
-	struct mark *now = &origin->source->now;
 	struct pages_row put_row = *row;
 	int64_t id;
 	int r = salvage_stage_version(s, number(row, 0), version->mono_ms, &id);
@@ -474,12 +492,7 @@ static int add_staged(struct salvage *s, const struct origin *origin, const stru
 	if (r < 0)
 		return r;
 	put_row.cells[0] = cell_number(id);
-	if (version->fetch > now->fetch) {
-		now->fetch = version->fetch;
-		now->state_len = row->cells[11].len;
-		if (now->state_len > 0)
-			memcpy(now->state, row->cells[11].data, now->state_len);
-	}
+	take_state(&origin->source->now, row, version);
 	return put(s, SQL_CHUNK_PUT, &put_row);
 }
 
@@ -496,10 +509,13 @@ static int add_chunk(struct salvage *s, const struct pages_row *row)
 	origin = salvage_origin(s, source);
 	if (!origin)
 		return -ENOMEM;
-	if (!claim_id(s, origin, id >> SEQ_BITS) ||
-	    !is_wanted(s, origin, (uint64_t)(id & SEQ_MAX), (uint64_t)number(row, 4)))
+	if (!claim_id(s, origin, id >> SEQ_BITS))
 		return 0;
 	new = read_version(row);
+	if (new.sure)
+		take_state(&origin->source->now, row, &new);
+	if (!is_wanted(s, origin, (uint64_t)(id & SEQ_MAX), (uint64_t)number(row, 4)))
+		return 0;
 	if (new.staged)
 		return add_staged(s, origin, row, &new);
 	r = get_version(s, id, &old);
@@ -522,6 +538,7 @@ static int add_part(struct salvage *s, const struct pages_row *row)
 	struct cell cells[] = { cell_number(0), row->cells[1] };
 	int r;
 
+	note_batch_id(s, number(row, 0) >> PART_BITS);
 	if (!found || number(row, 0) < 0)
 		return 0;
 	for (int v = 0; v < VERSIONS; v++) {

@@ -45,8 +45,8 @@ void show_print(const char *what, json_t *answer, const struct page *page);
 
 void rejected_print(json_t *answer, const struct page *page);
 
-/* A line for each source that has lost records because the buffer was full. */
-void show_dropped(const json_t *sources, const struct page *page);
+/* A line for each source that has lost records, for each way in which it has. */
+void show_losses(const json_t *sources, const struct page *page);
 
 /* A line for each row that has an error, or for those alone that are in this state. */
 void show_errors(const json_t *rows, const char *state, const struct page *page);

@@ -253,6 +253,22 @@ static void walk(struct import *m, int folder, const char *path, int depth)
 	close(folder);
 }
 
+static int keep_source(const struct dirent *entry)
+{
+	return strncmp(entry->d_name, "source=", strlen("source=")) == 0;
+}
+
+/* One above or below the right one has neither list nor sources; to name all that is in it would say nothing. */
+static bool holds_objects(const struct import *m, int folder)
+{
+	struct dirent **entries = NULL;
+	int n = scandirat(folder, ".", &entries, keep_source, NULL);
+	for (int i = 0; i < n; i++)
+		free(entries[i]);
+	free(entries);
+	return n != 0 || json_object_size(m->list) > 0;
+}
+
 /* What the list has and the folder has not. */
 static void tell_missing(struct import *m)
 {
@@ -283,14 +299,16 @@ void import_print(const json_t *report, const struct page *page)
 	fputc('\n', page->out);
 }
 
+/* With nothing to tell err alone speaks. */
 static void report(struct import *m)
 {
+	bool any = m->taken + m->already + m->n_refused > 0;
 	json_t *json = json_pack("{s:I, s:I, s:I, s:O}", "taken", (json_int_t)m->taken, "records",
 	                         (json_int_t)m->records, "already", (json_int_t)m->already, "refused", m->refused);
 	struct page page = page_stdout();
 	if (json && m->json)
 		fputs(json_dumpf(json, stdout, JSON_COMPACT) == 0 ? "\n" : "", stdout);
-	else if (json)
+	else if (json && any)
 		import_print(json, &page);
 	json_decref(json);
 }
@@ -309,14 +327,21 @@ int command_import(const char *socket_path, const struct command_arguments *argu
 		m.status = err_fail(err, CLI_DATA, "%s: %s", m.folder, strerror(errno));
 	} else {
 		read_list(&m);
-		walk(&m, folder, "", 1);
-		tell_missing(&m);
+		if (holds_objects(&m, folder)) {
+			walk(&m, folder, "", 1);
+			tell_missing(&m);
+		} else {
+			close(folder);
+		}
 		report(&m);
 	}
 	if (m.status == CLI_OK && m.n_refused > 0)
 		m.status = CLI_DATA;
 	if (m.status == CLI_OK && m.taken + m.already == 0)
-		m.status = err_fail(err, CLI_DATA, "%s: there are no objects of Millrace in it", m.folder);
+		m.status = err_fail(err, CLI_DATA,
+		                    "%s: there are no objects of Millrace in it; name the folder that has source=… in "
+		                    "it",
+		                    m.folder);
 	json_decref(m.list);
 	json_decref(m.refused);
 	return m.status;

@@ -92,7 +92,7 @@ static void print_sources(const json_t *sources, int64_t now_ms, const struct pa
 	fputc('\n', page->out);
 	table_print(&table, page);
 	table_done(&table);
-	show_dropped(sources, page);
+	show_losses(sources, page);
 	show_errors(sources, "failing", page); /* those that fail for too long are told as problems */
 }
 

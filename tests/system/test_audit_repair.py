@@ -40,7 +40,9 @@ def test_what_is_still_here_is_sent_again(filled, running):
     delete(filled, 7)
     if not running:
         filled.stop()
-    assert filled.cli("audit").returncode == 1, "without --repair nothing is sent"
+    told = filled.cli("audit")
+    assert told.returncode == 1, "without --repair nothing is sent"
+    assert "`millrace audit --repair` sends again what is still here" in told.stdout
     told = filled.cli("audit", "--repair")
     assert told.returncode == 0, told.stderr
     assert "! feed  seq 4 to 9  missing, sent again\n" in told.stdout

@@ -158,7 +158,7 @@ class Rig:
             f"dt={dt}: {span(r[0] for r in records)} {words(r[1] for r in records)}" for dt, records in self.objects()
         ]
         truth = span(self.truth(mono) for mono in self.feed.given) if self.boots == 1 else "two boots"
-        note(f"clock: {what}", "test_clocks.py", lake=shows, in_truth=truth, objects="; ".join(objects))
+        note(what, "test_clocks.py", lake=shows, in_truth=truth, objects="; ".join(objects))
 
 
 @pytest.fixture
@@ -180,11 +180,18 @@ def start(make_daemon, millrace_sim, server, machine, tmp_path):
     return start
 
 
-def test_an_unsynchronised_start_that_is_corrected(start):
+def test_an_unsynchronised_start_that_is_corrected(start, tmp_path):
     rig = start(WRONG)
     rig.clock.run(minutes=12)
-    assert rig.daemon.flush()["batches"] == 0
+    assert rig.daemon.flush() == {"batches": 0, "kept_back": 3, "delivered": False}
     assert (rig.unsealed(), rig.objects()) == (3, [])
+    told = rig.daemon.cli("flush", "--wait")
+    assert told.returncode == 69
+    assert told.stdout == "sealed 0 batches; not sealed: 3 records, until the clock is right\n"
+    (tmp_path / "stick").mkdir()
+    told = rig.daemon.cli("export", str(tmp_path / "stick"))
+    assert told.returncode == 0
+    assert "not exported, until the clock is right: 3 records; to have them now stop the daemon" in told.stdout
     assert [r["event"] for r in rig.daemon.events() if r["event"].startswith("clock")] == ["clock.waiting"]
     rig.put_right()
     rig.clock.run(minutes=5)

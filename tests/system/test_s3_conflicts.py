@@ -79,6 +79,9 @@ def at_odds(request, daemon, server, bucket, proxy):
     daemon.cli("flush")
     (batch,) = daemon.ask("GET", "/v1/batches")["batches"]
 
+    def parked():
+        return daemon.store(request.param)["parked_batches"] == 1
+
     def put(content):
         daemon.lake.mkdir()
         if request.param == "lake":
@@ -88,14 +91,12 @@ def at_odds(request, daemon, server, bucket, proxy):
             path = daemon.lake / batch["key"]
             path.parent.mkdir(parents=True)
             path.write_bytes(content)
-        wait_until(
-            "the store to be seen", lambda: daemon.cli("flush") and daemon.store(request.param)["parked_batches"]
-        )
+        wait_until("it to be parked", lambda: parked() or not daemon.cli("flush"))  # a flush tries what is parked again
         return [retry(*options) for options in ([], ["--json"])]
 
     def retry(*options):
         told = daemon.cli("retry", str(batch["id"]), *options)
-        wait_until("it to be parked again", lambda: daemon.store(request.param)["parked_batches"] == 1)
+        wait_until("it to be parked again", parked)
         return told
 
     def take_away():

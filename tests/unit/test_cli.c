@@ -261,11 +261,21 @@ static void test_show(void **state)
 	assert_page(view_batches(&batch, 1), "batches",
 	            "ID  SOURCE             SEQ    RECORDS  BYTES  SEALED                STORES\n"
 	            " 7  stavanger-parking  10-18        9  512 B  2026-11-21T10:02:00Z  1/2\n");
+	batch.imported = true;
+	assert_page(view_batches(&batch, 1), "batches",
+	            "ID  SOURCE             SEQ    RECORDS  BYTES  SEALED                STORES\n"
+	            " 7  stavanger-parking  10-18        9  512 B  2026-11-21T10:02:00Z  1/2 imported\n");
 	view.sources[0].dropped_records = 1200;
 	assert_page(view_sources(&view), "sources",
 	            "SOURCE             KIND  STATE  CHANGED  RECORDS  OLDEST  ORIGIN\n"
 	            "stavanger-parking  rest  fresh       2m     6450     30m  https://example.org/a…\n"
 	            "stavanger-parking: 1200 records dropped so far, because the buffer was full\n");
+	view.sources[0].dropped_records = 0;
+	view.sources[0].damaged_records = 1;
+	assert_page(view_sources(&view), "sources",
+	            "SOURCE             KIND  STATE  CHANGED  RECORDS  OLDEST  ORIGIN\n"
+	            "stavanger-parking  rest  fresh       2m     6450     30m  https://example.org/a…\n"
+	            "stavanger-parking: 1 record destroyed so far, by damage to the buffer\n");
 	view.stores[0].last_error = "disk full";
 	view.stores[0].next_try_ms = NOW_MS + 30000;
 	assert_page(view_stores(&view), "stores",
@@ -384,6 +394,8 @@ static void test_flush_lines(void **state)
 	(void)state;
 	assert_page(json_pack("{s:i, s:b}", "batches", 2, "delivered", 0), "flush", "sealed 2 batches\n");
 	assert_page(json_pack("{s:i, s:b}", "batches", 1, "delivered", 1), "flush", "sealed 1 batch, all delivered\n");
+	assert_page(json_pack("{s:i, s:i, s:b}", "batches", 0, "kept_back", 1, "delivered", 0), "flush",
+	            "sealed 0 batches; not sealed: 1 record, until the clock is right\n");
 }
 
 /* An answer of another version, or of something else, must not crash. */
@@ -628,19 +640,23 @@ static void test_audits(void **state)
 	                             "! parking  seq 2 to 3  double  source=parking/x\n"
 	                             "  and 7 ranges more\n"
 	                             "! far: http://f/: connection refused\n"
-	                             "audit: records missing: 1, double: 2, changed: 0; 1 store could not be looked "
-	                             "through\n"
-	                             "what a store got at another place counts as missing: one that moves wants a new "
-	                             "name\n");
+	                             "audit: 1 store could not be looked through; elsewhere records missing: 1, "
+	                             "double: 2, changed: 0; in no books here: 3 objects of others\n"
+	                             "`millrace audit --repair` sends again what is still here; what a store got at "
+	                             "another place counts as missing too: one that moves wants a new name\n");
 	assert_non_null(strstr(request, "POST /v1/audit?since=2026-11-21 HTTP/1.1\r\n"));
 	assert_int_equal(run_against(OK "{\"ok\":false,\"stores\":[" SOUND "," AWAY "]}", "audit --json"),
 	                 CLI_UNAVAILABLE);
 	assert_string_equal(printed, "{\"ok\":false,\"stores\":[" SOUND "," AWAY "]}");
+	assert_int_equal(run_against(OK "{\"ok\":false,\"stores\":[" AWAY "]}", "audit"), CLI_UNAVAILABLE);
+	assert_string_equal(printed,
+	                    "! far: http://f/: connection refused\naudit: 1 store could not be looked through\n");
 	assert_int_equal(
 	        run_against(OK "{\"ok\":true,\"stores\":[{\"store\":\"lake\",\"records\":{\"lost\":12}}]}", "audit"),
 	        CLI_OK);
-	assert_non_null(strstr(printed, "\naudit: nothing is missing, nothing is double; lost for want of room: 12 "
-	                                "records\n"));
+	assert_non_null(strstr(printed,
+	                       "\naudit: nothing is missing, nothing is double; lost for want of room or by damage: 12 "
+	                       "records\n"));
 	assert_int_equal(run_against(OK "{}", "audit"),
 	                 CLI_ATTENTION); /* whatever that was, it says not that all is well */
 }
@@ -724,6 +740,9 @@ static void test_requests(void **state)
 	assert_int_equal(run_against(OK "{\"batches\":1,\"delivered\":true}", "flush --wait"), CLI_OK);
 	assert_string_equal(printed, "sealed 1 batch, all delivered\n");
 	assert_non_null(strstr(request, "POST /v1/flush?wait=1 HTTP/1.1\r\n"));
+	assert_int_equal(run_against(OK "{\"batches\":0,\"kept_back\":1,\"delivered\":false}", "flush --wait"),
+	                 CLI_UNAVAILABLE);
+	assert_int_equal(run_against(OK "{\"batches\":1,\"delivered\":false}", "flush"), CLI_OK);
 	assert_int_equal(run_against(OK "{\"batches\":[]}", "show batches"), CLI_OK);
 	assert_non_null(strstr(request, "GET /v1/batches HTTP/1.1\r\n"));
 }

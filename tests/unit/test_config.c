@@ -703,7 +703,7 @@ static void assert_socket(const char *text, const char *expected)
 	size_t len = 0;
 	FILE *errors = open_memstream(&lines, &len);
 	write_file("x.conf", text);
-	assert_int_equal(config_find_socket(in_folder("x.conf"), errors, &found), 0);
+	assert_int_equal(config_find_socket(in_folder("x.conf"), errors, &found, NULL), 0);
 	fclose(errors);
 	assert_string_equal(lines, "");
 	char *shown = neutral(found);
@@ -732,8 +732,8 @@ static void test_a_client_of_a_file_that_is_none(void **state)
 	size_t len = 0;
 	FILE *errors = open_memstream(&lines, &len);
 	write_file("x.conf", "socket = \"m.sock\"\nsources = = { }\n");
-	assert_int_equal(config_find_socket(in_folder("x.conf"), errors, &found), -EINVAL);
-	assert_int_equal(config_find_socket(in_folder("none.conf"), errors, &found), -ENOENT);
+	assert_int_equal(config_find_socket(in_folder("x.conf"), errors, &found, NULL), -EINVAL);
+	assert_int_equal(config_find_socket(in_folder("none.conf"), errors, &found, NULL), -ENOENT);
 	fclose(errors);
 	assert_null(found);
 	char *told = neutral(lines);

@@ -124,6 +124,37 @@ static void test_it_waits_under_its_own_key_and_is_taken_once(void **state)
 	assert_int_equal(box_ask(box, "SELECT last FROM imported"), 14);
 }
 
+/* Where damage has taken one that no store had, it can be brought again; and one that was delivered may be, too. */
+static void test_one_that_damage_took_comes_again(void **state)
+{
+	struct box *box = *state;
+	struct object o[3];
+	int64_t lost;
+	bool done;
+	char sql[128];
+
+	box_route(box, 2, MAX_BYTES, 1000);
+	make_objects(box, "pi-02", "a", (const int[]){ 9, 5, 3 }, 3, o);
+	assert_int_equal(take(box, &o[0]), 0);
+	assert_int_equal(queue_delivered(box->q, box->batch.id, "lake", NOON, &done, &box->err), 0);
+	assert_int_equal(queue_delivered(box->q, box->batch.id, "disk", NOON, &done, &box->err), 0);
+	assert_int_equal(queue_expire(box->q, NOON + DAY, 0, &box->err), 0);
+	assert_int_equal(take(box, &o[1]), 0);
+	lost = box->batch.id;
+	assert_int_equal(take(box, &o[2]), 0);
+	box_close(box);
+	snprintf(sql, sizeof sql, "UPDATE batch SET raw = raw + 1 WHERE id = %d", (int)lost);
+	box_ask(box, sql); /* its close takes the WAL away, and with it the row as it was */
+	box_open(box);
+	box_route(box, 2, MAX_BYTES, 1000);
+	assert_true(queue_last_salvage(box->q)->at_ms > 0);
+	assert_int_equal(take(box, &o[2]), 1);
+	assert_int_equal(take(box, &o[1]), 0);
+	assert_int_equal(take(box, &o[1]), 1);
+	assert_int_equal(take(box, &o[0]), 0);
+	free_objects(o, 3);
+}
+
 static void test_it_is_in_no_book_and_moves_no_seq(void **state)
 {
 	struct box *box = *state;
@@ -487,6 +518,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		BOX_TEST(test_it_waits_under_its_own_key_and_is_taken_once),
+		BOX_TEST(test_one_that_damage_took_comes_again),
 		BOX_TEST(test_it_is_in_no_book_and_moves_no_seq),
 		BOX_TEST(test_ours_is_known_as_ours),
 		BOX_TEST(test_of_this_very_buffer_and_not_known_to_it),

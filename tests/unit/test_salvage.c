@@ -1143,6 +1143,87 @@ static void test_an_inner_page_gone_loses_nothing(void **state)
 	assert_int_equal(after.again, 0);
 }
 
+/* Where the n-th such text stands in the file; -1: there are not so many. */
+static int64_t find_text(const struct world *w, const char *text, int n)
+{
+	int64_t size = size_of(w->box.path), at = -1;
+	char *file = malloc((size_t)size), *found = file;
+	int fd = open(w->box.path, O_RDONLY);
+
+	assert_non_null(file);
+	assert_int_equal(pread(fd, file, (size_t)size, 0), size);
+	close(fd);
+	while (n-- > 0 && found && (found = memmem(found, (size_t)(file + size - found), text, strlen(text)))) {
+		at = found - file;
+		found++;
+	}
+	if (!found)
+		at = -1;
+	free(file);
+	return at;
+}
+
+/* A key that is none any more hides all rows of its table, and SQLite finds nothing wrong with that. */
+static void test_a_schema_that_says_something_else(void **state)
+{
+	struct world *w;
+	struct after after;
+	struct live live;
+	int64_t at;
+	int salvaged = 0;
+
+	for (int n = 1;; n++) {
+		w = *state;
+		fill(w, &live);
+		at = find_text(w, "INTEGER PRIMARY KEY", n);
+		if (at < 0)
+			break;
+		write_at(w->box.path, at + 15, "\xff", 1);
+		salvaged += survive(w, &live, &after); /* some stand where earlier versions of a table were */
+		assert_int_equal(after.lost, 0);
+		assert_int_equal(queue_last_salvage(w->box.q)->lost_records, 0);
+		tear_down(state);
+		set_up(state);
+	}
+	assert_true(salvaged >= 4); /* source, chunk, batch, part */
+	free(live.rows);
+}
+
+/* Whatever a byte of the header says: it starts, and nothing is lost, since no record stands there. */
+static void test_any_byte_of_the_header(void **state)
+{
+	static struct world filled;
+	struct world *w = *state;
+	struct after after;
+	struct live live;
+	unsigned char header[100], byte;
+	char backup[256], wal[256];
+	int fd;
+
+	fill(w, &live);
+	free(live.rows);
+	filled = *w;
+	wal_path(w, wal);
+	snprintf(backup, sizeof backup, "%s/backup", w->box.folder);
+	copy_file(w->box.path, backup);
+	fd = open(backup, O_RDONLY);
+	assert_int_equal(pread(fd, header, sizeof header, 0), sizeof header);
+	close(fd);
+	for (size_t at = 0; at < sizeof header; at++) {
+		box_close(&w->box);
+		*w = filled;
+		assert_int_equal(unlink(wal), 0);
+		copy_file(backup, w->box.path);
+		list_live(w, &live);
+		byte = header[at] ^ (unsigned char)(at % 2 ? 0xff : 0x01);
+		write_at(w->box.path, (int64_t)at, &byte, 1);
+		if (survive(w, &live, &after) > 0)
+			assert_int_equal(unlink(queue_last_salvage(w->box.q)->aside), 0);
+		if (after.lost > 0)
+			fail_msg("byte %zu", at);
+	}
+}
+
 /* Nothing but the pages of one table is left. */
 static void test_one_table_left(void **state)
 {
@@ -1233,14 +1314,80 @@ static void test_a_chunks_byte(void **state)
 	assert_int_equal(damage.last_seq - damage.first_seq + 1, n);
 }
 
-/* Of a batch that is broken in the middle what is before it is still delivered, under a name of its own. */
-static void test_a_broken_batch(void **state)
+/* The page, from 1, that holds these bytes. */
+static uint32_t find_page(const struct world *w, const void *bytes, size_t len)
+{
+	int64_t size = size_of(w->box.path), page = 0;
+	unsigned char *file = malloc((size_t)size);
+	int fd = open(w->box.path, O_RDONLY);
+
+	assert_non_null(file);
+	assert_int_equal(pread(fd, file, (size_t)size, 0), size);
+	close(fd);
+	for (int64_t at = 0; page == 0 && at < size; at += PAGE) {
+		if (memmem(file + at, PAGE, bytes, len))
+			page = at / PAGE + 1;
+	}
+	free(file);
+	assert_true(page > 0);
+	return (uint32_t)page;
+}
+
+/* Where pages of a batch that all stores have are others' now, its end is not the end of these. */
+static void test_a_chain_that_leads_elsewhere(void **state)
 {
 	struct world *w = *state;
-	struct batch batch = { .id = 0 }, whole;
+	struct box *box = &w->box;
+	struct live live;
 	struct bytes part;
 	struct after after;
-	struct live live;
+	uint32_t page, other;
+	sqlite3_stmt *stmt;
+	sqlite3 *db;
+	char path[256];
+
+	begin(w, 3);
+	commit(w, 0, 300);
+	seal_all(w);
+	bytes_init(&part, 1 << 20);
+	assert_int_equal(queue_read_part(box->q, 1, 0, &part, &box->err), 0);
+	assert_true(deliver(w, 0) && deliver(w, 1));
+	commit(w, 1, 300);
+	commit(w, 2, 3);
+	sqlite3_wal_checkpoint_v2(box->q->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+	box_close(box);
+	list_live(w, &live);
+	snprintf(path, sizeof path, "%s/look", box->folder);
+	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_prepare_v2(db, "SELECT data FROM chunk WHERE source = 'parking'", -1, &stmt, NULL),
+	                 SQLITE_OK);
+	assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
+	assert_true(sqlite3_column_bytes(stmt, 0) > 4 * PAGE);
+	other = htobe32(find_page(w, (const char *)sqlite3_column_blob(stmt, 0) + 2 * PAGE, 64));
+	sqlite3_finalize(stmt);
+	sqlite3_close(db);
+	page = find_page(w, part.data + 2 * PAGE, 64);
+	bytes_done(&part);
+	write_at(box->path, (page - 1) * (int64_t)PAGE, &other, sizeof other);
+	mark_safe(w, &live);
+	box_open(box);
+	configure(w);
+	assert_int_equal(queue_last_salvage(box->q)->at_ms, 0);
+	queue_expire(box->q, NOON + DAY, 0, &box->err);
+	for (int i = 0; i < 20 && queue_is_sound(box->q); i++)
+		commit(w, 2, 50);
+	if (!queue_is_sound(box->q))
+		assert_int_equal(queue_start(box->q, true, &box->err), 1);
+	assert_int_equal(read_all(w), 0);
+	assert_int_equal(check_books(w, true, &after), 0);
+	assert_int_equal(after.lost, 0);
+	free(live.rows);
+}
+
+/* The closed buffer's first batch is broken in the middle. */
+static void break_batch(struct world *w, struct live *live, struct batch *ret_whole)
+{
+	struct bytes part;
 	int64_t size;
 	unsigned char *file;
 	int fd;
@@ -1250,12 +1397,12 @@ static void test_a_broken_batch(void **state)
 	for (int i = 0; i < 900; i++)
 		commit(w, 0, 20);
 	seal_all(w);
-	assert_int_equal(queue_next_delivery(w->box.q, "lake", 0, &whole, &w->box.err), 0);
+	assert_int_equal(queue_next_delivery(w->box.q, "lake", 0, ret_whole, &w->box.err), 0);
 	bytes_init(&part, 1 << 20);
-	assert_int_equal(queue_read_part(w->box.q, whole.id, 1, &part, &w->box.err), 0);
+	assert_int_equal(queue_read_part(w->box.q, ret_whole->id, 1, &part, &w->box.err), 0);
 	sqlite3_wal_checkpoint_v2(w->box.q->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
 	box_close(&w->box);
-	list_live(w, &live);
+	list_live(w, live);
 	size = size_of(w->box.path);
 	file = malloc((size_t)size);
 	assert_non_null(file);
@@ -1274,6 +1421,17 @@ static void test_a_broken_batch(void **state)
 	}
 	free(file);
 	bytes_done(&part);
+}
+
+/* What is before the place is still delivered, under a name of its own. */
+static void test_a_broken_batch(void **state)
+{
+	struct world *w = *state;
+	struct batch batch = { .id = 0 }, whole;
+	struct after after;
+	struct live live;
+
+	break_batch(w, &live, &whole);
 	assert_int_equal(survive(w, &live, &after), 1);
 	assert_int_equal(queue_next_delivery(w->box.q, "lake", 0, &batch, &w->box.err), 0);
 	assert_true(batch.id > whole.id);
@@ -1281,6 +1439,31 @@ static void test_a_broken_batch(void **state)
 	assert_true(batch.last_seq > whole.first_seq + 100 && batch.last_seq < whole.last_seq);
 	assert_string_not_equal(batch.key, whole.key);
 	assert_true(after.here > 100 && after.lost > 100);
+}
+
+/* Nor is the id of what the salvage itself made used again, once that is delivered and deleted. */
+static void test_an_id_is_used_once(void **state)
+{
+	struct world *w = *state;
+	struct batch whole, newest;
+	struct live live;
+
+	break_batch(w, &live, &whole);
+	mark_safe(w, &live);
+	assert_int_equal(start(w, &live), 1);
+	free(live.rows);
+	assert_int_equal(queue_batches(w->box.q, &newest, 1, &w->box.err), 1);
+	assert_true(newest.id > whole.id);
+	while (deliver(w, 0) || deliver(w, 1))
+		;
+	while (queue_expire(w->box.q, NOON + DAY, 0, &w->box.err) == 1)
+		;
+	box_reopen(&w->box);
+	configure(w);
+	assert_int_equal(queue_batches(w->box.q, &whole, 1, &w->box.err), 0);
+	commit(w, 1, 3);
+	assert_int_equal(box_seal(&w->box, w->at_ms, true), 1);
+	assert_true(w->box.batch.id > newest.id);
 }
 
 /* --- The WAL --- */
@@ -1351,6 +1534,69 @@ static void test_a_flip_in_the_last_transaction(void **state)
 		tear_down(state);
 		set_up(state);
 	}
+}
+
+/* Puts the first `len` bytes of `from` over those of the WAL. */
+static void lay_over(struct world *w, const char *from, int64_t len)
+{
+	char wal[256];
+	char *data = malloc((size_t)len);
+	int fd = open(from, O_RDONLY);
+
+	assert_non_null(data);
+	assert_int_equal(pread(fd, data, (size_t)len, 0), len);
+	close(fd);
+	wal_path(w, wal);
+	write_at(wal, 0, data, (size_t)len);
+	free(data);
+}
+
+/*
+ * Two power cuts, one after the other: behind what is left of the second one's transaction stands the first one's, with
+ * the ids and the number that would follow. A fetch is not made of two answers.
+ */
+static void test_a_torn_tail_of_two_power_cuts(void **state)
+{
+	struct world *w = *state;
+	char wal[256], before[256], first[256], second[256];
+	struct fetch *fetch;
+	int64_t len;
+	int n;
+
+	begin(w, 3);
+	wal_path(w, wal);
+	snprintf(before, sizeof before, "%s/before-wal", w->box.folder);
+	snprintf(first, sizeof first, "%s/first", w->box.folder);
+	snprintf(second, sizeof second, "%s/second", w->box.folder);
+	commit(w, 0, 5);
+	copy_file(wal, before);
+	fetch = make_fetch(w, 0, 200, 3000);
+	n = (int)(fetch->first->n + fetch->first->next->n);
+	assert_int_equal(queue_commit(w->box.q, fetch, &w->box.err), 0);
+	fetch_free(fetch);
+	w->values -= 200;
+	box_close(&w->box);
+	copy_file(wal, first);
+	/* The same moment again, and an answer that ends where a chunk of the first one's did. */
+	copy_file(before, wal);
+	box_open(&w->box);
+	configure(w);
+	fetch = make_fetch(w, 0, n, 3000);
+	assert_int_equal(queue_commit(w->box.q, fetch, &w->box.err), 0);
+	note_fetch(w, 0, fetch);
+	fetch_free(fetch);
+	box_close(&w->box);
+	copy_file(wal, second);
+	/* Its frames over those of the first one; and the mark of its commit is torn. */
+	len = size_of(second);
+	assert_true(len < size_of(first));
+	copy_file(first, wal);
+	lay_over(w, second, len);
+	write_at(wal, len - 24 - PAGE + 16, "\x55\xaa\x55", 3);
+	assert_int_equal(start(w, NULL), 0);
+	assert_int_equal(box_view(&w->box, "a").records, w->next[0] - 1);
+	for (uint64_t seq = 1; seq < w->next[0]; seq++)
+		assert_true(w->records[0][seq].here);
 }
 
 /* --- While it runs --- */
@@ -1496,7 +1742,7 @@ static void test_a_salvage_is_finished(void **state)
 		commit(w, 0, 5);
 		box_close(&w->box);
 		wal_path(w, wal);
-		snprintf(fresh, sizeof fresh, "%s.salvaging", w->box.path);
+		snprintf(fresh, sizeof fresh, "%s.%s", w->box.path, step == 0 ? "salvaging" : "salvaged");
 		snprintf(moved, sizeof moved, "%s%s", w->box.path, aside);
 		snprintf(moved_wal, sizeof moved_wal, "%s%s-wal", w->box.path, aside);
 		copy_buffer(w, "damaged");
@@ -1526,6 +1772,26 @@ static void test_a_salvage_is_finished(void **state)
 		tear_down(state);
 		set_up(state);
 	}
+}
+
+/* Somebody has moved the damaged file away: what was taken over of it by then is no buffer. */
+static void test_half_a_salvage(void **state)
+{
+	struct world *w = *state;
+	char fresh[256], away[256], wal[256];
+
+	begin(w, 1);
+	commit(w, 0, 5);
+	box_close(&w->box);
+	snprintf(fresh, sizeof fresh, "%s.salvaging", w->box.path);
+	snprintf(away, sizeof away, "%s.away", w->box.path);
+	wal_path(w, wal);
+	copy_file(w->box.path, fresh);
+	assert_int_equal(rename(w->box.path, away), 0);
+	assert_int_equal(unlink(wal), 0);
+	assert_int_equal(start(w, NULL), 0);
+	assert_int_equal(box_view(&w->box, "a").records, 0);
+	assert_int_equal(access(fresh, F_OK), -1);
 }
 
 static void test_a_salvage_without_room(void **state)
@@ -1561,6 +1827,34 @@ static void test_a_salvage_without_room(void **state)
 	free(live.rows);
 }
 
+/* A card that damages all that it is given is not filled with what was set aside. */
+static void test_many_in_a_day(void **state)
+{
+	struct world *w = *state;
+	struct box *box = &w->box;
+	char path[256];
+
+	begin(w, 1);
+	for (int i = 0; i <= 16; i++) {
+		snprintf(path, sizeof path, "%s.damaged-20261121T1020%02dZ%s", box->path, i, i == 5 ? "-wal" : "");
+		copy_file("/dev/null", path);
+	}
+	commit(w, 0, 5);
+	box_close(box);
+	copy_buffer(w, "damaged");
+	zero_page(w, 1);
+	wal_path(w, path);
+	write_at(path, 0, "none", 4);
+	box->q = queue_new(box->path, &box->identity);
+	assert_int_equal(queue_start(box->q, true, &box->err), -EBADMSG);
+	assert_non_null(strstr(box->err.text, "salvaged 16 times"));
+	assert_false(queue_is_sound(box->q));
+	snprintf(path, sizeof path, "%s.damaged-20261121T102003Z", box->path);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(queue_start(box->q, true, &box->err), 1);
+	assert_int_equal(box_view(box, "a").records, 5);
+}
+
 /* Twice in a row, the second time with what the first has left: what was booked stays so. */
 static void test_one_after_the_other(void **state)
 {
@@ -1594,16 +1888,23 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_any_page_gone, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_the_first_page_gone_loses_nothing, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_an_inner_page_gone_loses_nothing, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_a_schema_that_says_something_else, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_any_byte_of_the_header, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_one_table_left, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_chunks_byte, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_a_chain_that_leads_elsewhere, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_broken_batch, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_an_id_is_used_once, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_flip_in_the_middle_of_the_wal, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_flip_in_the_last_transaction, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_a_torn_tail_of_two_power_cuts, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_damage_while_it_runs, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_staged_fetch_outlasts_a_salvage, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_staged_fetch_that_is_lost, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_salvage_is_finished, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_half_a_salvage, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_salvage_without_room, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_many_in_a_day, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_one_after_the_other, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_damage_by_chance, set_up, tear_down),
 	};

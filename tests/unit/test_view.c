@@ -28,6 +28,7 @@ static const struct source_view source = {
 	.waiting_batches = 1,
 	.waiting_records = 27,
 	.dropped_records = 12,
+	.damaged_records = 3,
 	.oldest_ms = NOW_MS - 1,
 	.last_error = "a \"quoted\" error",
 };
@@ -53,12 +54,13 @@ static void test_sources(void **state)
 	            "\"state\":\"fresh\",\"last_answer\":\"2026-11-21T10:02:00.123Z\",\"last_change\":null,"
 	            "\"next_poll\":null,\"polls\":9,\"unchanged\":5,\"refused\":1,\"failed\":2,"
 	            "\"records\":9007199254740993,\"fetches\":4,\"unsealed_records\":18,\"waiting_batches\":1,"
-	            "\"waiting_records\":27,\"dropped_records\":12,\"oldest\":\"2026-11-21T10:02:00.122Z\","
+	            "\"waiting_records\":27,\"dropped_records\":12,\"damaged_records\":3,\"oldest\":\"2026-11-21T10:02:"
+	            "00.122Z\","
 	            "\"last_error\":\"a \\\"quoted\\\" error\"},"
 	            "{\"name\":\"new\",\"kind\":\"\",\"origin\":\"\",\"state\":\"waiting\",\"last_answer\":null,"
 	            "\"last_change\":null,\"next_poll\":null,\"polls\":0,\"unchanged\":0,\"refused\":0,\"failed\":0,"
 	            "\"records\":0,\"fetches\":0,\"unsealed_records\":0,\"waiting_batches\":0,\"waiting_records\":0,"
-	            "\"dropped_records\":0,\"oldest\":null,\"last_error\":\"\"}]}");
+	            "\"dropped_records\":0,\"damaged_records\":0,\"oldest\":null,\"last_error\":\"\"}]}");
 }
 
 static void test_stores(void **state)
@@ -132,6 +134,8 @@ static struct status_view status_with_a_problem(void)
 		            .waiting_records = 45,
 		            .waiting_batches = 1,
 		            .oldest_ms = NOW_MS - 1,
+		            .salvaged_ms = NOW_MS - 3,
+		            .aside = "/var/lib/millrace/damaged-1",
 		            .last_error = "" },
 		.clock = { .state = "waiting", .unsynced_records = 18, .wait_until_ms = NOW_MS + 1 },
 		.config = { .path = "/etc/x.conf",
@@ -155,7 +159,8 @@ static void test_status(void **state)
 	        "\"buffer\":{\"path\":\"/var/lib/millrace/buffer.db\",\"state\":\"full\",\"on_full\":\"pause\","
 	        "\"file_bytes\":8192,\"wal_bytes\":4096,\"max_bytes\":16384,\"room_bytes\":1024,"
 	        "\"waiting_records\":45,\"waiting_batches\":1,"
-	        "\"oldest\":\"2026-11-21T10:02:00.122Z\",\"last_error\":\"\"},"
+	        "\"oldest\":\"2026-11-21T10:02:00.122Z\",\"salvaged\":\"2026-11-21T10:02:00.120Z\","
+	        "\"aside\":\"/var/lib/millrace/damaged-1\",\"last_error\":\"\"},"
 	        "\"clock\":{\"state\":\"waiting\",\"unsynced_records\":18,"
 	        "\"wait_until\":\"2026-11-21T10:02:00.124Z\"},"
 	        "\"config\":{\"path\":\"/etc/x.conf\",\"refused\":\"2026-11-21T10:02:00.121Z\","
