@@ -163,7 +163,7 @@ $(VERSITYGW_STAMP): GO_WHAT = $(VERSITYGW)
 
 MAKE_AGAIN = +@$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 
-.PHONY: demo bench test test-stores soak unit system lint format install clean
+.PHONY: demo bench test test-stores soak durability unit system lint format install clean
 STORE ?= file
 DEMO_NEEDS := $(if $(filter minio,$(STORE)),test-deps $(MINIO_STAMP),deps)
 demo: $(DEMO_NEEDS) ## see it work: a simulated feed, the daemon and a reader that counts (STORE=minio: into MinIO)
@@ -186,7 +186,11 @@ soak: soak-deps $(MINIO_STAMP) ## a month in quick motion, 1000 power cuts, days
 	$(MAKE_AGAIN) O=$(O)/asan cut
 	@MILLRACE_BIN=$(O)/millrace MILLRACE_CUT=$(O)/cut MILLRACE_ASAN_CUT=$(O)/asan/cut \
 	  MILLRACE_SIM_BIN=$(O)/sim/millrace MILLRACE_ASAN_SIM_BIN=$(O)/asan-sim/millrace MILLRACE_SOAK=$(O)/soak \
+	  MILLRACE_FIGURES=$(O)/figures \
 	  $(VENV)/bin/python -m pytest -c tests/pytest.ini -o cache_dir=$(abspath $(O))/pytest -s tests/soak $(K)
+
+durability: ## write docs/durability.md's tables, of all that `make test` and `make soak` have left in build/figures
+	@$(PYTHON) tests/figures.py $(O)/figures docs/durability.md
 
 unit: $(UNIT) ## the unit tests alone
 	@failed=0; for test in $^; do \
@@ -197,6 +201,7 @@ system: all
 	$(MAKE_AGAIN) O=$(O)/sim all
 	$(MAKE_AGAIN) cut
 	@MILLRACE_BIN=$(O)/millrace MILLRACE_SIM_BIN=$(O)/sim/millrace MILLRACE_CUT=$(O)/cut \
+	  MILLRACE_FIGURES=$(O)/figures \
 	  $(VENV)/bin/python -m pytest -c tests/pytest.ini -o cache_dir=$(abspath $(O))/pytest \
 	  $(or $(ONLY),tests/system) $(K)
 
@@ -212,9 +217,12 @@ $(O)/bench/%: tests/bench/%.c $(LIB_OBJECTS)
 	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< $(LIB_OBJECTS) $(LDLIBS)
 
 # Power cuts and faults of the buffer alone (tests/cut). Two of them are sabotaged, and have to be found: one does not wait
-# for the card, one takes every commit for a success. In each a file of buffer/ is a copy that sed has changed.
+# for the card, one takes every commit for a success. In each a file of buffer/ is a copy that sed has changed. In all of
+# them calls.c, drive.c and alloc.c stand between the buffer and what it calls.
 BUFFER_CUT := $(addprefix $(O)/cut/,buffer_cuts buffer_faults buffer_cuts_off buffer_faults_deaf)
-CUT_SOURCES := $(addprefix tests/cut/,shim.c oracle.c drive.c age.c)
+CUT_SOURCES := $(addprefix tests/cut/,shim.c calls.c oracle.c drive.c age.c damage.c)
+CUT_WRAPS := random_fill clock_wall_ms salvage_run salvage_finish queue_adopt_tail open64 fsync rename unlink
+CUT_ALLOCS := malloc calloc realloc strdup
 FULL := PRAGMA synchronous = FULL
 COMMITTED := run_plain(q, SQL_COMMIT) < 0
 OFF_SOURCE := $(shell grep -lF '$(FULL)' buffer/*.c)
@@ -230,14 +238,14 @@ endef
 cut: $(CUT) $(BUFFER_CUT)
 $(BUFFER_CUT): $(CUT_SOURCES) $(wildcard tests/cut/*.h)
 $(O)/cut/buffer_cuts: tests/cut/buffer_cuts.c $(LIB_OBJECTS)
-	$(call link-cut,random_fill)
+	$(call link-cut,$(CUT_WRAPS))
 $(O)/cut/buffer_faults: tests/cut/buffer_faults.c tests/cut/alloc.c $(LIB_OBJECTS)
-	$(call link-cut,random_fill malloc calloc realloc strdup)
+	$(call link-cut,$(CUT_WRAPS) $(CUT_ALLOCS))
 $(O)/cut/buffer_cuts_off: $(O)/cut/off.c tests/cut/buffer_cuts.c $(filter-out $(O)/$(OFF_SOURCE:.c=.o),$(LIB_OBJECTS))
-	$(call link-cut,random_fill)
+	$(call link-cut,$(CUT_WRAPS))
 $(O)/cut/buffer_faults_deaf: $(O)/cut/deaf.c tests/cut/buffer_faults.c tests/cut/alloc.c \
 		$(filter-out $(O)/$(DEAF_SOURCE:.c=.o),$(LIB_OBJECTS))
-	$(call link-cut,random_fill malloc calloc realloc strdup)
+	$(call link-cut,$(CUT_WRAPS) $(CUT_ALLOCS))
 $(O)/cut/off.c: $(OFF_SOURCE)
 	@mkdir -p $(@D)
 	@test $(words $^) = 1 || { echo "no one file of buffer/ says '$(FULL)'" >&2; exit 1; }

@@ -78,8 +78,8 @@ void sink_begin(struct sink *sink);
 
 /*
  * One more record: a JSON text (or, later, whatever the source's format says) without line breaks and without white
- * space around it. Copied. 0, -ENOMEM, or -EFBIG: the fetch takes more of the buffer than one may; after an error the
- * collector drops the fetch.
+ * space around it. Copied. 0, -ENOMEM, -EFBIG: the fetch takes more of the buffer than one may, or -ESTALE: the buffer
+ * has lost what came before it; after an error the collector drops the fetch.
  */
 int sink_record(struct sink *sink, const void *data, size_t len);
 

@@ -13,4 +13,18 @@
 /* The kernel's id of this boot (random(4), boot_id). 0 or -errno with the path in err. */
 int board_boot_id(const char *root, char ret_id[BOARD_BOOT_ID], struct err *err);
 
+enum board_clock {
+	BOARD_CLOCK_UNKNOWN, /* nobody here can be asked */
+	BOARD_CLOCK_UNSYNCED,
+	BOARD_CLOCK_SYNCED,
+};
+
+/*
+ * Whether the wall clock is synchronised, by the first of these that can say so: timesyncd's flag
+ * (/run/systemd/timesync/synchronized, systemd-timesyncd.service(8)), `timedatectl show -p NTPSynchronized`, the
+ * kernel (adjtimex(2), which the service's sandbox forbids). Runs a program and waits for it, up to 5 s; not for the
+ * loop's thread.
+ */
+enum board_clock board_clock_state(const char *root);
+
 #endif

@@ -35,6 +35,7 @@ struct fetch {
 	/* Written by queue_commit. */
 	uint64_t number;    /* counts the source's committed fetches, from 1 */
 	uint64_t first_seq; /* of its records, which follow one another */
+	bool stale;         /* what was staged of it is lost, so that the list fails with -ESTALE: to be dropped */
 
 	struct fetch *next; /* the holder's */
 };

@@ -115,6 +115,7 @@ int unpack_write(struct unpack *u, const void *data, size_t len)
 			return z == Z_MEM_ERROR ? -ENOMEM : -EBADMSG;
 		if (z == Z_STREAM_END && u->stream.avail_in > 0)
 			return -EBADMSG;
+		u->ended = z == Z_STREAM_END;
 		r = u->stream.avail_out < PIECE ? u->on_piece(u->arg, u->piece, PIECE - u->stream.avail_out) : 0;
 		if (r < 0)
 			return r;

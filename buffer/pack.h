@@ -7,6 +7,7 @@
 #ifndef BUFFER_PACK_H
 #define BUFFER_PACK_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <zlib.h>
@@ -33,6 +34,7 @@ void pack_done(struct pack *p); /* always, finished or not */
 struct unpack {
 	z_stream stream;
 	unsigned char *piece;
+	bool ended; /* the gzip is whole */
 	int (*on_piece)(void *arg, const void *data, size_t len);
 	void *arg;
 };

@@ -10,20 +10,58 @@
 
 #include "buffer/queue_private.h"
 
+struct queue *queue_new(const char *path, const struct queue_identity *identity)
+{
+	struct queue *q = calloc(1, sizeof *q);
+
+	if (!q)
+		return NULL;
+	q->path = strdup(path);
+	q->kernel_boot_id = strdup(identity->kernel_boot_id);
+	if (!q->path || !q->kernel_boot_id) {
+		queue_close(q);
+		return NULL;
+	}
+	assert(strlen(identity->device) < sizeof q->device);
+	memcpy(q->device, identity->device, strlen(identity->device) + 1);
+	/* Until queue_configure says better; no store: nothing is done before the stores are known. */
+	q->fallback = (struct route){ .max_bytes = 8 << 20, .max_records = 100000, .max_age_ms = 900000 };
+	q->status = err_fail(&q->said, -EAGAIN, "buffer \"%s\" is not open yet", path);
+	return q;
+}
+
+void queue_forget(struct queue *q)
+{
+	for (size_t i = 0; i < q->n_sources; i++) {
+		struct source *source = q->sources[i];
+
+		source->now = (struct mark){ .seq = 1 };
+		source->touched = false;
+		source->rest_until_ms = 0;
+		source->dropped = source->damaged = source->highest = 0;
+		source->mixed = false;
+	}
+	q->n_waiting = 0;
+	q->batches = 0;
+	q->last_batch = q->stray = 0;
+	q->closing = (struct closing){ .id = 0 };
+	q->loaded = q->marked = false;
+	queue_sum_waiting(q);
+}
+
 void queue_close(struct queue *q)
 {
 	if (!q)
 		return;
-	queue_seal_free(q);
-	for (int i = 0; i < SQL_STATEMENTS; i++)
-		sqlite3_finalize(q->statements[i]);
-	sqlite3_close(q->db);
+	queue_shut(q);
+	queue_drop_tail(q);
 	for (size_t i = 0; i < q->n_sources; i++)
 		free(q->sources[i]);
 	free(q->sources);
 	free(q->stores);
 	free(q->waiting);
 	free(q->path);
+	free(q->kernel_boot_id);
 	free(q);
 }
 
@@ -242,8 +280,24 @@ static int judge_waiting(struct queue *q, struct setup *setup, struct err *err)
 	setup->done = calloc(q->n_waiting + 1, sizeof *setup->done);
 	if (!setup->done)
 		return err_fail(err, -ENOMEM, "buffer: no memory");
+	if (!queue_is_sound(q))
+		return 0; /* the next start does it */
 	for (size_t i = 0; r == 0 && i < q->n_waiting; i++)
 		r = queue_deliveries(q, q->waiting[i].id, &setup->done[i], &last_ms, err);
+	return r;
+}
+
+int queue_judge(struct queue *q, struct err *err)
+{
+	struct err ignored;
+	int64_t last_ms;
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && q->n_stores > 0 && i < q->n_waiting; i++)
+		r = queue_deliveries(q, q->waiting[i].id, &q->waiting[i].done, &last_ms, err);
+	if (r == 0)
+		queue_end_done(q, &ignored); /* a later delivery tries again */
+	queue_sum_waiting(q);
 	return r;
 }
 
@@ -301,7 +355,8 @@ int queue_configure(struct queue *q, const char *const *stores, size_t n_stores,
 	if (r == 0) {
 		take_judgement(q, &setup, routes, n_routes);
 		forget_unknown(q);
-		queue_end_done(q, &ignored); /* a later delivery tries again */
+		if (queue_is_sound(q))
+			queue_end_done(q, &ignored); /* a later delivery tries again */
 		queue_sum_waiting(q);
 	}
 	drop_setup(&setup);
@@ -381,9 +436,11 @@ void queue_sum_waiting(struct queue *q)
 
 void queue_add_waiting(struct queue *q, struct source *source, const struct batch_row *row)
 {
-	struct waiting *w = &q->waiting[q->n_waiting];
+	size_t at = queue_waiting_from(q, row->batch.id);
+	struct waiting *w = &q->waiting[at];
 
-	assert(q->n_waiting < q->waiting_capacity && (q->n_waiting == 0 || w[-1].id < row->batch.id));
+	assert(q->n_waiting < q->waiting_capacity && (at == q->n_waiting || w->id != row->batch.id));
+	memmove(w + 1, w, (q->n_waiting - at) * sizeof *w);
 	q->n_waiting++;
 	*w = (struct waiting){
 		.id = row->batch.id,
@@ -392,7 +449,12 @@ void queue_add_waiting(struct queue *q, struct source *source, const struct batc
 		.records = row->batch.records,
 		.bytes = row->batch.bytes,
 		.oldest_ms = row->oldest_ms,
+		.imported = row->batch.imported,
 	};
+	if (!w->imported) {
+		source->mixed |= w->first_seq < source->highest;
+		source->highest = row->batch.last_seq;
+	}
 	sum_one(q, w);
 }
 
@@ -410,6 +472,7 @@ static void view_source(const struct source *source, struct queue_source_view *v
 	view->waiting_batches = backlog->batches;
 	view->waiting_records = backlog->records;
 	view->dropped_records = source->dropped;
+	view->damaged_records = source->damaged;
 	view->oldest_ms = source->now.records > 0 ? source->now.head.wall_ms : 0;
 	if (backlog->batches > 0 && (view->oldest_ms == 0 || backlog->oldest_ms < view->oldest_ms))
 		view->oldest_ms = backlog->oldest_ms;
@@ -449,6 +512,11 @@ struct queue_view *queue_view(struct queue *q)
 	memcpy(view->device, q->device, sizeof view->device);
 	memcpy(view->boot, q->boot, sizeof view->boot);
 	view_room(q, view);
+	view->sound = queue_is_sound(q);
+	view->status = view->sound ? 0 : q->damaged ? -EBADMSG : q->status;
+	view->failing = q->failing;
+	view->unsynced_records = queue_keeps_back(q, q->clock.mono_ms) ? queue_count_unsynced(q) : 0;
+	view->salvage = q->salvage;
 	for (size_t i = 0; i < q->n_sources; i++) {
 		if (queue_is_known(q->sources[i]))
 			view_source(q->sources[i], &view->sources[view->n_sources++]);

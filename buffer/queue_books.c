@@ -9,9 +9,10 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "buffer/queue_private.h"
 
-/* What is booked: the same in two tables. */
+/* What is booked: the same in two tables, but that a row of `lost` says when, too. */
 static const struct ledger {
 	enum sql near, books, put, del;
 } ledgers[] = {
@@ -30,7 +31,7 @@ static bool touch(const struct queue_range *left, const struct queue_range *righ
 }
 
 /* What a batch is in the books; its key is the only place that has day, device and boot. */
-static int read_batch(const struct queue *q, const struct batch *batch, struct queue_range *ret_range, struct err *err)
+static int read_batch(struct queue *q, const struct batch *batch, struct queue_range *ret_range, struct err *err)
 {
 	struct queue_range range = { .kind = QUEUE_WAITING };
 	struct object_name name;
@@ -48,25 +49,32 @@ static int read_batch(const struct queue *q, const struct batch *batch, struct q
 	return 0;
 }
 
-/* The row at hand of a statement that gives rows of the books. */
-static int read_row(struct queue *q, enum sql sql, enum queue_range_kind kind, struct queue_range *ret_range,
-                    struct err *err)
+/* The row at hand of a statement whose columns are, from `at` on, source, first, last, day, device and boot. */
+static int read_columns(struct queue *q, enum sql sql, int at, enum queue_range_kind kind,
+                        struct queue_range *ret_range, struct err *err)
 {
 	struct queue_range range = {
 		.kind = kind,
-		.first_seq = (uint64_t)queue_number(q, sql, 2),
-		.last_seq = (uint64_t)queue_number(q, sql, 3),
-		.day = queue_number(q, sql, 4),
+		.first_seq = (uint64_t)queue_number(q, sql, at + 1),
+		.last_seq = (uint64_t)queue_number(q, sql, at + 2),
+		.day = queue_number(q, sql, at + 3),
 	};
-	int r = queue_text(q, sql, 1, range.source, sizeof range.source, err);
+	int r = queue_text(q, sql, at, range.source, sizeof range.source, err);
 
 	if (r == 0)
-		r = queue_text(q, sql, 5, range.device, sizeof range.device, err);
+		r = queue_text(q, sql, at + 4, range.device, sizeof range.device, err);
 	if (r == 0)
-		r = queue_text(q, sql, 6, range.boot, sizeof range.boot, err);
+		r = queue_text(q, sql, at + 5, range.boot, sizeof range.boot, err);
 	if (r == 0)
 		*ret_range = range;
 	return r;
+}
+
+/* Of the books, where the store comes first. */
+static int read_row(struct queue *q, enum sql sql, enum queue_range_kind kind, struct queue_range *ret_range,
+                    struct err *err)
+{
+	return read_columns(q, sql, 1, kind, ret_range, err);
 }
 
 /* --- Booking --- */
@@ -81,9 +89,11 @@ static int put_row(struct queue *q, const char *store, const struct queue_range 
 		cell_number(range->day),
 		cell_text(range->device),
 		cell_text(range->boot),
+		cell_number(clock_wall_ms()),
 	};
+	size_t n = sizeof row / sizeof *row;
 
-	return queue_put(q, ledgers[range->kind].put, CELLS(row), err);
+	return queue_put(q, ledgers[range->kind].put, row, range->kind == QUEUE_LOST ? n : n - 1, err);
 }
 
 static int delete_row(struct queue *q, const char *store, const struct queue_range *range, struct err *err)
@@ -116,8 +126,10 @@ int queue_book(struct queue *q, enum queue_range_kind kind, const char *store, c
                struct err *err)
 {
 	struct queue_range near[2] = { { .first_seq = 0 } }, range = { .first_seq = 0 }, *left = NULL, *right = NULL;
-	int n = 0, r = read_batch(q, batch, &range, err);
+	int n = 0, r = batch->imported ? 0 : read_batch(q, batch, &range, err);
 
+	if (batch->imported)
+		return 0;
 	range.kind = kind;
 	if (r == 0)
 		r = find_near(q, store, &range, near, &n, err);
@@ -140,6 +152,33 @@ int queue_book(struct queue *q, enum queue_range_kind kind, const char *store, c
 	return r == 0 ? put_row(q, store, &range, err) : r;
 }
 
+/* The row that holds the range, cut in two around it. */
+int queue_unbook(struct queue *q, const char *store, const struct batch *batch, struct err *err)
+{
+	struct queue_range near[2] = { { .first_seq = 0 } }, range = { .first_seq = 0 }, *row = near;
+	int n = 0, r = read_batch(q, batch, &range, err);
+
+	range.kind = QUEUE_DELIVERED;
+	if (r == 0)
+		r = find_near(q, store, &range, near, &n, err);
+	while (r == 0 && n > 0 && row->first_seq > range.first_seq) {
+		row++;
+		n--;
+	}
+	if (r < 0 || n == 0 || row->last_seq < range.last_seq)
+		return r;
+	struct queue_range left = *row, right = *row;
+
+	left.last_seq = range.first_seq - 1;
+	right.first_seq = range.last_seq + 1;
+	r = delete_row(q, store, row, err);
+	if (r == 0 && left.first_seq <= left.last_seq)
+		r = put_row(q, store, &left, err);
+	if (r == 0 && right.first_seq <= right.last_seq)
+		r = put_row(q, store, &right, err);
+	return r;
+}
+
 /* --- What is lost --- */
 
 /* The rows of all stores come by source and seq: what several have lost counts once. */
@@ -157,9 +196,11 @@ static int count_row(struct queue *q, struct losses *losses, struct err *err)
 		return r;
 	if (!losses->source || strcmp(losses->source->name, range.source) != 0)
 		*losses = (struct losses){ .source = queue_find_source(q, range.source) };
-	if (!losses->source)
+	if (!losses->source) {
+		q->damaged = true;
 		return err_fail(err, -EBADMSG, "buffer \"%s\" is damaged: lost %s: its source is not known", q->path,
 		                range.source);
+	}
 	if (range.first_seq < losses->end)
 		range.first_seq = losses->end;
 	if (range.first_seq > range.last_seq)
@@ -181,6 +222,53 @@ int queue_load_lost(struct queue *q, struct err *err)
 	}
 	queue_reset(q, SQL_LOST);
 	return r;
+}
+
+/* --- What damage has destroyed --- */
+
+int queue_load_damage(struct queue *q, struct err *err)
+{
+	struct queue_range range = { .first_seq = 0 };
+	struct source *source;
+	int r;
+
+	while ((r = queue_step(q, SQL_DAMAGE, err)) > 0) {
+		r = read_columns(q, SQL_DAMAGE, 0, QUEUE_LOST, &range, err);
+		if (r < 0)
+			break;
+		source = queue_find_source(q, range.source);
+		if (source && range.last_seq > 0)
+			source->damaged += range.last_seq - range.first_seq + 1;
+	}
+	queue_reset(q, SQL_DAMAGE);
+	return r;
+}
+
+int queue_next_damage(struct queue *q, const struct queue_damage *after, struct queue_damage *ret_damage,
+                      struct err *err)
+{
+	const struct cell key[] = { cell_text(after ? after->source : ""),
+		                    cell_number(after ? (int64_t)after->first_seq : 0),
+		                    cell_text(after ? after->boot : "") };
+	struct queue_range range = { .first_seq = 0 };
+	struct queue_damage damage = { .first_seq = 0 };
+	int found = queue_query(q, SQL_DAMAGE_NEXT, CELLS(key), err), r = found;
+
+	if (r == 0)
+		r = found = queue_step(q, SQL_DAMAGE_NEXT, err);
+	if (r == 1)
+		r = read_columns(q, SQL_DAMAGE_NEXT, 0, QUEUE_LOST, &range, err);
+	if (r == 0 && found == 1) {
+		memcpy(damage.source, range.source, sizeof damage.source);
+		memcpy(damage.device, range.device, sizeof damage.device);
+		memcpy(damage.boot, range.boot, sizeof damage.boot);
+		damage.first_seq = range.first_seq;
+		damage.last_seq = range.last_seq;
+		damage.at_ms = queue_number(q, SQL_DAMAGE_NEXT, 6);
+		*ret_damage = damage;
+	}
+	queue_reset(q, SQL_DAMAGE_NEXT);
+	return r < 0 ? r : found;
 }
 
 /* --- Reading --- */
@@ -223,44 +311,81 @@ static int next_booked(struct page *page, enum queue_range_kind kind, struct que
 	return r < 0 ? r : 1;
 }
 
-/* The next of what waits for it, from place *at on in the queue's list: 1, 0 at the end, or -errno. */
-static int next_waiting(struct page *page, const struct source *source, uint64_t from, size_t *at,
-                        struct queue_range *ret_range)
+/* What is booked, what waits and what damage has destroyed of a source, side by side. */
+enum { DAMAGED = QUEUE_LOST + 1, KINDS };
+
+struct merge {
+	const struct source *source;
+	uint64_t from, end; /* what is before these was read before, is in the page */
+	size_t at;          /* in the queue's list of what waits */
+	uint64_t waits;     /* behind the last one that waits */
+	struct queue_range next[KINDS];
+	bool has[KINDS];
+};
+
+static bool goes_there(const struct page *page, const struct source *source)
 {
-	const struct queue *q = page->q;
-	int bit = queue_find_store(q, page->store), r;
-	struct batch_row row;
+	int bit = queue_find_store(page->q, page->store);
 
-	if (bit < 0 || !(source->route.stores >> bit & 1))
-		return 0;
-	for (; *at < q->n_waiting; ++*at) {
-		const struct waiting *w = &q->waiting[*at];
+	return bit >= 0 && (source->route.stores >> bit & 1);
+}
 
-		if (w->source == source && !(w->done >> bit & 1) && w->first_seq + w->records > from)
+/*
+ * The batch of the source that waits for the store and comes next by its seqs. That is their order by id as well, but
+ * for what a salvage has sealed anew.
+ */
+static const struct waiting *find_waiting(const struct page *page, struct merge *merge)
+{
+	int bit = queue_find_store(page->q, page->store);
+	const struct source *source = merge->source;
+	const struct waiting *next = NULL;
+
+	for (size_t i = source->mixed ? 0 : merge->at; i < page->q->n_waiting; i++) {
+		const struct waiting *w = &page->q->waiting[i];
+
+		if (w->source != source || w->imported || (w->done >> bit & 1) ||
+		    w->first_seq + w->records <= merge->waits || (next && next->first_seq < w->first_seq))
+			continue;
+		merge->at = i + 1;
+		next = w;
+		if (!source->mixed)
 			break;
 	}
-	if (*at == q->n_waiting)
+	return next;
+}
+
+/* The next of what waits for it: 1, 0 at the end, or -errno. */
+static int next_waiting(struct page *page, struct merge *merge, struct queue_range *ret_range)
+{
+	const struct waiting *w = goes_there(page, merge->source) ? find_waiting(page, merge) : NULL;
+	struct batch_row row;
+	int r;
+
+	if (!w)
 		return 0;
-	r = queue_get_batch(page->q, q->waiting[(*at)++].id, &row, page->err);
+	merge->waits = w->first_seq + w->records;
+	r = queue_get_batch(page->q, w->id, &row, page->err);
 	if (r == 0)
-		r = read_batch(q, &row.batch, ret_range, page->err);
+		r = read_batch(page->q, &row.batch, ret_range, page->err);
 	return r < 0 ? r : 1;
 }
 
-/* What is booked and what waits of a source, side by side. */
-struct merge {
-	const struct source *source;
-	uint64_t from;
-	size_t at; /* in the queue's list of what waits */
-	struct queue_range next[QUEUE_LOST + 1];
-	bool has[QUEUE_LOST + 1];
-};
+static int next_damaged(struct page *page, const struct merge *merge, struct queue_range *ret_range)
+{
+	int r = goes_there(page, merge->source) ? queue_step(page->q, SQL_DAMAGE_BOOKS, page->err) : 0;
 
-static int advance(struct page *page, struct merge *merge, enum queue_range_kind kind)
+	if (r <= 0)
+		return r;
+	r = read_columns(page->q, SQL_DAMAGE_BOOKS, 0, QUEUE_LOST, ret_range, page->err);
+	return r < 0 ? r : 1;
+}
+
+static int advance(struct page *page, struct merge *merge, int kind)
 {
 	struct queue_range *next = &merge->next[kind];
-	int r = kind == QUEUE_WAITING ? next_waiting(page, merge->source, merge->from, &merge->at, next)
-	                              : next_booked(page, kind, next);
+	int r = kind == QUEUE_WAITING ? next_waiting(page, merge, next)
+	        : kind == DAMAGED     ? next_damaged(page, merge, next)
+	                              : next_booked(page, (enum queue_range_kind)kind, next);
 
 	merge->has[kind] = r == 1;
 	return r < 0 ? r : 0;
@@ -275,36 +400,68 @@ static int begin_merge(struct page *page, struct merge *merge)
 	if (r == 0)
 		r = queue_query(page->q, SQL_LOST_BOOKS, CELLS(cells), page->err);
 	if (r == 0)
-		r = advance(page, merge, QUEUE_DELIVERED);
-	if (r == 0)
-		r = advance(page, merge, QUEUE_LOST);
-	return r == 0 ? advance(page, merge, QUEUE_WAITING) : r;
+		r = queue_query(page->q, SQL_DAMAGE_BOOKS, cells + 1, 3, page->err);
+	for (int kind = 0; r == 0 && kind < KINDS; kind++) {
+		if (kind != QUEUE_UNSEALED)
+			r = advance(page, merge, kind);
+	}
+	return r;
 }
 
-/* The kind that comes first; -1 at the end. */
+/* The kind that comes first; -1 at the end. Damage comes behind what begins with it. */
 static int first_kind(const struct merge *merge)
 {
 	int first = -1;
 
-	for (int kind = 0; kind <= QUEUE_LOST; kind++) {
+	for (int kind = 0; kind < KINDS; kind++) {
 		if (merge->has[kind] && (first < 0 || merge->next[kind].first_seq < merge->next[first].first_seq))
 			first = kind;
 	}
 	return first;
 }
 
+/* What the store has of it, or waits for, it has not lost. */
+static int add_damaged(struct page *page, struct merge *merge)
+{
+	struct queue_range *damaged = &merge->next[DAMAGED], cut;
+	int other;
+
+	if (damaged->first_seq < merge->end)
+		damaged->first_seq = merge->end;
+	if (damaged->first_seq > damaged->last_seq)
+		return advance(page, merge, DAMAGED);
+	merge->has[DAMAGED] = false;
+	other = first_kind(merge);
+	merge->has[DAMAGED] = true;
+	cut = *damaged;
+	if (other >= 0 && merge->next[other].first_seq <= cut.last_seq)
+		cut.last_seq = merge->next[other].first_seq - 1;
+	if (cut.first_seq <= cut.last_seq)
+		add_range(page, &cut, merge->from);
+	merge->end = cut.last_seq + 1;
+	damaged->first_seq = merge->end;
+	return 0;
+}
+
 /* Batches, in the order of their seqs, until the page is full. */
 static int add_batches(struct page *page, const struct source *source, uint64_t from)
 {
-	struct merge merge = { .source = source, .from = from };
+	struct merge merge = { .source = source, .from = from, .end = from, .waits = from };
 	int kind, r = begin_merge(page, &merge);
 
 	while (r == 0 && page->n < page->size && (kind = first_kind(&merge)) >= 0) {
+		if (kind == DAMAGED) {
+			r = add_damaged(page, &merge);
+			continue;
+		}
 		add_range(page, &merge.next[kind], from);
-		r = advance(page, &merge, (enum queue_range_kind)kind);
+		if (merge.end <= merge.next[kind].last_seq)
+			merge.end = merge.next[kind].last_seq + 1;
+		r = advance(page, &merge, kind);
 	}
 	queue_reset(page->q, SQL_BOOKS);
 	queue_reset(page->q, SQL_LOST_BOOKS);
+	queue_reset(page->q, SQL_DAMAGE_BOOKS);
 	return r;
 }
 
@@ -313,12 +470,13 @@ static int read_chunk(struct page *page, const struct source *source, struct que
 {
 	struct queue_range range = { .kind = QUEUE_UNSEALED };
 	struct queue *q = page->q;
+	bool ignored;
 	int r = queue_text(q, SQL_CHUNK_PLAN, 1, range.device, sizeof range.device, page->err);
 
 	if (r == 0)
 		r = queue_text(q, SQL_CHUNK_PLAN, 2, range.boot, sizeof range.boot, page->err);
 	if (r == 0)
-		r = queue_plan_day(q, &range.day, page->err);
+		r = queue_plan_day(q, &range.day, &ignored, page->err);
 	if (r < 0)
 		return r;
 	memcpy(range.source, source->name, sizeof range.source);
@@ -375,10 +533,10 @@ int queue_books(struct queue *q, const char *store, int64_t since, const struct 
 {
 	struct page page = { .q = q, .store = store, .since = since, .ranges = ret_ranges, .size = n, .err = err };
 	const struct source *source = after ? queue_find_source(q, after->source) : NULL;
-	int r = 0;
+	int r = queue_check(q, err);
 
 	assert(n <= INT32_MAX);
-	if (source)
+	if (r == 0 && source)
 		r = add_source(&page, source, after->last_seq + 1);
 	source = next_source(q, after ? after->source : "");
 	for (; r == 0 && source && page.n < page.size; source = next_source(q, source->name))

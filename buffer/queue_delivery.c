@@ -39,8 +39,10 @@ int queue_next_delivery(struct queue *q, const char *store, int64_t after, struc
 {
 	int bit = queue_find_store(q, store);
 	struct batch_row row;
-	int r;
+	int r = queue_check(q, err);
 
+	if (r < 0)
+		return r;
 	if (bit >= 0)
 		q->stores[bit].handed = 0;
 	for (size_t i = queue_waiting_from(q, after + 1); bit >= 0 && i < q->n_waiting; i++) {
@@ -319,12 +321,29 @@ static int find_expired(struct queue *q, struct search *s, struct err *err)
 	return r;
 }
 
+/* Where a part's chain of pages leads into those of another row, its deletion would free these too. */
+static int check_parts(struct queue *q, int64_t id, struct err *err)
+{
+	struct bytes part;
+	int r = 0;
+
+	bytes_init(&part, CHUNK_PLAIN_MAX);
+	for (int n = 0; r == 0; n++) {
+		bytes_clear(&part);
+		r = queue_read_part(q, id, n, &part, err);
+	}
+	bytes_done(&part);
+	return r == -ENOENT ? 0 : r;
+}
+
 static int delete_batch(struct queue *q, int64_t id, struct err *err)
 {
 	const struct cell parts[] = { cell_number(id << PART_BITS), cell_number(id << PART_BITS | PART_MAX) };
 	const struct cell key[] = { cell_number(id) };
-	int r = queue_run(q, SQL_PARTS_DELETE, CELLS(parts), err);
+	int r = check_parts(q, id, err);
 
+	if (r == 0)
+		r = queue_run(q, SQL_PARTS_DELETE, CELLS(parts), err);
 	if (r == 0)
 		r = queue_run(q, SQL_DELIVERIES_DELETE, CELLS(key), err);
 	if (r == 0)
@@ -348,8 +367,10 @@ int queue_expire(struct queue *q, int64_t wall_ms, int64_t keep_ms, struct err *
 	struct search s = { .before_ms = wall_ms - keep_ms, .known = q->delivered };
 	int r;
 
-	if (s.before_ms < s.known.soonest_ms)
+	if (s.before_ms < s.known.soonest_ms) {
+		queue_give_back(q);
 		return 0;
+	}
 	r = find_expired(q, &s, err);
 	if (r == 0 && s.n > 0)
 		r = delete_batches(q, s.ids, s.n, err);
@@ -361,6 +382,8 @@ int queue_expire(struct queue *q, int64_t wall_ms, int64_t keep_ms, struct err *
 		queue_shrink(q);
 		queue_note_room(q);
 	}
+	if (!s.more)
+		queue_give_back(q);
 	return s.more;
 }
 
@@ -399,6 +422,8 @@ static int drop(struct queue *q, const struct waiting *w, const struct batch *ba
 	uint64_t missing = w->source->route.stores & ~w->done;
 	int r = delete_batch(q, w->id, err);
 
+	if (r == 0 && batch->imported)
+		r = queue_forget_taken(q, batch, err);
 	for (; r == 0 && missing != 0; missing &= missing - 1)
 		r = queue_book(q, QUEUE_LOST, q->stores[__builtin_ctzll(missing)].name, batch, err);
 	return r;
@@ -408,8 +433,10 @@ int queue_drop(struct queue *q, const int64_t *skip, size_t n_skip, struct batch
 {
 	struct waiting *w = find_oldest(q, skip, n_skip);
 	struct batch_row row;
-	int r;
+	int r = queue_check(q, err);
 
+	if (r < 0)
+		return r;
 	for (size_t i = 0; i < q->n_stores; i++)
 		q->stores[i].handed = 0;
 	if (!w)
@@ -422,7 +449,7 @@ int queue_drop(struct queue *q, const int64_t *skip, size_t n_skip, struct batch
 		r = queue_end(q, drop(q, w, &row.batch, err), err);
 	if (r < 0)
 		return r;
-	if ((w->source->route.stores & ~w->done) != 0)
+	if (!w->imported && (w->source->route.stores & ~w->done) != 0)
 		w->source->dropped += w->records;
 	q->batches--;
 	q->room.wanted = false; /* who wanted it tries again before the next one is dropped */
@@ -436,6 +463,18 @@ int queue_drop(struct queue *q, const int64_t *skip, size_t n_skip, struct batch
 
 /* --- Stores --- */
 
+/* Its row comes before its first delivery: where there are such and it is missing, damage has destroyed it. */
+static int find_used(struct queue *q, const char *store, struct err *err)
+{
+	const struct cell key[] = { cell_text(store) };
+	int r = queue_query(q, SQL_STORE_USED, CELLS(key), err);
+
+	if (r == 0)
+		r = queue_step(q, SQL_STORE_USED, err);
+	queue_reset(q, SQL_STORE_USED);
+	return r;
+}
+
 int queue_store_place(struct queue *q, const char *store, char *ret_place, size_t size, struct err *err)
 {
 	const struct cell key[] = { cell_text(store) };
@@ -443,12 +482,17 @@ int queue_store_place(struct queue *q, const char *store, char *ret_place, size_
 
 	if (r == 0)
 		r = queue_step(q, SQL_STORE_GET, err);
-	if (r == 1)
+	if (r == 1) {
 		r = queue_text(q, SQL_STORE_GET, 1, ret_place, size, err);
-	else if (r == 0)
-		ret_place[0] = '\0';
+		queue_reset(q, SQL_STORE_GET);
+		return r;
+	}
 	queue_reset(q, SQL_STORE_GET);
-	return r;
+	if (r == 0)
+		r = find_used(q, store, err);
+	if (r >= 0)
+		snprintf(ret_place, size, "%s", r == 1 ? QUEUE_PLACE_LOST : "");
+	return r < 0 ? r : 0;
 }
 
 int queue_set_store_place(struct queue *q, const char *store, const char *place, struct err *err)

@@ -98,8 +98,13 @@ static int load_chunk(struct queue *q, struct err *err)
 		memcpy(then->state, row.state, row.state_len);
 	if (row.last == 0)
 		return 0;
+	r = queue_correct(q, &row, err);
+	if (r < 0)
+		return r;
 	if (source->now.records == 0 && then->records > 0)
 		then->head = queue_head(q, &row); /* its time is that of the whole fetch */
+	if (row.unsynced)
+		then->unsynced += then->records - source->now.records;
 	source->now = *then;
 	return 0;
 }
@@ -138,13 +143,31 @@ static int load_chunks(struct queue *q, struct err *err)
 	return r;
 }
 
-/* A card that takes nothing keeps them: then the source's next transaction deletes them. */
+static bool goes_on(const struct staged *before, const struct staged *now)
+{
+	return now->records == before->records && now->lines == before->lines && now->stored == before->stored;
+}
+
+/*
+ * But for what goes on across a salvage. A card that takes nothing keeps them: then the source's next transaction
+ * deletes them.
+ */
 static void delete_staged(struct queue *q)
 {
 	struct err ignored;
 
-	for (size_t i = 0; i < q->n_sources; i++)
-		queue_unstage(q, q->sources[i]->name, &ignored);
+	for (size_t i = 0; i < q->n_sources; i++) {
+		struct source *source = q->sources[i];
+		struct staged before = source->going_on;
+
+		source->going_on = (struct staged){ .records = 0 };
+		if (before.records > 0 && goes_on(&before, &source->now.staged)) {
+			source->now.staged = before;
+			continue;
+		}
+		queue_unstage(q, source->name, &ignored);
+		source->stale |= before.records > 0;
+	}
 }
 
 static int load_batch(struct queue *q, struct err *err)
@@ -156,8 +179,12 @@ static int load_batch(struct queue *q, struct err *err)
 	if (r < 0)
 		return r;
 	source = queue_find_source(q, row.batch.source);
-	if (!source)
-		return queue_damaged(q, err, "batch", row.batch.id, "its source is not known");
+	if (!source && row.batch.imported)
+		r = queue_add_source(q, row.batch.source, &source, err);
+	else if (!source)
+		r = queue_damaged(q, err, "batch", row.batch.id, "its source is not known");
+	if (r < 0)
+		return r;
 	r = queue_grow_waiting(q, err);
 	if (r == 0)
 		queue_add_waiting(q, source, &row);
@@ -180,29 +207,47 @@ static int load_batches(struct queue *q, struct err *err)
 	return r;
 }
 
-int queue_load(struct queue *q, const struct queue_identity *identity, struct err *err)
+/* All that is kept in memory; nothing is written. */
+static int load_all(struct queue *q, struct err *err)
 {
-	char id[2 * ID_BYTES + 1];
-	int found, r;
+	int r = queue_load_clock(q, err);
 
-	/* Until queue_configure says better; no store: nothing is done before the stores are known. */
-	q->fallback = (struct route){ .max_bytes = 8 << 20, .max_records = 100000, .max_age_ms = 900000 };
-	assert(strlen(identity->device) < sizeof q->device);
-	memcpy(q->device, identity->device, strlen(identity->device) + 1);
-	found = load_id(q, id, err);
-	if (found < 0)
-		return found;
-	object_boot(q->boot, identity->kernel_boot_id, id);
-	r = load_sources(q, err);
+	if (r == 0)
+		r = load_sources(q, err);
+	if (r == 0)
+		r = queue_check_ahead(q, false, err);
 	if (r == 0)
 		r = load_chunks(q, err);
+	if (r == 0)
+		r = queue_check_ahead(q, true, err);
+	q->marked = r == 0;
 	if (r == 0)
 		r = load_batches(q, err);
 	if (r == 0)
 		r = queue_load_lost(q, err);
+	return r == 0 ? queue_load_damage(q, err) : r;
+}
+
+int queue_load(struct queue *q, struct err *err)
+{
+	char id[2 * ID_BYTES + 1];
+	int found = load_id(q, id, err), r;
+
+	if (found < 0)
+		return found;
+	object_boot(q->boot, q->kernel_boot_id, id);
+	r = load_all(q, err);
 	if (r == 0 && !found)
 		r = put_id(q, id, err); /* at the end: in a file that is refused nothing is changed */
 	if (r == 0)
+		r = queue_adopt_tail(q, err);
+	if (r == 1) {
+		queue_forget(q);
+		r = load_all(q, err);
+	}
+	if (r == 0) {
 		delete_staged(q);
+		queue_delete_stray(q);
+	}
 	return r;
 }

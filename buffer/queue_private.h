@@ -11,20 +11,29 @@
  *     queue_stage.c   fetches that are not complete yet
  *     queue_commit.c  fetches to chunks                    queue_books.c     what each store has, for ever
  *     queue_room.c    how much of the card it may take     queue_rejected.c  the newest refused answers
+ *     queue_clock.c   when the records came           queue_import.c    batches of another Millrace
+ *     queue_again.c   what a store has lost again      queue_shrink.c    how large the file itself is
  *     queue_sql.c     all SQL, rows and their checksums
+ *     queue_start.c   looking, loading, salvaging          queue_tail.c      what lies behind the end of the WAL
  */
 #ifndef BUFFER_QUEUE_PRIVATE_H
 #define BUFFER_QUEUE_PRIVATE_H
 
 #include <sqlite3.h>
+#include <stdatomic.h>
+#include <sys/types.h>
 
+#include "buffer/cell.h"
 #include "buffer/chunk.h"
+#include "buffer/pages.h"
 #include "buffer/queue.h"
 
 #define SOURCES_MAX 4096      /* that are configured at a time; names with a row are known for ever */
 #define STORES_MAX  64        /* bits of a mask */
 #define WAITING_MAX (1 << 20) /* 56 MB; sealing pauses there, and the chunks stay */
 #define WAL_PAGES   1000      /* at which a commit brings the WAL into the file, and it begins anew */
+
+#define PAGE        4096 /* bytes of one of the file's */
 
 #define SEQ_BITS    40
 #define SEQ_MAX     ((INT64_C(1) << SEQ_BITS) - 1)
@@ -52,7 +61,6 @@ enum sql {
 	SQL_BATCH_PUT,
 	SQL_BATCHES_WAITING,
 	SQL_BATCHES_NEWEST,
-	SQL_BATCHES_BACK,
 	SQL_BATCHES_OF,
 	SQL_BATCHES_FROM,
 	SQL_BATCHES_COUNT,
@@ -61,9 +69,10 @@ enum sql {
 	SQL_PART_PUT,
 	SQL_PART_FILL,
 	SQL_PARTS_DELETE,
-	SQL_PARTS_DELETE_FROM,
+	SQL_PARTS_DELETE_STRAY,
 	SQL_DELIVERIES,
 	SQL_DELIVERY_PUT,
+	SQL_DELIVERY_DELETE,
 	SQL_DELIVERIES_DELETE,
 	SQL_BOOK_NEAR,
 	SQL_BOOKS,
@@ -74,11 +83,39 @@ enum sql {
 	SQL_LOST_BOOKS,
 	SQL_LOST_PUT,
 	SQL_LOST_DELETE,
+	SQL_IMPORTED_NEAR,
+	SQL_IMPORTED_PUT,
+	SQL_IMPORTED_DELETE,
+	SQL_OWN,
+	SQL_DAMAGE,
+	SQL_DAMAGE_NEXT,
+	SQL_DAMAGE_BOOKS,
+	SQL_DAMAGE_PUT,
 	SQL_REJECTED_NEXT,
 	SQL_REJECTED_PUT,
 	SQL_REJECTED_TRIM,
+	SQL_CLOCK_GET,
+	SQL_CLOCK_PUT,
+	SQL_CLOCKS_TRIM,
 	SQL_STORE_GET,
+	SQL_STORE_USED,
 	SQL_STORE_PUT,
+	/* Of a salvage's fresh file alone. */
+	SQL_SALVAGE,
+	SQL_SALVAGE_BOOK = SQL_SALVAGE,
+	SQL_SALVAGE_LOST,
+	SQL_SALVAGE_DAMAGE,
+	SQL_SALVAGE_REJECTED,
+	SQL_SALVAGE_BOOK_AFTER,
+	SQL_SALVAGE_LOST_AFTER,
+	SQL_SALVAGE_HAS,
+	SQL_SALVAGE_STORES,
+	SQL_SALVAGE_COVER,
+	SQL_SALVAGE_BATCHES,
+	SQL_SALVAGE_DELIVERED,
+	SQL_SALVAGE_DELIVERIES,
+	SQL_SALVAGE_CLOCKS,
+	SQL_SALVAGE_COUNT,
 	SQL_STATEMENTS
 };
 
@@ -91,14 +128,16 @@ struct route {
 /* The first unsealed records of a source: they say what can go into one batch, and when it is due. */
 struct head {
 	int64_t day, wall_ms, mono_ms;
-	bool current; /* of this boot and device */
+	bool current;  /* of this boot and device */
+	bool unsynced; /* of this boot, and its time may yet be corrected */
 };
 
 /* What lies behind a source's last record and is no fetch of its yet: chunks from id seq on. */
 struct staged {
 	uint64_t records, lines, stored;
-	bool given_up; /* no commit will publish them: the next transaction of the source deletes them */
-	uint64_t turn; /* the lower one began first */
+	int64_t ticket; /* its chunks have it, so that what is left of another fetch is not taken for its */
+	bool given_up;  /* no commit will publish them: the next transaction of the source deletes them */
+	uint64_t turn;  /* the lower one began first */
 };
 
 /* A source's progress. */
@@ -107,6 +146,7 @@ struct mark {
 	int64_t batch;           /* the last one, as its row has it; an id is never used again */
 	uint64_t seq, fetch;     /* the next record's; fetches committed so far */
 	uint64_t records, lines; /* unsealed */
+	uint64_t unsynced;       /* of these, which this boot brought while its clock was not right */
 	uint64_t stored;         /* bytes of the data of its chunks with records, staged ones included */
 	struct head head;        /* while records > 0 */
 	struct staged staged;
@@ -130,7 +170,12 @@ struct source {
 	int64_t rest_until_ms; /* monotonic; no sealing before, because the last one failed */
 	bool rests_for_room;   /* and that is why */
 	struct backlog backlog;
-	uint64_t dropped; /* records that are lost for some store */
+	uint64_t highest;       /* seq of all that wait */
+	bool mixed;             /* those that wait are not in the order of their seqs */
+	uint64_t dropped;       /* records that are lost for some store */
+	struct staged going_on; /* across a salvage; records 0: none does */
+	bool stale;             /* what was staged did not outlast it, and who staged it has not been told */
+	uint64_t damaged;       /* records that damage has destroyed, as far as their number is known */
 };
 
 /* A sealed batch that some store has not, or whose row could not be told yet that all have it. */
@@ -140,6 +185,7 @@ struct waiting {
 	uint64_t first_seq, records, bytes;
 	int64_t oldest_ms;
 	uint64_t done; /* which stores have it */
+	bool imported;
 };
 
 struct queue_store {
@@ -183,12 +229,44 @@ struct closing {
 	uint8_t clock;
 };
 
+/* What queue_set_clock was told, and what it made of that. */
+struct own_clock {
+	bool known, written; /* the correction: at all, in the file */
+	int64_t correction_ms;
+	int64_t wait_until_ms, mono_ms;
+};
+
+/* The correction of the boot that was asked for last; "": none was. */
+struct other_clock {
+	char boot[OBJECT_BOOT];
+	bool known;
+	int64_t correction_ms;
+};
+
 struct seal;
+struct import;
+
+struct tail;
 
 struct queue {
-	sqlite3 *db;
+	sqlite3 *db; /* NULL: it is not open */
 	sqlite3_stmt *statements[SQL_STATEMENTS];
-	char *path;
+	int status; /* of the last queue_start, and what it said */
+	struct err said;
+	bool loaded;  /* what is in memory was read from the file, to the end */
+	bool marked;  /* the sources, at least, were: where each goes on is known */
+	bool damaged; /* something in the file is not what was written */
+	int failing;  /* what the card did last: -ENOSPC, -EROFS, -EIO; 0: a transaction held since */
+	struct tail *tail;
+	bool fresh; /* it is a salvage's, and not yet anybody's */
+	atomic_bool salvaging;
+	struct queue_salvage salvage; /* the last one */
+	struct queue_bounds bounds;   /* max_size 0: none were told */
+	char *path, *kernel_boot_id;
+	struct {
+		dev_t dev;
+		ino_t file, wal; /* 0: not known */
+	} files;
 	char device[UNITS_NAME_MAX];
 	char boot[OBJECT_BOOT];
 	struct source **sources;
@@ -203,25 +281,15 @@ struct queue {
 	int64_t last_batch;
 	struct room room;
 	struct closing closing; /* the last one found */
-	uint64_t turns;         /* large fetches that were begun */
-	struct seal *sealing;   /* a batch half made; NULL: none */
+	struct own_clock clock;
+	struct other_clock other_clock;
+	uint64_t turns;           /* large fetches that were begun */
+	struct seal *sealing;     /* a batch half made; NULL: none */
+	struct import *importing; /* a batch half taken over; NULL: none */
+	int64_t stray;            /* the id of what came to nothing, below the last batch; 0: none is known */
 };
 
 /* --- queue_sql.c --- */
-
-/* One column's value, as it is bound and as it counts for the row's checksum. Data is borrowed. */
-struct cell {
-	int type; /* SQLITE_INTEGER, SQLITE_TEXT, SQLITE_BLOB */
-	int64_t number;
-	const void *data;
-	size_t len;
-};
-
-struct cell cell_number(int64_t number);
-struct cell cell_text(const char *text);
-struct cell cell_blob(const void *data, size_t len);
-
-#define CELLS(array) (array), sizeof(array) / sizeof *(array)
 
 /* What SQL of buffer/schema may call besides SQLite's own. */
 int queue_add_functions(struct queue *q, struct err *err);
@@ -231,7 +299,10 @@ int queue_prepare(struct queue *q, struct err *err);
 
 /* Fills err from what SQLite said last, and returns its -errno. `what` was tried. */
 int queue_fail(struct queue *q, struct err *err, const char *what);
-int queue_damaged(const struct queue *q, struct err *err, const char *table, int64_t id, const char *how);
+int queue_damaged(struct queue *q, struct err *err, const char *table, int64_t id, const char *how);
+
+/* 0: it is open, and nothing damaged was met; else why nothing can be done now. */
+int queue_check(const struct queue *q, struct err *err);
 
 int queue_begin(struct queue *q, struct err *err);
 
@@ -257,9 +328,9 @@ int queue_text(struct queue *q, enum sql sql, int column, char *text, size_t siz
 
 /*
  * A staged chunk was written before its fetch was complete, and is not written again when it is: so in the file its
- * day, wall and mono are 0, as in its span; they and the clock are those of the chunk that ends the fetch, the first
- * one behind it with `last`. Its state and fetch number are what was committed before. Its lines are no fewer than they
- * say.
+ * day and wall are 0, as in its span, and mono is a number that all of its fetch have; they and the clock are those of
+ * the chunk that ends the fetch, the first one behind it with `last`. Its state and fetch number are what was committed
+ * before. Its lines are no fewer than they say.
  */
 struct chunk_row {
 	int64_t id;
@@ -268,17 +339,33 @@ struct chunk_row {
 	int64_t day, wall_ms, mono_ms;
 	uint8_t last; /* 0: its fetch goes on in the next chunk; else 1 + clock of its first fetch (enum chunk_clock) */
 	bool staged;
-	uint8_t clock;            /* of a staged one */
+	uint8_t clock; /* of its fetches; corrected, by that much, where they came unsynced */
+	int64_t correction_ms;
+	bool unsynced;            /* they came so in this boot, be they corrected or not */
 	const void *state, *data; /* borrowed until the next step */
 	size_t state_len, data_len, plain;
 };
 
-/* The row at hand, as it stands in the file; and, where it is staged, with the time that its fetch came to have. */
+/* The row at hand, as it stands in the file; and, by queue_clock.c, with the time that is known by now. */
 int queue_read_row(struct queue *q, enum sql sql, struct chunk_row *ret_row, struct err *err);
 int queue_read_chunk(struct queue *q, enum sql sql, struct chunk_row *ret_row, struct err *err);
 
-/* The day of SQL_CHUNK_PLAN's chunk at hand. */
-int queue_plan_day(struct queue *q, int64_t *ret_day, struct err *err);
+/* Of SQL_CHUNK_PLAN's chunk at hand: its day, and whether it is of this boot and may yet be corrected. */
+int queue_plan_day(struct queue *q, int64_t *ret_day, bool *ret_unsynced, struct err *err);
+
+/* Puts the time of a row right whose own is complete, if that can be done. A row of this boot cannot fail. */
+int queue_correct(struct queue *q, struct chunk_row *row, struct err *err);
+
+/* What came unsynced in this boot is not sealed yet. */
+bool queue_keeps_back(const struct queue *q, int64_t mono_ms);
+
+uint64_t queue_count_unsynced(const struct queue *q); /* records */
+
+/* Whether this boot's correction is in the file. Before the chunks are loaded. */
+int queue_load_clock(struct queue *q, struct err *err);
+
+/* In a transaction: writes it there. */
+int queue_put_clock(struct queue *q, struct err *err);
 
 /*
  * The chunk of a source that begins at that seq. What is committed ends at `seq` - 1; at `seq` there may be a chunk
@@ -312,7 +399,41 @@ int queue_put_source(struct queue *q, const char *name, const struct mark *mark,
 
 /* --- the others --- */
 
-int queue_load(struct queue *q, const struct queue_identity *identity, struct err *err);
+int queue_load(struct queue *q, struct err *err);
+
+/* Makes the file where it is missing. 0, -EBADMSG, -EMEDIUMTYPE, … without a change, and without SQLite. */
+int queue_look(struct queue *q, struct err *err);
+
+int queue_lock(const struct queue *q, int *ret_fd, struct err *err);
+int queue_name_owner(const char *path, struct err *err);
+
+/* Which files it has opened, by number; and whether their names still lead there. 0 or -EIO. */
+void queue_note_files(struct queue *q);
+int queue_check_files(const struct queue *q, struct err *err);
+
+/* What SQLite opens; it loads nothing. And a salvage's file, which does not exist yet. */
+int queue_open_file(struct queue *q, struct err *err);
+int queue_open_fresh(struct queue *q, struct err *err);
+
+/* The chunks that lie behind the end of the WAL, until they are adopted. */
+int queue_note_tail(struct queue *q, struct pages *pages, struct err *err);
+void queue_drop_tail(struct queue *q);
+int queue_check_ahead(struct queue *q, bool with_chunks, struct err *err);
+
+/* Commits those that go on where the file ends: 1, 0: there are none, -errno. All is loaded, nothing staged deleted. */
+int queue_adopt_tail(struct queue *q, struct err *err);
+
+/* Closes what SQLite has open, and drops what is half made. What is in memory stays. */
+void queue_shut(struct queue *q);
+
+/* As queue_new has it; what was configured stays, and so do pointers to sources. */
+void queue_forget(struct queue *q);
+
+/* Who has what, after a start: what was configured before counts from here on. */
+int queue_judge(struct queue *q, struct err *err);
+
+/* The same of queue_bound. */
+int queue_take_bounds(struct queue *q, struct err *err);
 
 struct source *queue_find_source(const struct queue *q, const char *name);
 
@@ -362,8 +483,12 @@ int queue_deliveries(struct queue *q, int64_t batch, uint64_t *ret_done, int64_t
 int queue_book(struct queue *q, enum queue_range_kind kind, const char *store, const struct batch *batch,
                struct err *err);
 
-/* Counts what each source has lost for some store. */
+/* In a transaction: the store has it no more, so its book says nothing of it. What is not booked stays so. */
+int queue_unbook(struct queue *q, const char *store, const struct batch *batch, struct err *err);
+
+/* Counts what each source has lost for some store, and by damage. */
 int queue_load_lost(struct queue *q, struct err *err);
+int queue_load_damage(struct queue *q, struct err *err);
 
 /*
  * In a transaction that takes pages for what is new, at its end: 0, or -EDQUOT (of max_size) or -ENOSPC (of the
@@ -386,6 +511,18 @@ void queue_forget_largest(struct queue *q);
 /* Gives back what a file above its bound no longer needs, if it is enough to bring it below. */
 void queue_shrink(struct queue *q);
 
+/* Gives back what a backlog has left, where that costs next to nothing. To be asked when something was deleted. */
+void queue_give_back(struct queue *q);
+
+/* A new file is made large enough to work on a card that others have filled. */
+void queue_grow(struct queue *q);
+void queue_set_page_limit(struct queue *q);
+
+/* Bytes that are kept for sealing, delivering and deleting; that are free on the card; below which it is full. */
+int64_t queue_reserve(const struct queue *q);
+int64_t queue_card_bytes(const struct queue *q);
+int64_t queue_low(const struct queue *q);
+
 /* Bytes of the file, or with suffix "-wal" of its WAL; 0 where there is none. */
 int64_t queue_file_size(const struct queue *q, const char *suffix);
 
@@ -398,11 +535,45 @@ bool queue_is_bounded(const struct queue *q);
 /* Bytes of a piece's records as object lines, the first of them in that envelope. */
 uint64_t queue_piece_lines(const struct envelope *first, const struct fetch_piece *piece);
 
+/* -ESTALE, with its text. */
+int queue_stale(const char *source, struct err *err);
+
 /* In a transaction: deletes what is staged of a touched source. */
 int queue_delete_staged(struct queue *q, struct source *source, struct err *err);
 
 /* Forgets the batch half made; what is written of it is deleted by the next sealing. */
 void queue_seal_free(struct queue *q);
+
+/* The id of the batch half made; 0: there is none. */
+int64_t queue_sealing_id(const struct queue *q);
+
+/* The same of the batch half taken over, and its end without a trace in memory. */
+int64_t queue_importing_id(const struct queue *q);
+void queue_import_free(struct queue *q);
+
+/* In a transaction: an imported batch is remembered. */
+int queue_put_taken(struct queue *q, const struct object_name *name, int64_t wall_ms, struct err *err);
+
+/* In a transaction: an imported batch goes before all stores have it; so it may be taken over again. */
+int queue_forget_taken(struct queue *q, const struct batch *batch, struct err *err);
+
+/* The highest id that a batch has or is to have: the next one's comes after it. */
+int64_t queue_top_batch(const struct queue *q);
+
+/*
+ * Parts of batches that came to nothing. In a transaction, before the first part is written under a new id: what lies
+ * there is deleted, all behind it too where no higher id is taken, and what queue_leave_parts remembers. After a crash
+ * there may be some below the last batch as well, which queue_delete_stray looks for at a start.
+ */
+int queue_clear_parts(struct queue *q, int64_t id, struct err *err);
+void queue_leave_parts(struct queue *q, int64_t id);
+void queue_delete_stray(struct queue *q);
+
+/*
+ * In a transaction or before one: 0, or -ENOSPC where so many bytes more, of a batch taken over, would leave our own
+ * records less than they want. Nobody makes room for it.
+ */
+int queue_check_import_room(struct queue *q, uint64_t bytes, struct err *err);
 
 /* Bytes that are written of the batch half made. */
 uint64_t queue_sealed_bytes(const struct queue *q);

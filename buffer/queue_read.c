@@ -16,6 +16,7 @@ int queue_chunk_each(struct queue *q, const struct chunk_row *row, struct bytes 
 	struct chunk_reader reader;
 	struct span span;
 	const void *data;
+	uint8_t clock;
 	size_t len;
 	int r = chunk_inflate(row->data, row->data_len, row->plain, plain);
 
@@ -25,7 +26,12 @@ int queue_chunk_each(struct queue *q, const struct chunk_row *row, struct bytes 
 	while (r == 0 && (r = chunk_next_span(&reader, &span)) > 0) {
 		e.fetch = span.fetch;
 		e.wall_ms = row->staged ? row->wall_ms : span.wall_ms;
-		e.clock = chunk_clock_names[row->staged ? row->clock : span.clock];
+		clock = row->staged ? row->clock : span.clock;
+		if (clock == CHUNK_UNSYNCED && row->clock == CHUNK_CORRECTED) {
+			e.wall_ms = span.mono_ms + row->correction_ms;
+			clock = CHUNK_CORRECTED;
+		}
+		e.clock = chunk_clock_names[clock];
 		for (r = 0; r == 0 && span.records > 0; span.records--, e.seq++) {
 			r = chunk_next_record(&reader, &data, &len);
 			if (r < 0 || e.seq == end)
@@ -122,39 +128,37 @@ static int unpack_batch(struct reading *r, const struct batch *batch)
 	return status == -ENOENT ? 0 : status;
 }
 
-/* The batch of the source to begin at: the last one that begins no later than the first record that is wanted. */
-static int find_batch(struct reading *r, const char *source, int64_t *ret_id)
+/*
+ * The batch of the source that is read next; by its seqs, because what a salvage has sealed anew has a higher id than
+ * what comes behind it. 1, 0: there is none, -errno.
+ */
+static int find_batch(struct reading *r, const char *source, struct batch *ret_batch)
 {
-	const struct cell key[] = { cell_text(source) };
-	int64_t id = 0;
-	uint64_t first = UINT64_MAX;
-	int status = queue_query(r->q, SQL_BATCHES_BACK, CELLS(key), r->err);
+	const struct cell cells[] = { cell_text(source), cell_number((int64_t)r->from) };
+	struct batch_row row = { .oldest_ms = 0 };
+	int found = queue_query(r->q, SQL_BATCHES_OF, CELLS(cells), r->err), status = found;
 
-	while (status == 0 && first > r->from && (status = queue_step(r->q, SQL_BATCHES_BACK, r->err)) > 0) {
-		id = queue_number(r->q, SQL_BATCHES_BACK, 0);
-		first = (uint64_t)queue_number(r->q, SQL_BATCHES_BACK, 1);
-		status = 0;
-	}
-	queue_reset(r->q, SQL_BATCHES_BACK);
-	*ret_id = id;
-	return status;
+	if (status == 0)
+		status = found = queue_step(r->q, SQL_BATCHES_OF, r->err);
+	if (status == 1)
+		status = queue_read_batch(r->q, SQL_BATCHES_OF, &row, r->err);
+	queue_reset(r->q, SQL_BATCHES_OF);
+	*ret_batch = row.batch;
+	return status < 0 ? status : found;
 }
 
 static int read_batches(struct reading *r, const char *source)
 {
-	struct batch_row row = { .oldest_ms = 0 };
-	int64_t id;
-	int status = find_batch(r, source, &id);
-	const struct cell cells[] = { cell_number(id), cell_text(source), cell_number((int64_t)r->from) };
+	struct batch batch;
+	int status;
 
-	if (status == 0)
-		status = queue_query(r->q, SQL_BATCHES_OF, CELLS(cells), r->err);
-	while (status == 0 && (status = queue_step(r->q, SQL_BATCHES_OF, r->err)) > 0) {
-		status = queue_read_batch(r->q, SQL_BATCHES_OF, &row, r->err);
-		if (status == 0)
-			status = unpack_batch(r, &row.batch);
+	while ((status = find_batch(r, source, &batch)) > 0) {
+		status = unpack_batch(r, &batch);
+		if (status < 0)
+			return status;
+		if (r->from <= batch.last_seq)
+			r->from = batch.last_seq + 1;
 	}
-	queue_reset(r->q, SQL_BATCHES_OF);
 	return status;
 }
 
@@ -213,8 +217,11 @@ int queue_read(struct queue *q, const char *name, uint64_t from, size_t enough, 
 	const struct source *source = queue_find_source(q, name);
 	struct reading r = { .q = q, .out = ret_lines, .enough = enough, .from = from > 0 ? from : 1, .err = err };
 	const struct mark *now;
-	int status = 0;
+	int status;
 
+	status = queue_check(q, err);
+	if (status < 0)
+		return status;
 	if (!source || !queue_is_known(source))
 		return err_fail(err, -ENOENT, "there is no source \"%s\"", name);
 	now = &source->now;
@@ -249,6 +256,32 @@ static int count_stores(struct queue *q, struct batch *batch, struct err *err)
 	batch->stores_done = (size_t)__builtin_popcountll(done & stores);
 	batch->stores_all = (size_t)__builtin_popcountll(stores);
 	return 0;
+}
+
+int queue_find_batch(struct queue *q, int64_t id, struct batch *ret_batch, struct err *err)
+{
+	struct batch_row row;
+	int r = queue_get_batch(q, id, &row, err);
+
+	if (r == 0)
+		r = count_stores(q, &row.batch, err);
+	if (r == 0)
+		*ret_batch = row.batch;
+	return r;
+}
+
+int queue_batches_waiting(struct queue *q, int64_t after, struct batch *ret_batches, size_t n, struct err *err)
+{
+	size_t count = 0;
+	int r = queue_check(q, err);
+
+	for (size_t i = queue_waiting_from(q, after + 1); r == 0 && i < q->n_waiting && count < n; i++) {
+		const struct waiting *w = &q->waiting[i];
+
+		if (!queue_all_done(w->source, w->done))
+			r = queue_find_batch(q, w->id, &ret_batches[count++], err);
+	}
+	return r < 0 ? r : (int)count;
 }
 
 int queue_batches(struct queue *q, struct batch *ret_batches, size_t n, struct err *err)

@@ -7,9 +7,7 @@
  * (parts are written while their chunks still lie there), delivered and deleted.
  *
  * The rest of the card is others' too. So what is new must also leave that reserve there, in the file's free pages or
- * before its end; and a new file is written larger once than it need be, 2 MB of flash for the WAL and as much for the
- * file, which is no more than the WAL's growing by and by costs: then a card that is full to the last block still lets
- * the buffer do all but collect.
+ * before its end; and a new file is written larger once than it need be (queue_shrink.c).
  */
 #include <errno.h>
 #include <stdio.h>
@@ -20,13 +18,11 @@
 
 #include "buffer/queue_private.h"
 
-#define PAGE        4096
 #define PAYLOAD     4092 /* of a page that a large row takes whole */
 #define FRAME       (PAGE + 24)
 #define TRANSACTION INT64_C(0x140000) /* a commit of 1 MB, what it changes beside its rows included */
 #define SLACK       64                /* pages that any one transaction may need besides */
 #define STEP        INT64_C(0x100000) /* what a step of sealing writes */
-#define LARGE       INT64_C(0x200000) /* what a new file is grown to */
 #define PER_RECORD  16                /* bytes of an object for what a chunk lacks of a record; measured: up to 4.1 */
 #define PER_SOURCE  1024              /* its next batch's row */
 #define PER_BATCH   384               /* what a batch takes more than its chunks did; measured: up to 254 */
@@ -45,7 +41,7 @@ int64_t queue_file_size(const struct queue *q, const char *suffix)
 }
 
 /* Bytes of the card that are free for us; without an answer as many as one can wish. */
-static int64_t card_bytes(const struct queue *q)
+int64_t queue_card_bytes(const struct queue *q)
 {
 	struct statvfs fs;
 
@@ -104,7 +100,7 @@ static int64_t growth(const struct queue *q, const struct source *source)
 }
 
 /* Bytes. One batch is made at a time, and its chunks go with its end. */
-static int64_t reserve(const struct queue *q)
+int64_t queue_reserve(const struct queue *q)
 {
 	int64_t largest = 0, bytes = (int64_t)(q->n_waiting * (1 + q->n_stores)) * PER_BOOKING;
 
@@ -126,7 +122,7 @@ static int64_t own_room(const struct queue *q, int64_t pages, int64_t free_pages
 {
 	if (pages > q->room.limit)
 		return -1;
-	return (q->room.limit - pages + free_pages) * PAGE - reserve(q);
+	return (q->room.limit - pages + free_pages) * PAGE - queue_reserve(q);
 }
 
 /*
@@ -135,10 +131,10 @@ static int64_t own_room(const struct queue *q, int64_t pages, int64_t free_pages
  */
 static int64_t card_room(const struct queue *q, int64_t pages, int64_t free_pages)
 {
-	int64_t kept = reserve(q), step = kept < STEP ? kept : STEP, wal = queue_file_size(q, "-wal");
+	int64_t kept = queue_reserve(q), step = kept < STEP ? kept : STEP, wal = queue_file_size(q, "-wal");
 	int64_t ahead = queue_file_size(q, "") - pages * PAGE;
 
-	return card_bytes(q) + ahead + free_pages * PAGE - kept - (step > wal ? step - wal : 0);
+	return queue_card_bytes(q) + ahead + free_pages * PAGE - kept - (step > wal ? step - wal : 0);
 }
 
 static int refuse(const struct queue *q, struct err *err)
@@ -150,7 +146,7 @@ static int refuse(const struct queue *q, struct err *err)
 	                q->path, units_size(q->room.max_size, size));
 }
 
-static int64_t low(const struct queue *q)
+int64_t queue_low(const struct queue *q)
 {
 	int64_t bytes = q->room.max_size / 16;
 
@@ -194,20 +190,41 @@ int queue_check_staging_room(struct queue *q, struct err *err)
 	return check_room(q, LOW_LEAST, err);
 }
 
+/* Of a batch taken over: what is read from the room must leave enough to the polls, whose records exist nowhere else.
+ */
+int queue_check_import_room(struct queue *q, uint64_t bytes, struct err *err)
+{
+	int64_t pages = 0, free_pages = 0, wanted = (int64_t)(bytes + bytes / 16) + 2 * queue_low(q);
+	int r;
+
+	if (q->room.max_size == 0)
+		return 0;
+	r = queue_count_pages(q, &pages, &free_pages, err);
+	if (r < 0)
+		return r;
+	if (own_room(q, pages, free_pages) >= wanted && card_room(q, pages, free_pages) >= wanted)
+		return 0;
+	return err_fail(err, -ENOSPC, "the buffer has no room for it now: what is left is kept for its own sources");
+}
+
 int64_t queue_room_bytes(struct queue *q, bool *ret_full)
 {
-	int64_t room = INT64_MAX;
+	int64_t room = INT64_MAX, card = INT64_MAX;
 
-	if (q->room.max_size > 0)
+	if (q->room.max_size > 0) {
 		room = own_room(q, q->room.pages, q->room.free_pages);
-	q->room.full = room < (q->room.full ? 2 : 1) * low(q);
+		card = card_room(q, q->room.pages, q->room.free_pages);
+	}
+	q->room.full = room < (q->room.full ? 2 : 1) * queue_low(q);
 	*ret_full = q->room.full;
+	if (card < room)
+		room = card;
 	return room > 0 ? room : 0;
 }
 
 bool queue_is_bounded(const struct queue *q)
 {
-	return q->room.max_size > 0 && card_bytes(q) >= STEP;
+	return q->room.max_size > 0 && queue_card_bytes(q) >= STEP;
 }
 
 /* --- Keeping to it --- */
@@ -218,87 +235,6 @@ void queue_empty_wal(struct queue *q)
 	int mode = large ? SQLITE_CHECKPOINT_TRUNCATE : SQLITE_CHECKPOINT_PASSIVE;
 
 	sqlite3_wal_checkpoint_v2(q->db, NULL, mode, NULL, NULL);
-}
-
-/* What there will be where the file is above its limit now. */
-static int64_t room_once_shrunk(const struct queue *q)
-{
-	return (q->room.limit - q->room.pages + q->room.free_pages) * PAGE - reserve(q);
-}
-
-static void count_pages(struct queue *q)
-{
-	struct err ignored;
-
-	queue_count_pages(q, &q->room.pages, &q->room.free_pages, &ignored);
-}
-
-/* Above a bound that was lowered, what is there is sealed and delivered all the same. */
-static void set_page_limit(struct queue *q)
-{
-	int64_t needed = q->room.pages - q->room.free_pages + reserve(q) / PAGE;
-	char sql[64];
-
-	/* SQLite takes the file's own size where that is more. */
-	snprintf(sql, sizeof sql, "PRAGMA max_page_count = %lld",
-	         (long long)(needed > q->room.limit ? needed : q->room.limit));
-	sqlite3_exec(q->db, sql, NULL, NULL, NULL);
-}
-
-/*
- * VACUUM writes what is used into a temporary file, and that into the WAL: beside the buffer, because temp_store's
- * memory has no bound. It is the one moment at which the card holds more than before.
- */
-static void vacuum(struct queue *q)
-{
-	char *folder = strdup(q->path), *slash = folder ? strrchr(folder, '/') : NULL;
-
-	if (slash)
-		slash[slash == folder] = '\0';
-	sqlite3_temp_directory = slash ? folder : NULL;
-	sqlite3_exec(q->db, "PRAGMA temp_store = FILE; VACUUM", NULL, NULL, NULL);
-	sqlite3_exec(q->db, "PRAGMA temp_store = MEMORY", NULL, NULL, NULL);
-	sqlite3_temp_directory = NULL;
-	free(folder);
-	sqlite3_wal_checkpoint_v2(q->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
-	sqlite3_db_release_memory(q->db);
-}
-
-void queue_shrink(struct queue *q)
-{
-	int64_t used = (q->room.pages - q->room.free_pages) * PAGE;
-
-	if (q->room.max_size == 0 || q->room.pages <= q->room.limit || room_once_shrunk(q) < 2 * low(q) ||
-	    card_bytes(q) < 2 * used + LARGE)
-		return;
-	vacuum(q);
-	set_page_limit(q);
-	count_pages(q);
-}
-
-/* A blob in, which goes out again at once: its pages, and the WAL's, are there from then on. */
-static bool grow(struct queue *q)
-{
-	const struct cell blob[] = { cell_number(0), cell_number(LARGE) };
-	struct err ignored;
-	int r;
-
-	if (q->room.pages * PAGE >= LARGE || q->room.limit * PAGE < 2 * LARGE || card_bytes(q) < 4 * LARGE)
-		return false;
-	r = queue_begin(q, &ignored);
-	if (r == 0)
-		r = queue_end(q, queue_run(q, SQL_PART_FILL, CELLS(blob), &ignored), &ignored);
-	return r == 0;
-}
-
-/* Of this start or, where that was killed between the two, of the one before. */
-static void delete_blob(struct queue *q)
-{
-	const struct cell range[] = { cell_number(0), cell_number(0) };
-	struct err ignored;
-
-	if (queue_begin(q, &ignored) == 0)
-		queue_end(q, queue_run(q, SQL_PARTS_DELETE, CELLS(range), &ignored), &ignored);
 }
 
 /* Whether the chunk is one that is unsealed or staged. */
@@ -359,8 +295,14 @@ static void set_bounds(struct room *room, const struct queue_bounds *bounds)
 
 int queue_bound(struct queue *q, const struct queue_bounds *bounds, struct err *err)
 {
+	q->bounds = *bounds;
+	return queue_is_sound(q) ? queue_take_bounds(q, err) : 0;
+}
+
+int queue_take_bounds(struct queue *q, struct err *err)
+{
+	const struct queue_bounds *bounds = &q->bounds;
 	int r = queue_count_pages(q, &q->room.pages, &q->room.free_pages, err);
-	bool grown;
 
 	if (r < 0)
 		return r;
@@ -369,11 +311,8 @@ int queue_bound(struct queue *q, const struct queue_bounds *bounds, struct err *
 	set_bounds(&q->room, bounds);
 	if (queue_file_size(q, "-wal") > q->room.wal_max)
 		queue_empty_wal(q);
-	set_page_limit(q);
-	grown = grow(q);
-	delete_blob(q);
-	if (grown)
-		queue_empty_wal(q);
+	queue_set_page_limit(q);
+	queue_grow(q);
 	queue_shrink(q);
 	queue_note_room(q);
 	return 0;

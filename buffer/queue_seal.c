@@ -53,7 +53,10 @@ int64_t queue_seal_due_ms(const struct queue *q, int64_t wall_ms, int64_t mono_m
 
 		if (source->now.records == 0)
 			continue;
-		due = due_in_ms(source, wall_ms, mono_ms);
+		if (source->now.head.unsynced && queue_keeps_back(q, mono_ms))
+			due = q->clock.wait_until_ms - mono_ms;
+		else
+			due = due_in_ms(source, wall_ms, mono_ms);
 		if (due < source->rest_until_ms - mono_ms)
 			due = source->rest_until_ms - mono_ms;
 		if (due < soonest)
@@ -70,14 +73,17 @@ struct plan {
 	uint64_t lines, records;
 	int64_t day;
 	char device[UNITS_NAME_MAX], boot[OBJECT_BOOT];
+	bool keeps_back; /* what is unsynced; the first chunk is not */
 };
 
-/* The same day, device and boot as the chunks before it; the first chunk says which these are. */
+/* The same day, device and boot as the chunks before it; the first chunk says which these are. None that is kept back.
+ */
 static int same_group(struct queue *q, struct plan *plan, struct err *err)
 {
 	char device[UNITS_NAME_MAX], boot[OBJECT_BOOT];
+	bool unsynced;
 	int64_t day;
-	int r = queue_plan_day(q, &day, err);
+	int r = queue_plan_day(q, &day, &unsynced, err);
 
 	if (r == 0)
 		r = queue_text(q, SQL_CHUNK_PLAN, 1, device, sizeof device, err);
@@ -90,6 +96,8 @@ static int same_group(struct queue *q, struct plan *plan, struct err *err)
 		memcpy(plan->device, device, sizeof device);
 		memcpy(plan->boot, boot, sizeof boot);
 	}
+	if (plan->end != 0 && plan->keeps_back && unsynced)
+		return 0;
 	return plan->day == day && strcmp(plan->device, device) == 0 && strcmp(plan->boot, boot) == 0;
 }
 
@@ -151,6 +159,8 @@ struct seal {
 	int64_t first, next, end; /* chunks: of the batch, not taken yet, of the batch */
 	struct mark sealed;       /* the source as of the last chunk taken: its row */
 	uint64_t lines, stored;   /* of the chunks taken, as their rows have it */
+	uint64_t unsynced;        /* records, as the source's mark counts them */
+	bool keeps_back;
 	struct batch_row row;
 	struct pack pack;
 	char device[UNITS_NAME_MAX], boot[OBJECT_BOOT];
@@ -223,6 +233,7 @@ static int seal_chunk(struct seal *s)
 	s->next = row.id + (int64_t)row.records;
 	s->lines += row.lines;
 	s->stored += row.data_len;
+	s->unsynced += row.unsynced ? row.records : 0;
 	s->sealed.seq = batch->last_seq + 1;
 	s->sealed.fetch = row.fetch;
 	s->sealed.state_len = row.state_len;
@@ -264,7 +275,8 @@ static int write_batch(struct seal *s)
 	if (r < 0)
 		return r;
 	batch->bytes = s->pack.bytes;
-	s->sealed.batch = batch->id;
+	/* One with a higher id may have been taken over meanwhile. */
+	s->sealed.batch = s->source->then.batch > batch->id ? s->source->then.batch : batch->id;
 	object_key(batch->key, &first, batch->last_seq, batch->sha256);
 	r = queue_put_batch(s->q, &s->row, s->err);
 	if (r == 0)
@@ -302,9 +314,8 @@ static int read_head(struct seal *s, struct mark *then)
 /* Which chunks it takes is said once: what is committed later comes behind them. */
 static int first_step(struct seal *s)
 {
-	const struct cell parts[] = { cell_number(s->row.batch.id << PART_BITS) };
-	struct plan plan = { .end = 0 };
-	int r = queue_run(s->q, SQL_PARTS_DELETE_FROM, CELLS(parts), s->err);
+	struct plan plan = { .keeps_back = s->keeps_back };
+	int r = queue_clear_parts(s->q, s->row.batch.id, s->err);
 
 	if (r == 0)
 		r = make_plan(s->q, s->source, &plan, s->err);
@@ -332,6 +343,7 @@ static int step(struct seal *s)
 	then->records -= s->row.batch.records;
 	then->lines -= s->lines;
 	then->stored -= s->stored;
+	then->unsynced -= s->unsynced;
 	r = read_head(s, then);
 	return r < 0 ? r : 1;
 }
@@ -347,12 +359,17 @@ void queue_seal_free(struct queue *q)
 	q->sealing = NULL;
 }
 
+int64_t queue_sealing_id(const struct queue *q)
+{
+	return q->sealing ? q->sealing->row.batch.id : 0;
+}
+
 uint64_t queue_sealed_bytes(const struct queue *q)
 {
 	return q->sealing ? (uint64_t)q->sealing->parts * PACK_PART : 0;
 }
 
-static int begin_seal(struct queue *q, struct source *source, struct err *err)
+static int begin_seal(struct queue *q, struct source *source, bool keeps_back, struct err *err)
 {
 	struct seal *s;
 	int r = queue_grow_waiting(q, err);
@@ -366,7 +383,8 @@ static int begin_seal(struct queue *q, struct source *source, struct err *err)
 	}
 	s->q = q;
 	s->source = source;
-	s->row.batch.id = q->last_batch + 1;
+	s->keeps_back = keeps_back;
+	s->row.batch.id = queue_top_batch(q) + 1;
 	memcpy(s->row.batch.source, source->name, sizeof source->name);
 	q->sealing = s;
 	return 0;
@@ -396,7 +414,8 @@ static void note_batch(struct queue *q, struct batch *ret_batch)
 {
 	struct seal *s = q->sealing;
 
-	q->last_batch = s->row.batch.id;
+	if (s->row.batch.id > q->last_batch)
+		q->last_batch = s->row.batch.id;
 	q->batches++;
 	queue_add_waiting(q, s->source, &s->row);
 	s->row.batch.stores_all = (size_t)__builtin_popcountll(s->source->route.stores);
@@ -424,6 +443,8 @@ static int go_on(struct queue *q, int64_t wall_ms, int64_t mono_ms, struct batch
 		note_batch(q, ret_batch);
 	else
 		rest(s->source, mono_ms, r, err);
+	if (r < 0)
+		queue_leave_parts(q, s->row.batch.id);
 	queue_seal_free(q);
 	return r;
 }
@@ -446,13 +467,13 @@ void queue_seal_wake(struct queue *q)
 }
 
 /* The first source that is due; NULL: none. */
-static struct source *find_due(const struct queue *q, int64_t wall_ms, int64_t mono_ms, bool all)
+static struct source *find_due(const struct queue *q, int64_t wall_ms, int64_t mono_ms, bool all, bool keeps_back)
 {
 	for (size_t i = 0; i < q->n_sources; i++) {
 		struct source *source = q->sources[i];
 
 		if (source->now.records > 0 && mono_ms >= source->rest_until_ms &&
-		    (all || due_in_ms(source, wall_ms, mono_ms) <= 0))
+		    !(keeps_back && source->now.head.unsynced) && (all || due_in_ms(source, wall_ms, mono_ms) <= 0))
 			return source;
 	}
 	return NULL;
@@ -460,10 +481,13 @@ static struct source *find_due(const struct queue *q, int64_t wall_ms, int64_t m
 
 int queue_seal(struct queue *q, int64_t wall_ms, int64_t mono_ms, bool all, struct batch *ret_batch, struct err *err)
 {
-	struct source *source = q->sealing ? NULL : find_due(q, wall_ms, mono_ms, all);
-	int r = source ? begin_seal(q, source, err) : 0;
+	int r = queue_check(q, err);
+	bool keeps_back = queue_keeps_back(q, mono_ms);
+	struct source *source = r < 0 || q->sealing ? NULL : find_due(q, wall_ms, mono_ms, all, keeps_back);
 
-	if (r < 0)
+	if (source)
+		r = begin_seal(q, source, keeps_back, err);
+	if (source && r < 0)
 		rest(source, mono_ms, r, err);
 	if (r < 0 || !q->sealing)
 		return r;

@@ -1,35 +1,44 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * All SQL of the queue but its schema, the way rows are written and read, and what SQLite's errors mean. A row's
- * checksum is the CRC-32 over its other columns in the order of the statements below: for each its type, and a number
- * as 8 bytes, a text or blob as its length in 8 bytes and its bytes, all little-endian.
+ * checksum (cell.h) is over its other columns in the order of the statements below.
  */
 #include <assert.h>
-#include <endian.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
-#include <zlib.h>
+#include <unistd.h>
 
 #include "buffer/queue_private.h"
 
 #define CHUNK    "id, source, device, boot, records, day, lines, last, wall, mono, fetch, state, plain, data, crc"
 #define BOOK     "store, source, first, last, day, device, boot, crc"
-#define BATCH    "id, source, object, first, last, raw, bytes, sha256, oldest, sealed, delivered, crc"
+#define LOST     "store, source, first, last, day, device, boot, at, crc"
+#define BATCH    "id, source, object, first, last, raw, bytes, sha256, oldest, sealed, delivered, imported, crc"
 
+#define IMPORTED "source, device, boot, first, last, at, crc"
+#define DAMAGE   "source, first, last, day, device, boot, at, crc"
 #define REJECTED "source, at, cause, text, bytes, start, offset, excerpt, crc"
 
 /* The same of table book and of table lost. */
-#define BOOK_NEAR(table)                                                                                               \
-	"SELECT " BOOK " FROM " table " WHERE store = ? AND source = ? AND first <= ? ORDER BY first DESC LIMIT 2"
+#define BOOK_NEAR(table, columns)                                                                                      \
+	"SELECT " columns " FROM " table " WHERE store = ? AND source = ? AND first <= ? ORDER BY first DESC LIMIT 2"
 /* From the row that holds seq ?3 on, if one does; that row is the last to begin before it. */
-#define BOOKS(table)                                                                                                   \
-	"SELECT " BOOK " FROM " table                                                                                  \
+#define BOOKS(table, columns)                                                                                          \
+	"SELECT " columns " FROM " table                                                                               \
 	" WHERE store = ?1 AND source = ?2 AND first >= ifnull((SELECT max(first) FROM " table                         \
 	" WHERE store = ?1 AND source = ?2 AND first <= ?3), 0) AND last >= ?3 AND day >= ?4 ORDER BY first"
-#define BOOK_PUT(table)    "INSERT OR REPLACE INTO " table " (" BOOK ") VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+/* Of a table whose rows may be read in several versions. */
+#define BOOK_AFTER(table, columns)                                                                                     \
+	"SELECT " columns " FROM " table                                                                               \
+	" WHERE (store, source, first) > (?, ?, ?) ORDER BY store, source, first LIMIT 1"
+#define GROWN(also)                                                                                                    \
+	" ON CONFLICT (store, source, first) DO UPDATE SET " also "last = excluded.last, day = excluded.day, "         \
+	"device = excluded.device, boot = excluded.boot, crc = excluded.crc WHERE excluded.last > last"
 #define BOOK_DELETE(table) "DELETE FROM " table " WHERE store = ? AND source = ? AND first = ?"
 
 #define CACHE_KEPT         (256 * 1024)
@@ -56,8 +65,8 @@ static const struct statement statements[SQL_STATEMENTS] = {
 	                     NULL },
 	[SQL_CHUNKS] = { "SELECT " CHUNK " FROM chunk WHERE id BETWEEN ? AND ? ORDER BY id", "chunk" },
 	[SQL_CHUNK_HOLDING] = { "SELECT max(id) FROM chunk WHERE id BETWEEN ? AND ?", NULL },
-	[SQL_CHUNK_PLAN] = { "SELECT id, device, boot, records, day, lines, last, wall FROM chunk WHERE id BETWEEN ? "
-	                     "AND ? AND records > 0 ORDER BY id",
+	[SQL_CHUNK_PLAN] = { "SELECT id, device, boot, records, day, lines, last, wall, mono FROM chunk WHERE id "
+	                     "BETWEEN ? AND ? AND records > 0 ORDER BY id",
 	                     NULL },
 	[SQL_CHUNK_CLOSING] = { "SELECT " CHUNK " FROM chunk WHERE id BETWEEN ? AND ? AND last > 0 ORDER BY id LIMIT 1",
 	                        "chunk" },
@@ -67,12 +76,12 @@ static const struct statement statements[SQL_STATEMENTS] = {
 	                    NULL },
 	[SQL_CHUNKS_DELETE] = { "DELETE FROM chunk WHERE id BETWEEN ? AND ?", NULL },
 	[SQL_BATCH_GET] = { "SELECT " BATCH " FROM batch WHERE id = ?", "batch" },
-	[SQL_BATCH_PUT] = { "INSERT OR REPLACE INTO batch (" BATCH ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+	[SQL_BATCH_PUT] = { "INSERT OR REPLACE INTO batch (" BATCH ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 	                    NULL },
 	[SQL_BATCHES_WAITING] = { "SELECT " BATCH " FROM batch WHERE delivered = 0 ORDER BY id", "batch" },
 	[SQL_BATCHES_NEWEST] = { "SELECT " BATCH " FROM batch ORDER BY id DESC LIMIT ?", "batch" },
-	[SQL_BATCHES_BACK] = { "SELECT id, first FROM batch WHERE source = ? ORDER BY id DESC", NULL },
-	[SQL_BATCHES_OF] = { "SELECT " BATCH " FROM batch WHERE id >= ? AND source = ? AND last >= ? ORDER BY id",
+	[SQL_BATCHES_OF] = { "SELECT " BATCH " FROM batch WHERE source = ? AND last >= ? AND imported = 0 ORDER BY "
+	                     "first LIMIT 1",
 	                     "batch" },
 	[SQL_BATCHES_FROM] = { "SELECT id, delivered FROM batch WHERE id >= ? ORDER BY id LIMIT ?", NULL },
 	[SQL_BATCHES_COUNT] = { "SELECT (SELECT count(*) FROM batch), max(ifnull((SELECT max(id) FROM batch), 0), "
@@ -83,19 +92,40 @@ static const struct statement statements[SQL_STATEMENTS] = {
 	[SQL_PART_PUT] = { "INSERT INTO part (id, data, crc) VALUES (?, ?, ?)", NULL },
 	[SQL_PART_FILL] = { "INSERT INTO part (id, data, crc) VALUES (?, zeroblob(?), 0)", NULL },
 	[SQL_PARTS_DELETE] = { "DELETE FROM part WHERE id BETWEEN ? AND ?", NULL },
-	[SQL_PARTS_DELETE_FROM] = { "DELETE FROM part WHERE id >= ?", NULL },
+	[SQL_PARTS_DELETE_STRAY] = { "DELETE FROM part WHERE id < ? AND id >> 16 NOT IN (SELECT id FROM batch)", NULL },
 	[SQL_DELIVERIES] = { "SELECT batch, store, at, crc FROM delivery WHERE batch = ?", "delivery" },
 	[SQL_DELIVERY_PUT] = { "INSERT OR IGNORE INTO delivery (batch, store, at, crc) VALUES (?, ?, ?, ?)", NULL },
+	[SQL_DELIVERY_DELETE] = { "DELETE FROM delivery WHERE batch = ? AND store = ?", NULL },
 	[SQL_DELIVERIES_DELETE] = { "DELETE FROM delivery WHERE batch = ?", NULL },
-	[SQL_BOOK_NEAR] = { BOOK_NEAR("book"), "book" },
-	[SQL_BOOKS] = { BOOKS("book"), "book" },
-	[SQL_BOOK_PUT] = { BOOK_PUT("book"), NULL },
+	[SQL_BOOK_NEAR] = { BOOK_NEAR("book", BOOK), "book" },
+	[SQL_BOOKS] = { BOOKS("book", BOOK), "book" },
+	[SQL_BOOK_PUT] = { "INSERT OR REPLACE INTO book (" BOOK ") VALUES (?, ?, ?, ?, ?, ?, ?, ?)", NULL },
 	[SQL_BOOK_DELETE] = { BOOK_DELETE("book"), NULL },
-	[SQL_LOST] = { "SELECT " BOOK " FROM lost ORDER BY source, first", "lost" },
-	[SQL_LOST_NEAR] = { BOOK_NEAR("lost"), "lost" },
-	[SQL_LOST_BOOKS] = { BOOKS("lost"), "lost" },
-	[SQL_LOST_PUT] = { BOOK_PUT("lost"), NULL },
+	[SQL_LOST] = { "SELECT " LOST " FROM lost ORDER BY source, first", "lost" },
+	[SQL_LOST_NEAR] = { BOOK_NEAR("lost", LOST), "lost" },
+	[SQL_LOST_BOOKS] = { BOOKS("lost", LOST), "lost" },
+	[SQL_LOST_PUT] = { "INSERT OR REPLACE INTO lost (" LOST ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", NULL },
 	[SQL_LOST_DELETE] = { BOOK_DELETE("lost"), NULL },
+	[SQL_IMPORTED_NEAR] = { "SELECT " IMPORTED " FROM imported WHERE source = ? AND device = ? AND boot = ? AND "
+	                        "first <= ? ORDER BY first DESC LIMIT 2",
+	                        "imported" },
+	[SQL_IMPORTED_PUT] = { "INSERT OR REPLACE INTO imported (" IMPORTED ") VALUES (?, ?, ?, ?, ?, ?, ?)", NULL },
+	[SQL_IMPORTED_DELETE] = { "DELETE FROM imported WHERE source = ? AND device = ? AND boot = ? AND first = ?",
+	                          NULL },
+	/* What some store has of it, and what waits: no checksum, since nothing is made of it but a refusal. */
+	[SQL_OWN] = { "SELECT first <= ?4 AND last >= ?5 FROM (SELECT first, last FROM book WHERE source = ?1 AND "
+	              "device = ?2 AND boot = ?3 AND first <= ?5 AND last >= ?4 UNION ALL SELECT first, last FROM "
+	              "batch WHERE source = ?1 AND imported = 0 AND first <= ?5 AND last >= ?4 AND "
+	              "instr(object, '/' || ?2 || '-' || ?3 || '-') > 0) ORDER BY 1 DESC LIMIT 1",
+	              NULL },
+	[SQL_DAMAGE] = { "SELECT " DAMAGE " FROM damage ORDER BY source, first", "damage" },
+	[SQL_DAMAGE_NEXT] = { "SELECT " DAMAGE " FROM damage WHERE (source, first, boot) > (?, ?, ?) "
+	                      "ORDER BY source, first, boot LIMIT 1",
+	                      "damage" },
+	[SQL_DAMAGE_BOOKS] = { "SELECT " DAMAGE " FROM damage WHERE source = ? AND last >= ? AND day >= ? "
+	                       "ORDER BY first",
+	                       "damage" },
+	[SQL_DAMAGE_PUT] = { "INSERT OR REPLACE INTO damage (" DAMAGE ") VALUES (?, ?, ?, ?, ?, ?, ?, ?)", NULL },
 	[SQL_REJECTED_NEXT] = { "SELECT " REJECTED " FROM rejected WHERE source > ? ORDER BY source LIMIT 1",
 	                        "rejected" },
 	[SQL_REJECTED_PUT] = { "INSERT OR REPLACE INTO rejected (" REJECTED ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -103,18 +133,73 @@ static const struct statement statements[SQL_STATEMENTS] = {
 	[SQL_REJECTED_TRIM] = { "DELETE FROM rejected WHERE source IN (SELECT source FROM rejected ORDER BY at DESC "
 	                        "LIMIT -1 OFFSET ?)",
 	                        NULL },
+	[SQL_CLOCK_GET] = { "SELECT boot, correction, crc FROM clock WHERE boot = ?", "clock" },
+	[SQL_CLOCK_PUT] = { "INSERT OR REPLACE INTO clock (boot, correction, crc) VALUES (?, ?, ?)", NULL },
+	[SQL_CLOCKS_TRIM] = { "DELETE FROM clock WHERE boot NOT IN (SELECT boot FROM chunk)", NULL },
 	[SQL_STORE_GET] = { "SELECT name, place, crc FROM store WHERE name = ?", "store" },
+	[SQL_STORE_USED] = { "SELECT 1 FROM book WHERE store = ? LIMIT 1", NULL },
 	[SQL_STORE_PUT] = { "INSERT OR REPLACE INTO store (name, place, crc) VALUES (?, ?, ?)", NULL },
+
+	/* Rows of several versions: what they say of the books only ever grows. */
+	[SQL_SALVAGE_BOOK] = { "INSERT INTO book (" BOOK ") VALUES (?, ?, ?, ?, ?, ?, ?, ?)" GROWN(""), NULL },
+	[SQL_SALVAGE_LOST] = { "INSERT INTO lost (" LOST ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)" GROWN(
+	                               "at = excluded.at, ") " OR (excluded.last = last AND excluded.at > at)",
+	                       NULL },
+	[SQL_SALVAGE_DAMAGE] = { "INSERT OR IGNORE INTO damage (" DAMAGE ") VALUES (?, ?, ?, ?, ?, ?, ?, ?)", NULL },
+	[SQL_SALVAGE_REJECTED] = { "SELECT at FROM rejected WHERE source = ?", NULL },
+	[SQL_SALVAGE_BOOK_AFTER] = { BOOK_AFTER("book", BOOK), "book" },
+	[SQL_SALVAGE_LOST_AFTER] = { BOOK_AFTER("lost", LOST), "lost" },
+	[SQL_SALVAGE_HAS] = { "SELECT first, last, 1 FROM book WHERE store = ?1 AND source = ?2 AND last >= ?3 UNION "
+	                      "ALL SELECT first, last, 0 FROM lost WHERE store = ?1 AND source = ?2 AND last >= ?3 "
+	                      "ORDER BY 1",
+	                      NULL },
+	[SQL_SALVAGE_STORES] = { "SELECT store FROM book WHERE source = ?1 UNION SELECT store FROM lost WHERE source = "
+	                         "?1 UNION SELECT store FROM delivery JOIN batch ON batch.id = delivery.batch WHERE "
+	                         "source = ?1",
+	                         NULL },
+	[SQL_SALVAGE_COVER] = { "SELECT first, last, day, device, boot FROM book WHERE source = ?1 AND ?2 IN (store, "
+	                        "'') UNION ALL SELECT first, last, day, device, boot FROM lost WHERE source = ?1 AND "
+	                        "?2 IN (store, '') UNION ALL SELECT first, "
+	                        "last, day, device, boot FROM damage WHERE source = ?1 AND last > 0 ORDER BY first",
+	                        NULL },
+	[SQL_SALVAGE_BATCHES] = { "SELECT " BATCH " FROM batch WHERE source = ? AND imported = 0 ORDER BY first",
+	                          "batch" },
+	[SQL_SALVAGE_DELIVERED] = { "DELETE FROM batch WHERE delivered > 0", NULL },
+	[SQL_SALVAGE_DELIVERIES] = { "DELETE FROM delivery WHERE batch NOT IN (SELECT id FROM batch)", NULL },
+	[SQL_SALVAGE_CLOCKS] = { "INSERT OR REPLACE INTO clock (boot, correction, crc) VALUES (?, ?, ?)", NULL },
+	[SQL_SALVAGE_COUNT] = { "SELECT count(*) FROM batch", NULL },
 };
 
 int queue_prepare(struct queue *q, struct err *err)
 {
-	for (int i = 0; i < SQL_STATEMENTS; i++) {
+	int n = q->fresh ? SQL_STATEMENTS : SQL_SALVAGE;
+
+	for (int i = 0; i < n; i++) {
 		if (sqlite3_prepare_v3(q->db, statements[i].text, -1, SQLITE_PREPARE_PERSISTENT, &q->statements[i],
 		                       NULL) != SQLITE_OK)
 			return queue_fail(q, err, statements[i].text);
 	}
 	return 0;
+}
+
+/*
+ * Since Linux 6.15 an ext4 that has turned itself read-only does not say so in statvfs, but to who syncs. The folder:
+ * closing another descriptor of the file would give up its locks.
+ */
+static bool is_stopped(const struct queue *q)
+{
+	const char *slash = strrchr(q->path, '/');
+	char folder[4096];
+	bool stopped;
+	int fd;
+
+	snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - q->path) + 1 : 1, slash ? q->path : ".");
+	fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	stopped = fsync(fd) < 0 && errno == EROFS;
+	close(fd);
+	return stopped;
 }
 
 /* A card that is full or has turned read-only is an I/O error to SQLite, and no errno tells it from a broken one. */
@@ -124,7 +209,7 @@ static int ask_card(const struct queue *q)
 
 	if (statvfs(q->path, &fs) < 0)
 		return -EIO;
-	if (fs.f_flag & ST_RDONLY)
+	if (fs.f_flag & ST_RDONLY || is_stopped(q))
 		return -EROFS;
 	return fs.f_bavail == 0 ? -ENOSPC : -EIO;
 }
@@ -141,12 +226,19 @@ static int translate(const struct queue *q, int code)
 		return -EBUSY;
 	case SQLITE_CORRUPT:
 	case SQLITE_NOTADB:
+	case SQLITE_TOOBIG:     /* a length that no row of ours has */
 	case SQLITE_CONSTRAINT: /* we write no row twice: an index is wrong */
 	case SQLITE_ERROR:      /* no such table or column: a schema that is not ours */
 		return -EBADMSG;
 	default: /* SQLITE_IOERR, SQLITE_READONLY, SQLITE_CANTOPEN */
 		return ask_card(q);
 	}
+}
+
+static void note_failing(struct queue *q, int r)
+{
+	if (r == -ENOSPC || r == -EROFS || r == -EIO)
+		q->failing = r;
 }
 
 int queue_fail(struct queue *q, struct err *err, const char *what)
@@ -157,14 +249,26 @@ int queue_fail(struct queue *q, struct err *err, const char *what)
 	                  : r == -ENOSPC ? "no space is left on the file system"
 	                                 : sqlite3_errmsg(q->db);
 
+	note_failing(q, r);
+	q->damaged |= r == -EBADMSG;
 	q->room.wanted |= r == -EDQUOT;
 	q->room.card_full |= r == -ENOSPC;
 	return err_fail(err, r, "buffer \"%s\": %s: %s", q->path, what, why);
 }
 
-int queue_damaged(const struct queue *q, struct err *err, const char *table, int64_t id, const char *how)
+int queue_damaged(struct queue *q, struct err *err, const char *table, int64_t id, const char *how)
 {
+	q->damaged = true;
 	return err_fail(err, -EBADMSG, "buffer \"%s\" is damaged: %s %" PRId64 ": %s", q->path, table, id, how);
+}
+
+int queue_check(const struct queue *q, struct err *err)
+{
+	if (!q->db)
+		return err_fail(err, q->status, "%s", q->said.text);
+	if (q->damaged)
+		return err_fail(err, -EBADMSG, "buffer \"%s\" is damaged, and is to be salvaged", q->path);
+	return 0;
 }
 
 /* --- Transactions --- */
@@ -179,6 +283,14 @@ static int run_plain(struct queue *q, enum sql sql)
 
 int queue_begin(struct queue *q, struct err *err)
 {
+	int r = queue_check(q, err);
+
+	if (r == 0)
+		r = queue_check_files(q, err);
+	if (r == -EIO)
+		q->failing = r;
+	if (r < 0)
+		return r;
 	return run_plain(q, SQL_BEGIN) < 0 ? queue_fail(q, err, "begin") : 0;
 }
 
@@ -202,7 +314,9 @@ int queue_end(struct queue *q, int r, struct err *err)
 	if (r == 0 && run_plain(q, SQL_COMMIT) < 0)
 		r = queue_fail(q, err, "commit");
 	trim_cache(q);
+	note_failing(q, r);
 	if (r == 0) {
+		q->failing = 0;
 		q->room.pages = pages;
 		q->room.free_pages = free_pages;
 		return 0;
@@ -217,35 +331,7 @@ int queue_end(struct queue *q, int r, struct err *err)
 	return r;
 }
 
-/* --- Cells and their checksum --- */
-
-struct cell cell_number(int64_t number)
-{
-	return (struct cell){ .type = SQLITE_INTEGER, .number = number };
-}
-
-struct cell cell_text(const char *text)
-{
-	return (struct cell){ .type = SQLITE_TEXT, .data = text, .len = strlen(text) };
-}
-
-/* "" where there is nothing, because SQLite takes a blob at NULL for a NULL. */
-struct cell cell_blob(const void *data, size_t len)
-{
-	return (struct cell){ .type = SQLITE_BLOB, .data = len > 0 ? data : "", .len = len };
-}
-
-static uLong crc_cell(uLong crc, const struct cell *cell)
-{
-	unsigned char head[9] = { (unsigned char)cell->type };
-	uint64_t value = htole64(cell->type == SQLITE_INTEGER ? (uint64_t)cell->number : cell->len);
-
-	memcpy(head + 1, &value, sizeof value);
-	crc = crc32(crc, head, sizeof head);
-	if (cell->type != SQLITE_INTEGER && cell->len > 0)
-		crc = crc32(crc, cell->data, (uInt)cell->len);
-	return crc;
-}
+/* --- Cells --- */
 
 static int bind(sqlite3_stmt *stmt, int at, const struct cell *cell)
 {
@@ -274,6 +360,10 @@ static struct cell column(sqlite3_stmt *stmt, int at)
 
 int queue_query(struct queue *q, enum sql sql, const struct cell *cells, size_t n, struct err *err)
 {
+	int r = queue_check(q, err);
+
+	if (r < 0)
+		return r;
 	assert(sqlite3_bind_parameter_count(q->statements[sql]) == (int)n);
 	for (size_t i = 0; i < n; i++) {
 		if (bind(q->statements[sql], (int)i + 1, &cells[i]) != SQLITE_OK)
@@ -295,21 +385,17 @@ int queue_run(struct queue *q, enum sql sql, const struct cell *cells, size_t n,
 int queue_put(struct queue *q, enum sql sql, const struct cell *cells, size_t n, struct err *err)
 {
 	struct cell row[16];
-	uLong crc = crc32(0, NULL, 0);
 
 	assert(n < sizeof row / sizeof *row);
-	for (size_t i = 0; i < n; i++) {
-		row[i] = cells[i];
-		crc = crc_cell(crc, &cells[i]);
-	}
-	row[n] = cell_number((int64_t)crc);
+	memcpy(row, cells, n * sizeof *row);
+	row[n] = cell_number(cell_crc(0, cells, n));
 	return queue_run(q, sql, row, n + 1, err);
 }
 
 /* What queue_put would bind, for the schema's files. */
 static void row_crc(sqlite3_context *context, int n, sqlite3_value **values)
 {
-	uLong crc = crc32(0, NULL, 0);
+	uint32_t crc = 0;
 
 	for (int i = 0; i < n; i++) {
 		struct cell cell = { .type = sqlite3_value_type(values[i]) };
@@ -320,9 +406,9 @@ static void row_crc(sqlite3_context *context, int n, sqlite3_value **values)
 			cell.data = sqlite3_value_blob(values[i]);
 			cell.len = (size_t)sqlite3_value_bytes(values[i]);
 		}
-		crc = crc_cell(crc, &cell);
+		crc = cell_crc(crc, &cell, 1);
 	}
-	sqlite3_result_int64(context, (int64_t)crc);
+	sqlite3_result_int64(context, crc);
 }
 
 int queue_add_functions(struct queue *q, struct err *err)
@@ -337,28 +423,31 @@ int queue_add_functions(struct queue *q, struct err *err)
 static bool row_is_sound(sqlite3_stmt *stmt)
 {
 	int crc_at = sqlite3_column_count(stmt) - 1;
-	uLong crc = crc32(0, NULL, 0);
+	uint32_t crc = 0;
 
 	for (int i = 0; i < crc_at; i++) {
 		struct cell cell = column(stmt, i);
 
-		crc = crc_cell(crc, &cell);
+		crc = cell_crc(crc, &cell, 1);
 	}
-	return sqlite3_column_type(stmt, crc_at) == SQLITE_INTEGER &&
-	       sqlite3_column_int64(stmt, crc_at) == (int64_t)crc;
+	return sqlite3_column_type(stmt, crc_at) == SQLITE_INTEGER && sqlite3_column_int64(stmt, crc_at) == crc;
 }
 
 int queue_step(struct queue *q, enum sql sql, struct err *err)
 {
 	sqlite3_stmt *stmt = q->statements[sql];
-	int code = sqlite3_step(stmt);
+	int code, r = queue_check(q, err);
 
+	if (r < 0)
+		return r;
+	code = sqlite3_step(stmt);
 	if (code == SQLITE_DONE)
 		return 0;
 	if (code != SQLITE_ROW)
 		return queue_fail(q, err, "read");
 	if (!statements[sql].table || row_is_sound(stmt))
 		return 1;
+	q->damaged = true;
 	return err_fail(err, -EBADMSG, "buffer \"%s\" is damaged: %s %s: its checksum is wrong", q->path,
 	                statements[sql].table, (const char *)sqlite3_column_text(stmt, 0));
 }
@@ -366,7 +455,7 @@ int queue_step(struct queue *q, enum sql sql, struct err *err)
 void queue_reset(struct queue *q, enum sql sql)
 {
 	sqlite3_reset(q->statements[sql]);
-	if (sqlite3_get_autocommit(q->db))
+	if (q->db && sqlite3_get_autocommit(q->db))
 		trim_cache(q);
 }
 
@@ -445,67 +534,6 @@ static int read_chunk_names(struct queue *q, enum sql sql, struct chunk_row *row
 	return r;
 }
 
-/*
- * The chunk that ends the fetch of a staged one, found by going through all between them: so the last one found is
- * kept, for the many chunks of one large fetch.
- */
-static int find_closing(struct queue *q, int64_t id, struct err *err)
-{
-	const struct cell range[] = { cell_number(id), cell_number(id | SEQ_MAX) };
-	struct chunk_row row = { .last = 0 };
-	int r;
-
-	if (q->closing.first <= id && id < q->closing.id)
-		return 0;
-	r = queue_query(q, SQL_CHUNK_CLOSING, CELLS(range), err);
-	if (r == 0)
-		r = queue_step(q, SQL_CHUNK_CLOSING, err);
-	if (r == 1)
-		r = queue_read_row(q, SQL_CHUNK_CLOSING, &row, err);
-	else if (r == 0)
-		r = queue_damaged(q, err, "chunk", id, "its fetch has no end");
-	if (r == 0)
-		q->closing = (struct closing){
-			.first = id,
-			.id = row.id,
-			.day = row.day,
-			.wall_ms = row.wall_ms,
-			.mono_ms = row.mono_ms,
-			.clock = row.last - 1,
-		};
-	queue_reset(q, SQL_CHUNK_CLOSING);
-	return r;
-}
-
-int queue_plan_day(struct queue *q, int64_t *ret_day, struct err *err)
-{
-	bool staged = queue_number(q, SQL_CHUNK_PLAN, 6) == 0 && queue_number(q, SQL_CHUNK_PLAN, 7) == 0;
-	int r = staged ? find_closing(q, queue_number(q, SQL_CHUNK_PLAN, 0), err) : 0;
-
-	if (r == 0)
-		*ret_day = staged ? q->closing.day : queue_number(q, SQL_CHUNK_PLAN, 4);
-	return r;
-}
-
-int queue_read_chunk(struct queue *q, enum sql sql, struct chunk_row *ret_row, struct err *err)
-{
-	struct chunk_row row = { .staged = false };
-	int r = queue_read_row(q, sql, &row, err);
-
-	if (r == 0 && row.staged)
-		r = find_closing(q, row.id, err);
-	if (r < 0)
-		return r;
-	if (row.staged) {
-		row.day = q->closing.day;
-		row.wall_ms = q->closing.wall_ms;
-		row.mono_ms = q->closing.mono_ms;
-		row.clock = q->closing.clock;
-	}
-	*ret_row = row;
-	return 0;
-}
-
 int queue_read_row(struct queue *q, enum sql sql, struct chunk_row *ret_row, struct err *err)
 {
 	struct chunk_row row = {
@@ -530,22 +558,13 @@ int queue_read_row(struct queue *q, enum sql sql, struct chunk_row *ret_row, str
 		return queue_damaged(q, err, "chunk", row.id, "its clock is unknown");
 	row.last = (uint8_t)last;
 	row.staged = row.last == 0 && row.wall_ms == 0;
+	row.clock = row.last > 0 ? row.last - 1 : 0;
 	row.state = state.data;
 	row.state_len = state.len;
 	row.data = data.data;
 	row.data_len = data.len;
 	*ret_row = row;
 	return 0;
-}
-
-struct head queue_head(const struct queue *q, const struct chunk_row *row)
-{
-	return (struct head){
-		.day = row->day,
-		.wall_ms = row->wall_ms,
-		.mono_ms = row->mono_ms,
-		.current = strcmp(row->boot, q->boot) == 0 && strcmp(row->device, q->device) == 0,
-	};
 }
 
 int queue_put_batch(struct queue *q, const struct batch_row *row, struct err *err)
@@ -563,6 +582,7 @@ int queue_put_batch(struct queue *q, const struct batch_row *row, struct err *er
 		cell_number(row->oldest_ms),
 		cell_number(b->sealed_ms),
 		cell_number(b->delivered_ms),
+		cell_number(b->imported),
 	};
 
 	return queue_put(q, SQL_BATCH_PUT, CELLS(cells), err);
@@ -590,6 +610,7 @@ int queue_read_batch(struct queue *q, enum sql sql, struct batch_row *ret_row, s
 	b->bytes = (uint64_t)queue_number(q, sql, 6);
 	b->sealed_ms = queue_number(q, sql, 9);
 	b->delivered_ms = queue_number(q, sql, 10);
+	b->imported = queue_number(q, sql, 11) != 0;
 	*ret_row = row;
 	return 0;
 }

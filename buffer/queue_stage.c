@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/random.h"
 #include "buffer/queue_private.h"
 
 uint64_t queue_piece_lines(const struct envelope *first, const struct fetch_piece *piece)
@@ -34,6 +35,12 @@ int queue_delete_staged(struct queue *q, struct source *source, struct err *err)
 	then->stored -= then->staged.stored;
 	then->staged = (struct staged){ .records = 0 };
 	return 0;
+}
+
+int queue_stale(const char *source, struct err *err)
+{
+	return err_fail(err, -ESTALE, "source \"%s\": what was staged of its answer was lost with a damaged buffer",
+	                source);
 }
 
 /* Puts a span (NULL: none) with the row that is filled but for what it says of all that is before it. */
@@ -66,6 +73,15 @@ static int put_chunk(struct queue *q, const struct source *source, struct chunk_
 	return r;
 }
 
+/* Tells what is staged from what was given up before at the same ids. */
+static int64_t draw_ticket(void)
+{
+	uint64_t ticket;
+
+	random_fill(&ticket, sizeof ticket);
+	return (int64_t)(ticket >> 1 | 1);
+}
+
 static int put_piece(struct queue *q, struct source *source, const struct fetch_piece *piece, struct err *err)
 {
 	struct mark *then = &source->then;
@@ -81,16 +97,19 @@ static int put_piece(struct queue *q, struct source *source, const struct fetch_
 	};
 	const struct span span = { .fetch = then->fetch + 1, .records = piece->n };
 	struct chunk_row row = { .id = queue_chunk_id(then, seq), .records = piece->n };
+	int64_t ticket = staged->records > 0 ? staged->ticket : draw_ticket();
 	int r;
 
 	if (piece->n > (uint64_t)SEQ_MAX - seq)
 		return err_fail(err, -EOVERFLOW, "source \"%s\": its numbers are used up", source->name);
+	row.mono_ms = ticket;
 	row.lines = queue_piece_lines(&first, piece);
 	r = put_chunk(q, source, &row, &span, piece, err);
 	if (r < 0)
 		return r;
 	if (staged->records == 0)
 		staged->turn = ++q->turns;
+	staged->ticket = ticket;
 	staged->records += row.records;
 	staged->lines += row.lines;
 	staged->stored += row.data_len;
@@ -142,6 +161,8 @@ int queue_stage(struct queue *q, const char *name, const struct fetch_piece *pie
 	struct source *source;
 	int r = queue_add_source(q, name, &source, err);
 
+	if (r == 0 && source->stale)
+		r = queue_stale(name, err);
 	if (r == 0)
 		r = queue_begin(q, err);
 	if (r < 0)
@@ -165,6 +186,8 @@ int queue_unstage(struct queue *q, const char *name, struct err *err)
 	struct source *source = queue_find_source(q, name);
 	int r;
 
+	if (source)
+		source->stale = false;
 	if (!source || source->now.staged.records == 0)
 		return 0;
 	source->now.staged.given_up = true; /* whether or not this holds */

@@ -43,6 +43,21 @@ static inline void box_open(struct box *box)
 		fail_msg("%s", box->err.text);
 }
 
+/* Opens it and salvages nothing: what is wrong with the file. */
+static inline int box_try(struct box *box)
+{
+	int r;
+
+	box->q = queue_new(box->path, &box->identity);
+	assert_non_null(box->q);
+	r = queue_start(box->q, false, &box->err);
+	if (r < 0) {
+		queue_close(box->q);
+		box->q = NULL;
+	}
+	return r;
+}
+
 static inline void box_close(struct box *box)
 {
 	queue_close(box->q);

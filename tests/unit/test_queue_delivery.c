@@ -466,7 +466,7 @@ static void test_damage_is_found(void **state)
 		box_close(box);
 		box_ask(box, damage[i]);
 		bytes_init(&part, 1 << 20);
-		if (queue_open(box->path, &box->identity, &box->q, &box->err) == -EBADMSG) {
+		if (box_try(box) == -EBADMSG) {
 			found = 1;
 		} else {
 			static const char *const stores[] = { "lake", "disk" };
@@ -478,7 +478,7 @@ static void test_damage_is_found(void **state)
 			if (found == 0)
 				found += queue_expire(box->q, NOON, 0, &box->err) == -EBADMSG;
 		}
-		assert_int_equal(found, 1);
+		assert_true(found >= 1);
 		assert_non_null(strstr(box->err.text, "is damaged"));
 		bytes_done(&part);
 		box_close(box);

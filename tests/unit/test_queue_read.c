@@ -210,6 +210,10 @@ static void test_damage(void **state)
 	assert_int_equal(read_from(box, 1, &lines), -EBADMSG);
 	assert_non_null(strstr(box->err.text, "batch 3"));
 	assert_int_equal(lines.len, 1);
+	assert_false(queue_is_sound(box->q));
+	assert_int_equal(read_from(box, 28, &lines), -EBADMSG);
+	assert_non_null(strstr(box->err.text, "to be salvaged"));
+	box_reopen(box);
 	assert_int_equal(read_from(box, 28, &lines), 0);
 	assert_int_equal(sqlite3_exec(box->q->db, "UPDATE chunk SET plain = plain - 1", NULL, NULL, NULL), 0);
 	bytes_clear(&lines);

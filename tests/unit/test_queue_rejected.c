@@ -97,6 +97,7 @@ static void test_damage_is_found(void **state)
 		box_open(box);
 		assert_int_equal(queue_next_rejected(box->q, "", &rejected, &box->err), -EBADMSG);
 		assert_non_null(strstr(box->err.text, "is damaged: rejected a: its checksum is wrong"));
+		box_reopen(box);
 	}
 }
 

@@ -16,6 +16,7 @@
 
 static bool card_is_full; /* of others: no file grows any more */
 static int writes;
+static int64_t written;
 
 static bool grows(int fd, off64_t end)
 {
@@ -27,6 +28,7 @@ static bool grows(int fd, off64_t end)
 ssize_t pwrite64(int fd, const void *data, size_t len, off64_t at)
 {
 	writes++;
+	written += (int64_t)len;
 	if (card_is_full && grows(fd, at + (off64_t)len)) {
 		errno = ENOSPC;
 		return -1;
@@ -375,6 +377,63 @@ static void test_many_records_that_are_almost_nothing(void **state)
 	static const struct load load = { .sources = 20, .records = 1000, .size = 3, .compressible = true };
 
 	end_of_what_is_unsealed(*state, &load, 10000, 8 * MB);
+}
+
+/* --- Giving back --- */
+
+/* A backlog of that size comes and goes again. Returns the bytes of the file before it went. */
+static int64_t come_and_go(struct box *box, int64_t size)
+{
+	static const struct load load = { .sources = 20, .records = 40, .size = 3000 };
+	int64_t before;
+
+	for (int n = 0; size_of(box, "") < size; n++) {
+		assert_int_equal(commit(box, &load, n), 0);
+		seal(box, false);
+	}
+	seal(box, true);
+	deliver_all(box, "lake");
+	deliver_all(box, "disk");
+	before = size_of(box, "");
+	queue_empty_wal(box->q);
+	written = 0;
+	expire_all(box);
+	return before;
+}
+
+static void test_what_a_backlog_leaves_is_given_back(void **state)
+{
+	struct box *box = *state;
+	int64_t before;
+
+	open_quickly(box);
+	box_route(box, 2, MB, 100000);
+	bound = 80 * MB;
+	set_bound(box, bound);
+	before = come_and_go(box, 32 * MB);
+	assert_in_range(size_of(box, ""), MB, 2 * MB); /* for a card that others fill */
+	assert_true(figures(box).room_bytes > 70 * MB);
+	assert_in_range(written, 1, (before - size_of(box, "")) / 10);
+	assert_true(size_of(box, "-wal") > MB);
+	come_and_go(box, 32 * MB);
+	assert_in_range(size_of(box, ""), MB, 2 * MB);
+	written = 0;
+	expire_all(box);
+	assert_int_equal(written, 0);
+}
+
+static void test_a_small_backlog_leaves_pages_that_are_used_again(void **state)
+{
+	struct box *box = *state;
+	int64_t before;
+
+	open_quickly(box);
+	box_route(box, 2, MB, 100000);
+	bound = 80 * MB;
+	set_bound(box, bound);
+	before = come_and_go(box, 16 * MB);
+	assert_int_equal(size_of(box, ""), before);
+	assert_true(figures(box).room_bytes > 70 * MB);
 }
 
 /* --- Figures --- */
@@ -783,6 +842,8 @@ int main(void)
 		TEST(test_many_batches_of_one_source),
 		TEST(test_many_batches_by_their_bytes),
 		TEST(test_many_records_that_are_almost_nothing),
+		TEST(test_what_a_backlog_leaves_is_given_back),
+		TEST(test_a_small_backlog_leaves_pages_that_are_used_again),
 		TEST(test_without_a_bound),
 		TEST(test_too_large_for_what_is_left),
 		TEST(test_full),

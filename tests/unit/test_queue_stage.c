@@ -4,16 +4,11 @@
  * outside and, with check, whether what the queue remembers of it is what the file says.
  */
 #include "buffer/queue_private.h"
+#include "tests/unit/broken_card.h"
 #include "tests/unit/queue_box.h"
 
 #define MAX_BYTES (INT64_C(8) << 20)
 #define PIECE     2000 /* bytes: a dozen small records */
-
-static int refuse(void *arg)
-{
-	(void)arg;
-	return 1;
-}
 
 static void assert_same_mark(const struct mark *a, const struct mark *b)
 {
@@ -344,9 +339,9 @@ static void test_giving_up_holds_though_the_card_fails(void **state)
 	box_add(box, "b", 0, 3);
 	for (int64_t i = 1; i <= 2; i++) {
 		stage_and_forget(box, "a", i, 300);
-		sqlite3_commit_hook(box->q->db, refuse, NULL);
+		card_errno = EIO;
 		assert_true(queue_unstage(box->q, "a", &box->err) < 0);
-		sqlite3_commit_hook(box->q->db, NULL, NULL);
+		card_errno = 0;
 		if (i == 1) {
 			struct fetch *fetch = pieces("a", i, 40);
 
@@ -395,11 +390,11 @@ static void test_a_failed_stage_may_be_repeated(void **state)
 		fetch_piece_free(piece);
 	}
 	assert_true(failed);
-	sqlite3_commit_hook(box->q->db, refuse, NULL);
+	card_errno = EIO;
 	assert_true(queue_commit(box->q, fetch, &box->err) < 0);
 	assert_int_equal(fetch->number, 0);
 	assert_int_equal(box_view(box, "a").records, 3);
-	sqlite3_commit_hook(box->q->db, NULL, NULL);
+	card_errno = 0;
 	assert_int_equal(box_commit(box, fetch), 0);
 	assert_int_equal(box_commit(box, pieces("b", 1, 400)), 0);
 	check(box);
