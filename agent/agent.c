@@ -20,7 +20,8 @@
 #include "base/log.h"
 #include "cli/cli.h"
 
-#define DEADLINE_MS 900 /* of a stop: interface.md promises a second */
+#define DEADLINE_MS 900  /* of a stop: interface.md promises a second */
+#define LOOK_MS     1000 /* while the buffer is busy: whether it hangs, or is being salvaged */
 #define FULL        "what is left of max_size is kept for sealing and delivery, polls wait: "
 
 static bool all_idle(const struct agent *a)
@@ -37,15 +38,16 @@ static void on_tick(uv_timer_t *timer)
 static void on_prepare(uv_prepare_t *prepare)
 {
 	struct agent *a = container_of(prepare, struct agent, prepare);
-	int64_t next;
+	int64_t next, sleep_ms;
 
 	alarms_ring(&a->alarms, clock_mono_ms());
+	health_note(a);
 	next = alarms_next(&a->alarms);
 	uv_update_time(&a->loop);
-	if (all_idle(a) && clock_skip(next))
-		uv_timer_start(&a->tick, on_tick, 0, 0);
-	else
-		uv_timer_start(&a->tick, on_tick, (uint64_t)clock_sleep_ms(next), 0);
+	sleep_ms = all_idle(a) && clock_skip(next) ? 0 : clock_sleep_ms(next);
+	if (!worker_idle(a->worker) && sleep_ms > LOOK_MS)
+		sleep_ms = LOOK_MS;
+	uv_timer_start(&a->tick, on_tick, (uint64_t)sleep_ms, 0);
 }
 
 static void on_committed(void *arg, struct queue_view *fresh)
@@ -78,12 +80,31 @@ static void tell_why_full(const struct agent *a, const struct queue_view *view)
 	            (unsigned long long)unsealed);
 }
 
+/*
+ * The sources begin once the buffer is open, which knows what they brought last, and the clock has been asked: what
+ * they bring says whether it was right then.
+ */
+static void begin_polling(struct agent *a, const struct queue_view *view)
+{
+	struct err err;
+
+	if (a->polling || !a->clock_asked || !view->sound)
+		return;
+	a->polling = true;
+	if (!a->api && api_start(&a->loop, a->config->socket, &agent_backend, a, &a->api, &err) < 0)
+		log_error("api.shut", "%s; restart the daemon once that is mended", err.text);
+	if (agent_configure_sources(a, NULL) < 0)
+		log_error("source.refused", "no memory for a source; reload the configuration to try again");
+	reload_go_on(a); /* a SIGHUP that came before the API did */
+}
+
 /* Polls wait while the buffer is full: for a moment only where the oldest batches are dropped for them. */
 static void on_view(void *arg, const struct queue_view *view)
 {
 	struct agent *a = arg;
 	bool full = view->full && a->config->on_full == CONFIG_PAUSE;
 
+	begin_polling(a, view);
 	records_note(a, view);
 	intake_set_full(a->intake, view->full);
 	if (full == a->full)
@@ -100,6 +121,29 @@ static void on_room(void *arg)
 	struct agent *a = arg;
 
 	intake_retry(a->intake);
+}
+
+/* What it knew of the clock may be gone, and what waits in memory was kept from an earlier one. */
+static void on_open(void *arg)
+{
+	struct agent *a = arg;
+
+	if (courier_view(a->courier)->salvage.at_ms)
+		a->salvaged_ms = clock_mono_ms();
+	if (a->clockwork)
+		clockwork_configure(a->clockwork, a->config);
+	intake_retry(a->intake);
+}
+
+static void on_clock(void *arg, bool synced, struct queue_view *fresh)
+{
+	struct agent *a = arg;
+
+	intake_set_clock(a->intake, synced);
+	a->clock_asked = true;
+	begin_polling(a, courier_view(a->courier));
+	if (fresh)
+		courier_nudge(a->courier, fresh); /* what was kept back may be sealed now */
 }
 
 static void closed_one(void *arg)
@@ -182,6 +226,8 @@ static void stop(struct agent *a)
 	a->stopping = true;
 	uv_prepare_stop(&a->prepare); /* no alarm rings from here on */
 	uv_timer_start(&a->deadline, on_deadline, DEADLINE_MS, 0);
+	if (a->clockwork)
+		clockwork_stop(a->clockwork);
 	stop_sources(a);
 	backend_stop(a);
 	a->open++;
@@ -194,6 +240,7 @@ static void stop(struct agent *a)
 	http_close(a->http, closed_one, a);
 	run_until_closed(a);
 	close_queue(a);
+	clockwork_free(a->clockwork);
 	intake_free(a->intake);
 }
 
@@ -233,7 +280,7 @@ static int start_loop(struct agent *a)
 	return r;
 }
 
-static int start_courier(struct agent *a)
+static int start_courier(struct agent *a, const char *shut)
 {
 	const struct courier_env env = {
 		.loop = &a->loop,
@@ -243,13 +290,38 @@ static int start_courier(struct agent *a)
 		.alarms = &a->alarms,
 		.on_view = on_view,
 		.on_room = on_room,
+		.on_open = on_open,
+		.shut = shut,
 		.arg = a,
 	};
 
 	return courier_new(&env, a->config, &a->courier);
 }
 
-static int start_parts(struct agent *a, struct err *err)
+static int start_clock(struct agent *a)
+{
+	const struct clockwork_env env = {
+		.queue = a->queue, .worker = a->worker, .alarms = &a->alarms, .on_told = on_clock, .arg = a
+	};
+
+	a->clockwork = clockwork_new(&env, a->config);
+	return a->clockwork ? 0 : -ENOMEM;
+}
+
+/* A socket on a card that takes nothing waits for it; any other that cannot be made is a mistake. */
+static int start_api(struct agent *a, struct err *err)
+{
+	int r = api_start(&a->loop, a->config->socket, &agent_backend, a, &a->api, err);
+
+	if (r != -EROFS && r != -ENOSPC && r != -EIO)
+		return r;
+	log_error("api.shut",
+	          "%s; it is tried again once the buffer is open, and no command reaches the daemon until then",
+	          err->text);
+	return 0;
+}
+
+static int start_parts(struct agent *a, const char *shut, struct err *err)
 {
 	int r = worker_start(&a->loop, "buffer", &a->worker);
 
@@ -258,25 +330,32 @@ static int start_parts(struct agent *a, struct err *err)
 	a->env = (struct collector_env){ .http = a->http, .alarms = &a->alarms };
 	if (r == 0) {
 		a->intake = intake_new(a->queue, a->worker, &a->alarms, backend_on_report, on_committed, a);
-		r = a->intake ? start_courier(a) : -ENOMEM;
+		r = a->intake ? start_courier(a, shut) : -ENOMEM;
 	}
-	if (r == 0)
-		r = agent_configure_sources(a, NULL);
 	if (r < 0)
 		return err_fail(err, r, "cannot start: %s", strerror(-r));
 	uv_prepare_start(&a->prepare, on_prepare);
-	return api_start(&a->loop, a->config->socket, &agent_backend, a, &a->api, err);
+	r = start_api(a, err);
+	if (r < 0)
+		return r;
+	r = start_clock(a); /* a trusted clock begins the polls at once */
+	return r < 0 ? err_fail(err, r, "cannot start: %s", strerror(-r)) : 0;
 }
 
 /* The loop first: from here on SIGTERM is an orderly end. */
 static int start_agent(struct agent *a, struct err *err)
 {
+	struct err shut = { "" };
 	int r = start_loop(a);
 
 	if (r < 0)
 		return err_fail(err, r, "cannot start: %s", uv_strerror(r));
-	r = opening_queue(a->config, &a->queue, err);
-	return r == 0 ? start_parts(a, err) : r;
+	r = opening_begin(a->config, &a->queue, &shut);
+	if (r < 0) {
+		*err = shut;
+		return r;
+	}
+	return start_parts(a, r == 1 ? shut.text : "", err);
 }
 
 /* A start that was refused: by the buffer or its configuration, or, with all the rest running, by the API's socket. */

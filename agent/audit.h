@@ -28,17 +28,18 @@ struct audit_env {
 };
 
 /*
- * Starts one; since_day: INT64_MIN for all. on_done comes exactly once, never from within; it takes report: NULL where
+ * Starts one; since_day: INT64_MIN for all. repair: what is missing and whose batch the buffer still has waits for its
+ * store again, who then is to be nudged. on_done comes exactly once, never from within; it takes report: NULL where
  * it could not be made at all (err says why), else docs/api.md's audit object, in which a store out of reach has its
  * error. 0 or -ENOMEM.
  */
-int audit_start(const struct audit_env *env, int64_t since_day,
+int audit_start(const struct audit_env *env, int64_t since_day, bool repair,
                 void (*on_done)(void *arg, json_t *report, const struct err *err), void *arg, struct audit **ret_audit);
 
 /* Ends it at its next step; on_done comes with -ECANCELED in err's text. */
 void audit_cancel(struct audit *audit);
 
 /* `millrace audit` without a daemon: opens the buffer itself, prints as cli/ does. Returns the exit status. */
-int audit_offline(const struct config *config, int64_t since_day, bool json);
+int audit_offline(const struct config *config, int64_t since_day, bool repair, bool json);
 
 #endif

@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* An audit with a loop of its own, on a buffer that no daemon has. */
-#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "agent/audit.h"
 #include "agent/opening.h"
@@ -36,7 +34,7 @@ static void on_closed(void *arg)
 	o->open--;
 }
 
-static void run_audit(struct offline *o, int64_t since_day)
+static void run_audit(struct offline *o, int64_t since_day, bool repair)
 {
 	struct audit *audit;
 	int r = http_new(&o->loop, "millrace/" MILLRACE_VERSION, &o->env.http);
@@ -44,7 +42,7 @@ static void run_audit(struct offline *o, int64_t since_day)
 	if (r == 0)
 		r = worker_start(&o->loop, "buffer", &o->env.queue_worker);
 	if (r == 0)
-		r = audit_start(&o->env, since_day, on_audited, o, &audit);
+		r = audit_start(&o->env, since_day, repair, on_audited, o, &audit);
 	if (r < 0)
 		err_fail(&o->err, r, "%s", strerror(-r));
 	while (r == 0 && !o->done)
@@ -61,35 +59,19 @@ static void run_audit(struct offline *o, int64_t since_day)
 		uv_run(&o->loop, UV_RUN_ONCE);
 }
 
-/* Only one that is there: opening would make a new one, in which everything is well. */
-static int open_queue(const struct config *config, struct queue **ret_queue, struct err *err)
-{
-	struct stat st;
-
-	if (stat(config->buffer_path, &st) < 0 && errno == ENOENT)
-		return err_fail(
-		        err, -ENOENT,
-		        "buffer \"%s\" is not there, so there is nothing to audit: `millrace run` makes it; or is "
-		        "another path meant?",
-		        config->buffer_path);
-	if (stat(config->buffer_path, &st) < 0)
-		return err_fail(err, -errno, "buffer \"%s\": %s", config->buffer_path, strerror(errno));
-	return opening_queue(config, ret_queue, err);
-}
-
-int audit_offline(const struct config *config, int64_t since_day, bool json)
+int audit_offline(const struct config *config, int64_t since_day, bool repair, bool json)
 {
 	struct offline o = { .env = { .loop = &o.loop, .config = config } };
-	int r = open_queue(config, &o.env.queue, &o.err), status = CLI_ATTENTION;
+	int r = opening_alone(config, "audit", &o.env.queue, &o.err), status = CLI_ATTENTION;
 
 	signal(SIGPIPE, SIG_IGN);
 	if (r < 0) {
-		fprintf(stderr, "millrace: %s\n", o.err.text);
+		cli_complain(o.err.text);
 		return opening_status(r);
 	}
 	r = uv_loop_init(&o.loop);
 	if (r == 0) {
-		run_audit(&o, since_day);
+		run_audit(&o, since_day, repair);
 		uv_loop_close(&o.loop);
 	} else {
 		err_fail(&o.err, r, "%s", strerror(-r));

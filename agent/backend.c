@@ -97,6 +97,11 @@ void backend_stop(struct agent *a)
 		a->audit_ending = true;
 		audit_cancel(a->audit);
 	}
+	if (a->examine) {
+		a->open++;
+		a->examine_ending = true;
+		examine_cancel(a->examine);
+	}
 }
 
 static void backend_poll(void *agent, const char *name, struct api_call *call)
@@ -135,7 +140,7 @@ static void backend_poll(void *agent, const char *name, struct api_call *call)
 	source->collector->ops->poll(source->collector);
 }
 
-static void on_flushed(void *arg, int status, uint64_t batches, bool delivered, const char *text)
+static void on_flushed(void *arg, int status, uint64_t batches, uint64_t kept_back, bool delivered, const char *text)
 {
 	struct api_call *call = arg;
 	json_t *body;
@@ -146,7 +151,8 @@ static void on_flushed(void *arg, int status, uint64_t batches, bool delivered, 
 		                   status == -EHOSTDOWN ? "not delivered" : "not all could be sealed", text);
 		return;
 	}
-	body = json_pack("{s:I, s:b}", "batches", (json_int_t)batches, "delivered", delivered);
+	body = json_pack("{s:I, s:I, s:b}", "batches", (json_int_t)batches, "kept_back", (json_int_t)kept_back,
+	                 "delivered", delivered);
 	if (body)
 		api_answer(call, body);
 	else
@@ -161,6 +167,66 @@ static void backend_flush(void *agent, bool wait, struct api_call *call)
 		api_answer_problem(call, 503, "no memory");
 }
 
+/* conflicts NULL: nobody looked; else taken. */
+static void retry(struct agent *a, int64_t batch, json_t *conflicts, struct api_call *call)
+{
+	size_t stores = courier_retry(a->courier, batch);
+	json_t *body;
+
+	if (stores == 0 && json_array_size(conflicts) == 0) {
+		json_decref(conflicts);
+		api_answer_problem(call, 404,
+		                   "batch %lld is parked nowhere and waits for no store that is away: it is brought "
+		                   "without that",
+		                   (long long)batch);
+		return;
+	}
+	body = json_pack("{s:I, s:I, s:o}", "batch", (json_int_t)batch, "stores", (json_int_t)stores, "conflicts",
+	                 conflicts ? conflicts : json_array());
+	if (body)
+		api_answer(call, body);
+	else
+		api_answer_problem(call, 500, "the answer could not be written");
+}
+
+static void on_examined(void *agent, json_t *conflicts)
+{
+	struct agent *a = agent;
+	struct api_call *call = a->examine_call;
+
+	a->examine = NULL;
+	a->examine_call = NULL;
+	if (a->examine_ending) {
+		json_decref(conflicts);
+		api_answer_problem(call, 503, "the daemon ends");
+		a->open--;
+		return;
+	}
+	retry(a, a->examine_batch, conflicts, call);
+	reload_go_on(a);
+}
+
+/* Where it is parked, what stands in its place is looked at before it is tried again. */
+static void look_and_retry(struct agent *a, int64_t batch, struct api_call *call)
+{
+	const struct examine_env env = {
+		.loop = &a->loop, .http = a->http, .queue = a->queue, .queue_worker = a->worker
+	};
+	const struct config_store *stores[EXAMINE_STORES];
+	size_t n = courier_parked(a->courier, batch, stores, EXAMINE_STORES);
+
+	if (n == 0 || a->reload.now)
+		retry(a, batch, NULL, call);
+	else if (a->examine)
+		api_answer_problem(call, 409, "another batch is being looked at; ask again when that is done");
+	else if (a->stopping || examine_start(&env, batch, stores, n, on_examined, a, &a->examine) < 0)
+		api_answer_problem(call, 503, a->stopping ? "the daemon ends" : "no memory");
+	else {
+		a->examine_call = call;
+		a->examine_batch = batch;
+	}
+}
+
 static void on_audited(void *agent, json_t *report, const struct err *err)
 {
 	struct agent *a = agent;
@@ -170,6 +236,8 @@ static void on_audited(void *agent, json_t *report, const struct err *err)
 	a->audit_call = NULL;
 	if (a->audit_ending)
 		a->open--;
+	else
+		courier_carry(a->courier, NULL); /* perhaps something is to be sent again */
 	if (report)
 		api_answer(call, report);
 	else
@@ -177,7 +245,7 @@ static void on_audited(void *agent, json_t *report, const struct err *err)
 	reload_go_on(a);
 }
 
-static void backend_audit(void *agent, int64_t since_day, struct api_call *call)
+static void backend_audit(void *agent, int64_t since_day, bool repair, struct api_call *call)
 {
 	struct agent *a = agent;
 	const struct audit_env env = {
@@ -190,7 +258,7 @@ static void backend_audit(void *agent, int64_t since_day, struct api_call *call)
 		api_answer_problem(call, 409, "an audit is under way already; ask again when it is done");
 	else if (a->stopping)
 		api_answer_problem(call, 503, "the daemon ends");
-	else if (audit_start(&env, since_day, on_audited, a, &a->audit) < 0)
+	else if (audit_start(&env, since_day, repair, on_audited, a, &a->audit) < 0)
 		api_answer_problem(call, 503, "no memory");
 	else
 		a->audit_call = call;
@@ -202,7 +270,7 @@ struct read {
 	struct agent *agent;
 	struct api_call *call;
 	int (*work)(struct read *read);
-	int64_t batch; /* that is to be tried again; else 0 */
+	int64_t batch; /* that is to be tried again, or that the list goes on behind; else 0 */
 	int status;
 	struct err err;
 	json_t *body;
@@ -212,6 +280,18 @@ static int read_batches(struct read *read)
 {
 	struct batch *batches = calloc(BATCHES_MAX, sizeof *batches);
 	int n = batches ? queue_batches(read->agent->queue, batches, BATCHES_MAX, &read->err)
+	                : err_fail(&read->err, -ENOMEM, "no memory");
+
+	if (n >= 0)
+		read->body = view_batches(batches, (size_t)n);
+	free(batches);
+	return n < 0 ? n : 0;
+}
+
+static int read_waiting(struct read *read)
+{
+	struct batch *batches = calloc(BATCHES_MAX, sizeof *batches);
+	int n = batches ? queue_batches_waiting(read->agent->queue, read->batch, batches, BATCHES_MAX, &read->err)
 	                : err_fail(&read->err, -ENOMEM, "no memory");
 
 	if (n >= 0)
@@ -258,25 +338,17 @@ static void read_work(struct job *job)
 /* A store that is away would be tried again for a batch that is not there, too. */
 static int read_waits(struct read *read)
 {
+	struct batch batch;
+
 	if (queue_waits(read->agent->queue, read->batch))
 		return 0;
+	if (queue_find_batch(read->agent->queue, read->batch, &batch, &read->err) == 0)
+		return err_fail(&read->err, -ENOENT,
+		                "batch %lld is delivered everywhere; `millrace audit` looks whether it is still there",
+		                (long long)read->batch);
 	return err_fail(&read->err, -ENOENT,
 	                "there is no batch %lld that waits for a store; `millrace show batches` lists those there are",
 	                (long long)read->batch);
-}
-
-static void retry(struct read *read)
-{
-	size_t stores = courier_retry(read->agent->courier, read->batch);
-
-	if (stores == 0)
-		read->status =
-		        err_fail(&read->err, -ENOENT,
-		                 "batch %lld is parked nowhere and waits for no store that is away: it is brought "
-		                 "without that",
-		                 (long long)read->batch);
-	else
-		read->body = json_pack("{s:I, s:I}", "batch", (json_int_t)read->batch, "stores", (json_int_t)stores);
 }
 
 static void on_read_done(struct job *job)
@@ -284,9 +356,9 @@ static void on_read_done(struct job *job)
 	struct read *read = container_of(job, struct read, job);
 
 	read->agent->reads--;
-	if (read->status == 0 && read->batch)
-		retry(read);
-	if (read->status == -ENOENT && read->batch)
+	if (read->status == 0 && read->work == read_waits)
+		look_and_retry(read->agent, read->batch, read->call);
+	else if (read->status == -ENOENT && read->work == read_waits)
 		api_answer_problem(read->call, 404, "%s", read->err.text);
 	else if (read->status < 0)
 		api_answer_problem(read->call, 503, "%s", read->err.text);
@@ -317,9 +389,24 @@ static void start_read(struct agent *a, int (*work)(struct read *read), int64_t 
 	worker_submit(a->worker, &read->job);
 }
 
-static void backend_batches(void *agent, struct api_call *call)
+static void backend_batches(void *agent, bool waiting, int64_t after, struct api_call *call)
 {
-	start_read(agent, read_batches, 0, call);
+	start_read(agent, waiting ? read_waiting : read_batches, after, call);
+}
+
+static void backend_object(void *agent, int64_t batch, struct api_call *call)
+{
+	struct agent *a = agent;
+
+	if (a->reads < READS_MAX)
+		object_out(a, batch, call);
+	else
+		api_answer_problem(call, 503, "too many reads at once; try again");
+}
+
+static void backend_import(void *agent, const struct api_object *object, struct api_call *call)
+{
+	object_in(agent, object, call);
 }
 
 static void backend_rejected(void *agent, struct api_call *call)
@@ -358,6 +445,8 @@ const struct api_backend agent_backend = {
 	.status = backend_status,
 	.config = backend_config,
 	.batches = backend_batches,
+	.object = backend_object,
+	.import = backend_import,
 	.records = backend_records,
 	.rejected = backend_rejected,
 	.poll = backend_poll,

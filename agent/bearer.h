@@ -75,8 +75,11 @@ extern const struct bearer_ops bearer_file_ops, bearer_s3_ops;
 
 /* --- What a bearer tells its carrier, from within the calls above too --- */
 
-/* 0: it is there. -EACCES and -EPROTO: a person must mend it; anything else: away. err is copied. */
-void carrier_probed(struct carrier *carrier, int status, const struct err *err);
+/*
+ * 0: it is there. -EACCES and -EPROTO: a person must mend it; anything else: away, and retry_after_ms is what the store
+ * asked for, or -1. err is copied.
+ */
+void carrier_probed(struct carrier *carrier, int status, int64_t retry_after_ms, const struct err *err);
 
 /* Reads the next part of the load's object; on_part follows, or the load ends where the buffer cannot give it. */
 void load_read(struct load *load);

@@ -102,7 +102,7 @@ static void on_step_done(struct job *job)
 	if (b->closing)
 		return;
 	if (b->step == STEP_PROBE)
-		carrier_probed(b->carrier, b->status == -EACCES ? -EIO : b->status, &b->err);
+		carrier_probed(b->carrier, b->status == -EACCES ? -EIO : b->status, -1, &b->err);
 	else if (b->step == STEP_ABORT)
 		load_done(b->load, judge(b->status), -1);
 	else if (b->status < 0)

@@ -46,7 +46,7 @@ static struct bearer_s3 *of(struct bearer *bearer)
 static void send_probe(struct bearer_s3 *b)
 {
 	if (s3_call_probe(&b->probe) < 0)
-		carrier_probed(b->carrier, -EIO, &b->probe.err);
+		carrier_probed(b->carrier, -EIO, -1, &b->probe.err);
 }
 
 static void note_conditional(struct bearer_s3 *b, bool conditional)
@@ -56,7 +56,7 @@ static void note_conditional(struct bearer_s3 *b, bool conditional)
 		log_notice("store.unconditional",
 		           "store \"%s\" does not honour If-None-Match: a HEAD comes before each PUT", b->config->name);
 	b->told = !conditional;
-	carrier_probed(b->carrier, 0, NULL);
+	carrier_probed(b->carrier, 0, -1, NULL);
 }
 
 static void on_probe_judged(struct s3_call *call, enum s3_verdict verdict, const struct s3_answer *answer)
@@ -74,9 +74,9 @@ static void on_probe_judged(struct s3_call *call, enum s3_verdict verdict, const
 		b->probed_twice = verdict == S3_DONE;
 		send_probe(b);
 	} else if (verdict == S3_DENIED || verdict == S3_FOREIGN) {
-		carrier_probed(b->carrier, verdict == S3_DENIED ? -EACCES : -EPROTO, &call->err);
+		carrier_probed(b->carrier, verdict == S3_DENIED ? -EACCES : -EPROTO, -1, &call->err);
 	} else {
-		carrier_probed(b->carrier, -EIO, &call->err);
+		carrier_probed(b->carrier, -EIO, answer->retry_after_ms, &call->err);
 	}
 }
 

@@ -398,7 +398,7 @@ static void look_work(struct job *job)
 	c->status = queue_store_place(c->env.queue, c->config->name, place, sizeof place, &c->err);
 	if (c->status < 0)
 		return;
-	c->known = strcmp(place, c->config->place) == 0;
+	c->known = strcmp(place, c->config->place) == 0 || strcmp(place, QUEUE_PLACE_LOST) == 0;
 	snprintf(c->moved_from, sizeof c->moved_from, "%s", c->known ? "" : place);
 	do
 		c->status = queue_next_delivery(c->env.queue, c->config->name, c->batch.id, &c->batch, &c->err);
@@ -513,7 +513,7 @@ static void on_placed(struct job *job)
 	tell(c, NULL);
 }
 
-void carrier_probed(struct carrier *c, int status, const struct err *err)
+void carrier_probed(struct carrier *c, int status, int64_t retry_after_ms, const struct err *err)
 {
 	c->probing = false;
 	if (status < 0)
@@ -521,7 +521,7 @@ void carrier_probed(struct carrier *c, int status, const struct err *err)
 	if (status == -EACCES || status == -EPROTO)
 		note_denied(c, err->text);
 	else if (status < 0)
-		note_away(c, err->text, -1);
+		note_away(c, err->text, retry_after_ms);
 	else if (c->known)
 		note_seen(c);
 	if (status < 0 || c->known) {
@@ -587,6 +587,14 @@ void carrier_retry(struct carrier *c)
 	c->probe_at_ms = 0;
 	alarm_cancel(&c->alarm);
 	carrier_nudge(c);
+}
+
+bool carrier_has_parked(const struct carrier *c, int64_t batch)
+{
+	for (size_t i = 0; i < c->n_parked; i++)
+		if (c->parked[i] == batch)
+			return true;
+	return false;
 }
 
 bool carrier_ask(struct carrier *c)

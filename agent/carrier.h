@@ -43,6 +43,9 @@ bool carrier_ask(struct carrier *carrier);
 /* The same for one batch: whether it was parked here, or waits for a store that is away or denied. */
 bool carrier_retry_batch(struct carrier *carrier, int64_t batch);
 
+/* It cannot be brought here, while others can. */
+bool carrier_has_parked(const struct carrier *carrier, int64_t batch);
+
 /* It looked, and the store has all. */
 bool carrier_empty(const struct carrier *carrier);
 

@@ -334,7 +334,8 @@ static int complete_paths(struct settings *s, struct config *config)
 	config->buffer_place = settings_place(s, buffer);
 	if (!config->buffer_place)
 		return -ENOMEM;
-	check_buffer(s, buffer, config->buffer_path);
+	if (s->errors) /* a client looks at no card, which may hang: the daemon tells that */
+		check_buffer(s, buffer, config->buffer_path);
 	if (strlen(config->socket) > SOCKET_MAX)
 		settings_mistake(
 		        s, socket ? socket : buffer,
@@ -438,6 +439,24 @@ static void check_sizes(struct settings *s, const struct config *config)
 	}
 }
 
+/* No mistake: its disk may come later, and whoever runs the daemon may write there. */
+static void warn_of_folders(struct settings *s, const struct config *config)
+{
+	const config_setting_t *stores = config_lookup(&s->tree, "stores");
+	for (size_t i = 0; i < config->n_stores; i++) {
+		const struct config_store *store = config->stores[i];
+		char folder[SETTINGS_PLACE_MAX + sizeof "/."];
+		if (store->kind != &store_kind_file || store->embedded || !store->place)
+			continue;
+		snprintf(folder, sizeof folder, "%s/.", store->place);
+		if (access(folder, W_OK | X_OK) == 0)
+			continue;
+		settings_warn(s, setting_or_group(config_setting_get_member(stores, store->name), "path"),
+		              "the folder of store \"%s\" cannot be written: %s%s", store->name, strerror(errno),
+		              errno == ENOENT ? "; create it, or mount its disk" : "");
+	}
+}
+
 static int read_config(struct settings *s, struct config *config, enum config_use use)
 {
 	int r = read_file(s, config);
@@ -455,6 +474,8 @@ static int read_config(struct settings *s, struct config *config, enum config_us
 	}
 	complete_batches(config);
 	check_sizes(s, config);
+	if (use == CONFIG_CHECK)
+		warn_of_folders(s, config);
 	return s->mistakes > 0 ? -EINVAL : 0;
 }
 
@@ -474,7 +495,7 @@ int config_load(const char *path, enum config_use use, FILE *errors, struct conf
 	return r;
 }
 
-int config_find_socket(const char *path, FILE *errors, char **ret_socket)
+int config_find_socket(const char *path, FILE *errors, char **ret_socket, char **ret_buffer)
 {
 	struct settings s;
 	int r = settings_open(&s, path, errors);
@@ -489,6 +510,10 @@ int config_find_socket(const char *path, FILE *errors, char **ret_socket)
 	if (r == 0) {
 		*ret_socket = config->socket;
 		config->socket = NULL;
+		if (ret_buffer) {
+			*ret_buffer = config->buffer_path;
+			config->buffer_path = NULL;
+		}
 	} else {
 		fprintf(errors, "%s: out of memory\n", path);
 	}

@@ -26,6 +26,11 @@ enum config_on_full {
 	CONFIG_DROP_OLDEST, /* the oldest batch makes room */
 };
 
+enum config_clock {
+	CONFIG_CLOCK_AUTO,  /* it is right once it is synchronised */
+	CONFIG_CLOCK_TRUST, /* it is right */
+};
+
 struct config_source {
 	char *name;
 	const struct collector_ops *kind;
@@ -48,7 +53,9 @@ struct config {
 	char *path; /* the file */
 	char *device;
 	char *socket;
-	int log; /* enum log_format */
+	int log;               /* enum log_format */
+	int clock;             /* enum config_clock */
+	int64_t clock_wait_ms; /* from the boot on; longer a wrong clock is not waited for */
 	char *buffer_path;
 	char *buffer_place; /* where the file says so: `FILE:12`, or `FILE` where it does not */
 	int64_t max_size;   /* bytes that the buffer ever takes of the card */
@@ -74,11 +81,11 @@ enum config_use {
 int config_load(const char *path, enum config_use use, FILE *errors, struct config **ret_config);
 
 /*
- * All that a client wants of the file: where the daemon's socket is, to be freed. Mistakes that config_load would tell
- * do not matter here, so that a daemon can be asked that runs on with the file before. 0 or what config_load says of a
- * file that cannot be read or parsed (told).
+ * All that a client wants of the file: where the daemon's socket is, and the buffer (NULL: not asked), to be freed.
+ * Mistakes that config_load would tell do not matter here, so that a daemon can be asked that runs on with the file
+ * before. 0 or what config_load says of a file that cannot be read or parsed (told).
  */
-int config_find_socket(const char *path, FILE *errors, char **ret_socket);
+int config_find_socket(const char *path, FILE *errors, char **ret_socket, char **ret_buffer);
 
 void config_free(struct config *config); /* overwrites the secrets; NULL is fine */
 

@@ -19,6 +19,7 @@ static int check_device(const char *value, struct err *err)
 	                value, UNITS_NAME_MAX - 1);
 }
 
+static const char *const clocks[] = { [CONFIG_CLOCK_AUTO] = "auto", [CONFIG_CLOCK_TRUST] = "trust", NULL };
 static const char *const log_formats[] = { [LOG_TEXT] = "text", [LOG_JSON] = "json", NULL };
 
 const struct option config_top_options[] = {
@@ -33,6 +34,17 @@ const struct option config_top_options[] = {
 	  .offset = offsetof(struct config, log),
 	  .fallback = "text",
 	  .choices = log_formats },
+	{ .name = "clock",
+	  .type = OPTION_CHOICE,
+	  .offset = offsetof(struct config, clock),
+	  .fallback = "auto",
+	  .choices = clocks },
+	{ .name = "clock_wait",
+	  .type = OPTION_DURATION,
+	  .offset = offsetof(struct config, clock_wait_ms),
+	  .fallback = "1h",
+	  .min = 0,
+	  .max = 7 * DAY },
 	OPTION_END,
 };
 

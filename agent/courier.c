@@ -16,6 +16,8 @@
 #define DROP_AFTER_MS   5000             /* what stores that take batches, or are being asked, have to make room */
 #define PATIENCE_MS     60000            /* what those have that do make room, while polls wait for it */
 #define UNDER_WAY_MAX   (64 * LOADS_MAX)
+#define OPEN_EVERY_MS   INT64_C(5000)
+#define OPEN_DOUBLINGS  6     /* of that, up to 5 minutes, where it was to be salvaged: each try writes the card */
 #define ERROR_LASTS_MS  90000 /* longer than a source that cannot be sealed rests: no recovery is told in between */
 
 /* Somebody waits until all is sealed, and perhaps delivered. */
@@ -27,6 +29,7 @@ struct flush {
 	int status;  /* what sealing some of it failed with */
 	char text[ERR_MAX];
 	uint64_t batches;
+	uint64_t kept_back; /* once sealed: records that wait for the clock */
 	courier_on_flushed on_flushed;
 	void *arg;
 	struct flush *next;
@@ -55,6 +58,7 @@ struct courier {
 	/* The job's own while it is under way. */
 	bool seal_all, wake, expire, drop;
 	int64_t keep_ms;
+	int opened;                   /* 1: the buffer was salvaged */
 	int sealed, expired, dropped; /* 1: one more may follow */
 	bool rests;                   /* a source that could not be sealed */
 	struct batch batch;           /* sealed or dropped */
@@ -66,8 +70,11 @@ struct courier {
 	struct queue_view *fresh;
 
 	struct queue_view *view;
+	bool shut; /* the buffer is not open, or damaged, and could not be opened */
+	unsigned failed_salvages;
 	char error[ERR_MAX];
-	bool for_room; /* that is because of max_size: what is there is delivered and goes, and then there is room */
+	int why;     /* the -errno of that; -EDQUOT: what is there is delivered and goes, and then there is room */
+	bool mended; /* the card takes commits again: what rests is tried at once */
 	int64_t error_until_ms;
 	struct flush *flushes;
 	struct berth *berths;
@@ -105,7 +112,8 @@ static void end_flush(struct flush **at, int status, const char *text)
 	struct flush *flush = *at;
 
 	*at = flush->next;
-	flush->on_flushed(flush->arg, status, flush->batches, flush->wait && status == 0, text);
+	flush->on_flushed(flush->arg, status, flush->batches, flush->kept_back,
+	                  flush->wait && status == 0 && flush->kept_back == 0, text);
 	free(flush);
 }
 
@@ -163,6 +171,7 @@ static bool judge_sealed(struct courier *c, struct flush **at)
 	if (flush->wait && flush->status == -EDQUOT && judge_delivery(c, &ignored) > 0)
 		return false;
 	flush->sealed = true;
+	flush->kept_back = c->view->unsynced_records;
 	if (flush->wait && flush->status == 0)
 		return false;
 	end_flush(at, flush->status, flush->text);
@@ -216,14 +225,10 @@ static void note_dropped(const struct courier *c)
 
 static void note_error(struct courier *c, int status)
 {
-	bool news = strcmp(c->error, c->err.text) != 0;
-
-	if (news && status == -EDQUOT)
+	if (status == -EDQUOT && c->why != -EDQUOT)
 		log_notice("batch.short", "sealing waits for room: %s", c->err.text);
-	else if (news)
-		log_error("batch.failing", "sealing or deleting fails: %s", c->err.text);
 	snprintf(c->error, sizeof c->error, "%s", c->err.text);
-	c->for_room = status == -EDQUOT;
+	c->why = status;
 	c->error_until_ms = clock_mono_ms() + ERROR_LASTS_MS;
 	for (struct flush *flush = c->flushes; flush; flush = flush->next)
 		if (flush->begun && !flush->sealed) {
@@ -232,12 +237,52 @@ static void note_error(struct courier *c, int status)
 		}
 }
 
+static void note_shut(struct courier *c)
+{
+	snprintf(c->error, sizeof c->error, "%s", c->err.text);
+	c->shut = true;
+	if (c->view->status == -EBADMSG && c->failed_salvages < OPEN_DOUBLINGS)
+		c->failed_salvages++;
+	for (struct flush *flush = c->flushes; flush; flush = flush->next)
+		flush->status = c->opened;
+	end_flushes(c, c->opened, c->error);
+}
+
+static void note_salvaged(const struct courier *c)
+{
+	const struct queue_salvage *salvage = &c->view->salvage;
+
+	log_error("buffer.salvaged",
+	          "the buffer was damaged, and what could be read went into a fresh one: batches: %llu, unsealed "
+	          "records: %llu; records known to be lost: %llu, sources that may have lost more: %llu (`millrace "
+	          "audit` "
+	          "tells which); the damaged one is %s",
+	          (unsigned long long)salvage->batches, (unsigned long long)salvage->records,
+	          (unsigned long long)salvage->lost_records, (unsigned long long)salvage->open_ends, salvage->aside);
+}
+
+static void note_open(struct courier *c)
+{
+	if (c->opened == 1)
+		note_salvaged(c);
+	else if (!c->shut)
+		return;
+	c->shut = false;
+	c->failed_salvages = 0;
+	c->error[0] = '\0';
+	c->why = 0;
+	nudge_carriers(c);
+	c->env.on_open(c->env.arg);
+}
+
 static void note_no_error(struct courier *c)
 {
 	if (!c->error[0] || clock_mono_ms() < c->error_until_ms)
 		return;
-	log_notice("batch.recovered", "sealing and deleting work again");
+	if (c->why == -EDQUOT)
+		log_notice("batch.recovered", "sealing has found room");
 	c->error[0] = '\0';
+	c->why = 0;
 }
 
 /* What all have is kept while there is room; the oldest of what they have not is dropped where that is told. */
@@ -271,6 +316,11 @@ static void tend_work(struct job *job)
 	struct courier *c = container_of(job, struct courier, job);
 	int64_t wall = clock_wall_ms(), mono = clock_mono_ms();
 
+	c->opened = queue_start(c->env.queue, true, &c->err);
+	if (c->opened < 0) {
+		c->fresh = queue_view(c->env.queue);
+		return;
+	}
 	if (c->wake)
 		queue_seal_wake(c->env.queue);
 	c->sealed = queue_seal(c->env.queue, wall, mono, c->seal_all, &c->batch, &c->err);
@@ -341,7 +391,7 @@ static void set_due(struct courier *c)
 		at = c->expire_at_ms;
 	if (c->config->on_full == CONFIG_DROP_OLDEST && now < drop_at_ms(c) && drop_at_ms(c) < at)
 		at = drop_at_ms(c);
-	alarm_set(c->env.alarms, &c->due, at);
+	alarm_set(c->env.alarms, &c->due, c->shut ? now + (OPEN_EVERY_MS << c->failed_salvages) : at);
 }
 
 static void finish_close(struct courier *c)
@@ -367,6 +417,12 @@ static void on_tended(struct job *job)
 		finish_close(c);
 		return;
 	}
+	if (c->opened < 0) {
+		note_shut(c);
+		set_due(c);
+		return;
+	}
+	note_open(c);
 	if (status < 0)
 		note_error(c, status);
 	else
@@ -378,6 +434,7 @@ static void on_tended(struct job *job)
 	if (c->dropped == 1) {
 		c->lost.at_ms = clock_wall_ms();
 		c->lost.records += c->batch.records;
+		c->lost.at_mono_ms = clock_mono_ms();
 		note_dropped(c);
 	}
 	if (c->expire && c->expired <= 0 && c->sealed == 0)
@@ -419,7 +476,8 @@ static void tend(struct courier *c)
 		return;
 	c->tending = true;
 	c->seal_all = any_unsealed(c) || is_short(c->view); /* sealed, it takes less room, and can go */
-	c->wake = begin_flushes(c);
+	c->wake = begin_flushes(c) || c->mended;
+	c->mended = false;
 	c->expire = clock_mono_ms() >= c->expire_at_ms;
 	c->drop = c->config->on_full == CONFIG_DROP_OLDEST && clock_mono_ms() >= drop_at_ms(c) && !ask_stores(c);
 	c->keep_ms = c->config->keep_delivered_ms;
@@ -447,8 +505,8 @@ static void on_carried(void *arg, struct queue_view *fresh)
 	if (c->closing)
 		return;
 	judge_flushes(c);
-	if (is_short(c->view) || any_unsealed(c))
-		tend(c); /* what all have now makes room */
+	if (is_short(c->view) || any_unsealed(c) || !c->view->sound)
+		tend(c); /* what all have now makes room; what is damaged is salvaged */
 }
 
 /* --- Stores come and go --- */
@@ -578,6 +636,8 @@ int courier_new(const struct courier_env *env, const struct config *config, stru
 	c->job = (struct job){ .work = tend_work, .done = on_tended };
 	c->due.on_ring = on_due;
 	c->short_since_ms = ALARM_NEVER;
+	c->shut = env->shut[0] != '\0';
+	snprintf(c->error, sizeof c->error, "%s", env->shut);
 	c->view = queue_view(env->queue);
 	r = c->view ? add_berths(c) : -ENOMEM;
 	if (r < 0)
@@ -591,6 +651,20 @@ int courier_new(const struct courier_env *env, const struct config *config, stru
 void courier_nudge(struct courier *c, struct queue_view *fresh)
 {
 	take_view(c, fresh);
+	tend(c);
+}
+
+void courier_carry(struct courier *c, struct queue_view *fresh)
+{
+	take_view(c, fresh);
+	if (!c->closing)
+		nudge_carriers(c);
+}
+
+void courier_wake(struct courier *c)
+{
+	c->mended = true;
+	c->error_until_ms = clock_mono_ms();
 	tend(c);
 }
 
@@ -618,6 +692,16 @@ size_t courier_retry(struct courier *c, int64_t batch)
 	return n;
 }
 
+size_t courier_parked(const struct courier *c, int64_t batch, const struct config_store **ret_stores, size_t n)
+{
+	size_t found = 0;
+
+	for (const struct berth *b = c->berths; b && found < n; b = b->next)
+		if (!b->closing && carrier_has_parked(b->carrier, batch))
+			ret_stores[found++] = b->store;
+	return found;
+}
+
 bool courier_store(const struct courier *c, const char *store, struct courier_store *ret_store)
 {
 	for (const struct berth *b = c->berths; b; b = b->next)
@@ -630,7 +714,12 @@ bool courier_store(const struct courier *c, const char *store, struct courier_st
 
 const char *courier_error(const struct courier *c)
 {
-	return c->for_room ? "" : c->error;
+	return c->error;
+}
+
+int courier_trouble(const struct courier *c)
+{
+	return c->why;
 }
 
 const struct courier_lost *courier_lost(const struct courier *c)

@@ -28,6 +28,8 @@ struct courier_env {
 	struct alarms *alarms;
 	void (*on_view)(void *arg, const struct queue_view *view); /* new figures; borrowed */
 	void (*on_room)(void *arg); /* there is more of it: a batch was sealed, deleted or dropped */
+	void (*on_open)(void *arg); /* the buffer was opened late, or salvaged: it is to be told all anew */
+	const char *shut;           /* why it is not open yet; "": it is. Borrowed during courier_new */
 	void *arg;
 };
 
@@ -44,12 +46,17 @@ void courier_configure(struct courier *courier, const struct config *now, struct
 /* There may be something new to seal. fresh: the buffer's figures since, which it takes; may be NULL. */
 void courier_nudge(struct courier *courier, struct queue_view *fresh);
 
+/* There is something new to deliver. fresh: as above. */
+void courier_carry(struct courier *courier, struct queue_view *fresh);
+
 /*
  * How a flush ended: 0; -EHOSTDOWN: sealed, but a store is away (text says which); or what sealing failed with, where
  * something is still unsealed (text names its source).
- * batches: sealed meanwhile; delivered: all stores have all of it.
+ * batches: sealed meanwhile; kept_back: records that wait for the clock instead, and are not waited for; delivered: all
+ * stores have all of it.
  */
-typedef void (*courier_on_flushed)(void *arg, int status, uint64_t batches, bool delivered, const char *text);
+typedef void (*courier_on_flushed)(void *arg, int status, uint64_t batches, uint64_t kept_back, bool delivered,
+                                   const char *text);
 
 /*
  * Seals all that waits, also what rests after a failure, and has stores that are away asked; with `wait` until all have
@@ -69,16 +76,26 @@ struct courier_store {
 /* Tries a batch again that is parked or waits for a store that is away or denied; at how many stores. */
 size_t courier_retry(struct courier *courier, int64_t batch);
 
+/* The stores where the batch is parked, up to n; how many. Borrowed until the next courier_configure. */
+size_t courier_parked(const struct courier *courier, int64_t batch, const struct config_store **ret_stores, size_t n);
+
 /* How a configured store is doing; false: there was no memory for its carrier. Borrowed until the loop goes on. */
 bool courier_store(const struct courier *courier, const char *store, struct courier_store *ret_store);
 
-/* "" while sealing and booking go well, or wait for nothing but room below max_size. */
+/* "" while sealing and deleting go well, else why not, or why the buffer could not be opened or salvaged. */
 const char *courier_error(const struct courier *courier);
+
+/* The -errno of sealing or deleting, 0: none; -EDQUOT is only max_size. */
+int courier_trouble(const struct courier *courier);
+
+/* The card takes commits again: what rests because of it is sealed at once. */
+void courier_wake(struct courier *courier);
 
 /* What was dropped to make room since the start. */
 struct courier_lost {
 	uint64_t records;
-	int64_t at_ms; /* wall; the last of it; 0: nothing */
+	int64_t at_ms;      /* wall; the last of it; 0: nothing */
+	int64_t at_mono_ms; /* the same */
 };
 
 const struct courier_lost *courier_lost(const struct courier *courier);

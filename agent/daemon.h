@@ -8,10 +8,24 @@
 #include <uv.h>
 
 #include "agent/audit.h"
+#include "agent/clockwork.h"
 #include "agent/config.h"
 #include "agent/courier.h"
+#include "agent/examine.h"
 #include "agent/intake.h"
 #include "api/api.h"
+
+/* The state of the buffer, the words of docs/api.md (agent/health.c). */
+enum health {
+	HEALTH_READY,
+	HEALTH_FULL,      /* of max_size */
+	HEALTH_NO_SPACE,  /* others have filled the card */
+	HEALTH_READ_ONLY, /* the kernel, or somebody, has made the card so */
+	HEALTH_FAILING,   /* it takes nothing, for any other reason */
+	HEALTH_DAMAGED,   /* about to be salvaged, or that failed */
+	HEALTH_SALVAGING,
+	HEALTH_HUNG, /* it does not even say that it fails */
+};
 
 /* A source from the day that it is configured until its last fetch has ended. */
 struct agent_source {
@@ -19,11 +33,12 @@ struct agent_source {
 	struct config_source *own; /* what `config` is, once it is gone from the configuration; else NULL */
 	struct sink *sink;
 	struct collector *collector; /* NULL: disabled */
-	int64_t since_ms;            /* wall; when it was configured */
+	int64_t since_ms;            /* monotonic; when it was configured */
 	struct agent_source *next;
 };
 
 struct poll_wait; /* somebody who waits for the end of a poll; backend.c's */
+struct object_in; /* an object that is being taken over; object_in.c's */
 struct reading;   /* somebody who reads records; records.c's */
 
 /* A reload under way (agent/reload.c). */
@@ -56,17 +71,30 @@ struct agent {
 	struct collector_env env; /* what collectors borrow for their life */
 	struct intake *intake;
 	struct courier *courier;
+	struct clockwork *clockwork;
 	struct api *api;
 	struct agent_source *sources;
 	struct alarm sweep; /* looks for sources that are gone and at rest */
 	struct reload reload;
-	bool full; /* the buffer is, and polls wait for room */
+	bool full;        /* the buffer is, and polls wait for room */
+	bool clock_asked; /* whether the clock is right is known */
+	bool polling;     /* the sources were begun */
+
+	enum health health;  /* as it was noted last */
+	int64_t unwell_ms;   /* monotonic; since when it is neither ready nor full */
+	int64_t salvaged_ms; /* monotonic; the last salvage; where its view has one */
+	int trouble;         /* the intake's, as it was noted last */
 
 	int64_t started_ms; /* wall */
 	struct poll_wait *waits;
 	struct reading *readings;
-	unsigned reads;      /* API reads that wait for the buffer's worker */
-	struct audit *audit; /* NULL: none is under way */
+	unsigned reads;          /* API reads that wait for the buffer's worker */
+	struct examine *examine; /* NULL: no conflict is being looked at */
+	struct api_call *examine_call;
+	int64_t examine_batch;
+	bool examine_ending;      /* it is one of the open parts */
+	struct object_in *taking; /* NULL: no object of another Millrace is being taken over */
+	struct audit *audit;      /* NULL: none is under way */
 	struct api_call *audit_call;
 	bool audit_ending; /* it is one of the open parts */
 
@@ -106,6 +134,12 @@ void backend_on_report(void *agent, const char *source, const struct intake_repo
 /* Answers with the source's last n records, and with follow with all that come while it is configured. */
 void records_answer(struct agent *agent, const char *source, size_t last, bool follow, struct api_call *call);
 
+/* Answers with the bytes of a batch's object. */
+void object_out(struct agent *agent, int64_t batch, struct api_call *call);
+
+/* Takes over an object of another Millrace, and answers what came of it. */
+void object_in(struct agent *agent, const struct api_object *object, struct api_call *call);
+
 /* There are new figures: perhaps new records for those who follow. */
 void records_note(struct agent *agent, const struct queue_view *view);
 
@@ -114,6 +148,14 @@ void records_end_gone(struct agent *agent);
 
 /* Answers those who still wait for a poll, and ends an audit, as one of the open parts; before the API closes. */
 void backend_stop(struct agent *agent);
+
+/* Of this moment; ret_text: why, "" where there is nothing to say. Borrowed until the loop goes on. */
+enum health health_judge(const struct agent *agent, const char **ret_text);
+const char *health_name(enum health health);
+const char *health_remedy(enum health health);
+
+/* Before the loop sleeps: logs what has changed. */
+void health_note(struct agent *agent);
 
 /* Fills a status view from memory (agent/status.c). 0 or -ENOMEM. */
 int status_fill(const struct agent *agent, struct status_view *ret_view);

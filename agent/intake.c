@@ -55,16 +55,18 @@ struct intake {
 	bool busy;                /* the job is under way; the next three are the worker's then */
 	struct fetch *committing; /* afterwards: what is durable */
 	struct fetch *failed;     /* and what is not */
+	struct fetch *stale;      /* and what never will be */
 	int status;               /* of the whole */
-	bool for_room;            /* all of what is not was refused because of max_size */
+	int why;                  /* what is not was refused for: -EDQUOT, max_size alone, or what the card did */
 	struct err err;
 	struct queue_view *fresh;
 
 	struct alarm retry;
 	int64_t retry_ms;
 	char error[ERR_MAX]; /* why answers wait in memory; "" while none does */
-	bool failing;        /* it is the card, and not max_size */
+	int trouble;         /* the -errno of that; -EDQUOT: only max_size */
 	bool full;           /* the buffer takes nothing new */
+	bool synced;         /* the wall clock is right */
 };
 
 static void list_init(struct fetch_list *list)
@@ -121,6 +123,7 @@ static void report(struct feed *feed, enum sink_outcome outcome, const struct fe
 static void note_answer(struct feed *feed, int64_t wall_ms)
 {
 	feed->counts.last_answer_ms = wall_ms;
+	feed->counts.answered_at_ms = clock_mono_ms();
 	if (feed->counts.cause[0])
 		log_notice("source.recovered", "source \"%s\": complete answers again", feed->name);
 	feed->counts.cause[0] = feed->counts.last_error[0] = '\0';
@@ -154,16 +157,12 @@ static void report_unsettled(struct intake *intake)
 }
 
 /* Where max_size is reached nothing fails: the courier makes room, or polls wait until the stores do. */
-static void note_trouble(struct intake *intake, const char *text, bool for_room)
+static void note_trouble(struct intake *intake, const char *text, int why)
 {
-	bool news = strcmp(intake->error, text) != 0;
-
-	if (news && for_room)
+	if (why == -EDQUOT && intake->trouble != -EDQUOT)
 		log_notice("buffer.short", "an answer waits in memory until there is room: %s", text);
-	else if (news)
-		log_error("buffer.failing", "the buffer does not take all, answers wait in memory: %s", text);
 	snprintf(intake->error, sizeof intake->error, "%s", text);
-	intake->failing = !for_room;
+	intake->trouble = why;
 }
 
 static void note_no_trouble(struct intake *intake)
@@ -174,10 +173,10 @@ static void note_no_trouble(struct intake *intake)
 		if (feed->staging.error[0])
 			return;
 	intake->retry_ms = RETRY_FIRST_MS;
-	if (intake->error[0])
-		log_notice("buffer.recovered", "the buffer takes records again");
+	if (intake->trouble == -EDQUOT)
+		log_notice("buffer.recovered", "what waited for room has found some");
 	intake->error[0] = '\0';
-	intake->failing = false;
+	intake->trouble = 0;
 }
 
 static void note_commit_failed(struct intake *intake)
@@ -185,7 +184,7 @@ static void note_commit_failed(struct intake *intake)
 	report_unsettled(intake);
 	list_append(&intake->stuck, intake->failed);
 	intake->failed = NULL;
-	note_trouble(intake, intake->err.text, intake->for_room);
+	note_trouble(intake, intake->err.text, intake->why);
 	if (intake->retry.set)
 		return;
 	alarm_set(intake->alarms, &intake->retry, clock_mono_ms() + intake->retry_ms);
@@ -203,6 +202,33 @@ static void settle(struct intake *intake, struct fetch *fetch)
 		feed->sink.on_settled(feed->sink.collector);
 }
 
+/*
+ * A complete answer that the buffer will never take. What the collector has made of it in the sink's state was never
+ * committed: without any, the next answer is news, whatever it says.
+ */
+static void drop_answer(struct feed *feed, int status, const char *text)
+{
+	enum sink_outcome outcome = status == -EFBIG ? SINK_REFUSED : SINK_FAILED;
+
+	feed->sink.state_len = 0;
+	if (outcome == SINK_REFUSED)
+		feed->counts.refused++;
+	else
+		feed->counts.failed++;
+	note_failure(feed, outcome, status == -EFBIG ? "too-large" : "buffer", text);
+	report(feed, outcome, NULL, text);
+	alarm_set(feed->intake->alarms, &feed->settled, clock_mono_ms());
+}
+
+static void drop_stale(struct intake *intake)
+{
+	for (const struct fetch *fetch = intake->stale; fetch; fetch = fetch->next)
+		drop_answer(find_feed(intake, fetch->source), -ESTALE,
+		            "the first part of its answer was lost with a damaged buffer; it is asked again");
+	free_fetches(intake->stale);
+	intake->stale = NULL;
+}
+
 static void note_committed(struct intake *intake)
 {
 	struct fetch *committed = intake->committing;
@@ -217,27 +243,29 @@ static void note_committed(struct intake *intake)
 /* What could not be committed together is tried fetch by fetch: one that fits nowhere holds back no other source. */
 static void commit_singly(struct intake *intake)
 {
-	struct fetch_list failed, held;
+	struct fetch_list failed, held, stale;
 	struct fetch *next;
 	struct err err;
 
-	intake->for_room = true;
+	intake->why = -EDQUOT;
 	list_init(&failed);
 	list_init(&held);
+	list_init(&stale);
 	for (struct fetch *fetch = intake->committing; fetch; fetch = next) {
 		int r;
 
 		next = fetch->next;
 		fetch->next = NULL;
 		r = has_source(failed.first, fetch->source) ? -EAGAIN : queue_commit(intake->queue, fetch, &err);
-		if (r < 0 && r != -EAGAIN && (r != -EDQUOT || intake->for_room)) {
-			intake->for_room = r == -EDQUOT;
+		if (r < 0 && r != -EAGAIN && r != -ESTALE && (r != -EDQUOT || intake->why == -EDQUOT)) {
+			intake->why = r;
 			intake->err = err;
 		}
-		list_append(r < 0 ? &failed : &held, fetch);
+		list_append(r == -ESTALE ? &stale : r < 0 ? &failed : &held, fetch);
 	}
 	intake->committing = held.first;
 	intake->failed = failed.first;
+	intake->stale = stale.first;
 }
 
 static void commit_work(struct job *job)
@@ -264,6 +292,7 @@ static void on_commit_done(struct job *job)
 	}
 	if (intake->failed)
 		note_commit_failed(intake);
+	drop_stale(intake);
 	intake->on_committed(intake->arg, intake->fresh);
 	if (intake->committing)
 		note_committed(intake);
@@ -342,7 +371,7 @@ static void judge_room(struct feed *feed)
 {
 	bool before = feed->sink.full;
 
-	if (feed->staging.too_large)
+	if (feed->staging.refused)
 		feed->sink.full = false; /* the next record is told so */
 	else if (feed->fetching)
 		feed->sink.full = feed->fetch && fetch_is_large(feed->fetch);
@@ -350,6 +379,11 @@ static void judge_room(struct feed *feed)
 		feed->sink.full = feed->intake->full;
 	if (before && !feed->sink.full)
 		alarm_set(feed->intake->alarms, &feed->room, clock_mono_ms());
+}
+
+void intake_set_clock(struct intake *intake, bool synced)
+{
+	intake->synced = synced;
 }
 
 void intake_set_full(struct intake *intake, bool full)
@@ -381,28 +415,21 @@ static void note_staging_failed(struct feed *feed)
 {
 	struct err text;
 
-	note_trouble(feed->intake, feed->staging.error, feed->staging.for_room);
+	note_trouble(feed->intake, feed->staging.error, feed->staging.why);
 	err_fail(&text, 0, "the answer comes, and what came of it waits in memory: %s", feed->staging.error);
 	report(feed, SINK_FAILED, NULL, text.text);
 }
 
-/*
- * It is too large by its last pieces. What the collector has made of it in the sink's state was never committed:
- * without any, the next answer is news, whatever it says.
- */
+/* It is too large by its last pieces, or the buffer has lost the first ones. */
 static void drop_complete(struct feed *feed)
 {
-	char text[ERR_MAX];
+	struct err text = feed->staging.err;
+	int status = feed->staging.refused;
 
-	snprintf(text, sizeof text, "%s", feed->staging.err.text);
 	staging_drop(&feed->staging);
 	fetch_free(feed->complete);
 	feed->complete = NULL;
-	feed->sink.state_len = 0;
-	feed->counts.refused++;
-	note_failure(feed, SINK_REFUSED, "too-large", text);
-	report(feed, SINK_REFUSED, NULL, text);
-	alarm_set(feed->intake->alarms, &feed->settled, clock_mono_ms());
+	drop_answer(feed, status, text.text);
 }
 
 /* A piece was staged, or could not be. */
@@ -411,7 +438,7 @@ static void on_staged(struct staging *staging)
 	struct feed *feed = container_of(staging, struct feed, staging);
 	struct fetch *complete = feed->complete;
 
-	if (complete && staging->too_large) {
+	if (complete && staging->refused) {
 		drop_complete(feed);
 		return;
 	}
@@ -453,8 +480,8 @@ static int sink_on_record(struct sink *sink, const void *data, size_t len)
 	struct feed *feed = container_of(sink, struct feed, sink);
 	int r = feed->fetch ? fetch_add(feed->fetch, data, len, feed->full) : -ENOMEM;
 
-	if (feed->staging.too_large)
-		return -EFBIG;
+	if (feed->staging.refused)
+		return feed->staging.refused;
 	if (r == 0) {
 		staging_take(&feed->staging, feed->fetch);
 		judge_room(feed);
@@ -495,7 +522,7 @@ static void sink_on_publish(struct sink *sink, int64_t wall_ms, int64_t mono_ms)
 	feed->fetching = false;
 	fetch->wall_ms = wall_ms;
 	fetch->mono_ms = mono_ms;
-	fetch->clock = clock_plausible(wall_ms) ? CHUNK_SYNCED : CHUNK_UNSYNCED;
+	fetch->clock = feed->intake->synced && clock_plausible(wall_ms) ? CHUNK_SYNCED : CHUNK_UNSYNCED;
 	memcpy(fetch->state, sink->state, sink->state_len);
 	fetch->state_len = sink->state_len;
 	if (staging_busy(&feed->staging))
@@ -586,9 +613,9 @@ const char *intake_error(const struct intake *intake)
 	return intake->error;
 }
 
-bool intake_is_failing(const struct intake *intake)
+int intake_trouble(const struct intake *intake)
 {
-	return intake->error[0] && intake->failing;
+	return intake->trouble;
 }
 
 bool intake_holds(const struct intake *intake, const char *source)

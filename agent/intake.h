@@ -21,6 +21,7 @@ struct intake;
 struct intake_counts {
 	uint64_t polls, unchanged, refused, failed; /* since start */
 	int64_t last_answer_ms, last_change_ms;     /* wall; 0: none since start */
+	int64_t answered_at_ms;                     /* monotonic; the last complete answer */
 	int64_t failing_since_ms;                   /* monotonic; the first failure after a complete answer, or ever */
 	char last_error[ERR_MAX];                   /* "" after a complete answer */
 	char cause[64];
@@ -50,6 +51,9 @@ struct sink *intake_sink(struct intake *intake, const char *source, size_t full)
 
 const struct intake_counts *intake_counts(const struct intake *intake, const char *source);
 
+/* Whether the wall clock is right; what comes while it is not says so. It is not until somebody says that it is. */
+void intake_set_clock(struct intake *intake, bool synced);
+
 /* The buffer is full (or has room again): while it is, collectors begin nothing. */
 void intake_set_full(struct intake *intake, bool full);
 
@@ -59,8 +63,8 @@ void intake_retry(struct intake *intake);
 /* "" while commits and stagings hold, else why the last one did not. */
 const char *intake_error(const struct intake *intake);
 
-/* Whether that is the card's doing, and not only max_size, below which there will be room again. */
-bool intake_is_failing(const struct intake *intake);
+/* Its -errno, 0: none. -EDQUOT is only max_size, below which there will be room again; all others are the card's. */
+int intake_trouble(const struct intake *intake);
 
 /* Whether an answer of this source waits in memory because it could not be committed. */
 bool intake_holds(const struct intake *intake, const char *source);

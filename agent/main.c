@@ -8,16 +8,20 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "agent/agent.h"
 #include "agent/audit.h"
 #include "agent/config.h"
+#include "agent/export.h"
 #include "agent/online.h"
 #include "agent/opening.h"
 #include "base/units.h"
+#include "cli/answer.h"
 #include "cli/cli.h"
+#include "cli/client.h"
 
 struct globals {
 	const char *config;
@@ -139,7 +143,7 @@ static int command_client(const struct globals *globals, const char *path, int a
 		return status;
 	if (globals->socket)
 		return cli_run(globals->socket, argc, argv);
-	if (config_find_socket(path, stderr, &socket_path) < 0)
+	if (config_find_socket(path, stderr, &socket_path, NULL) < 0)
 		return CLI_CONFIG;
 	status = cli_run(socket_path, argc, argv);
 	free(socket_path);
@@ -163,47 +167,129 @@ static bool has_daemon(const char *socket_path)
 	return r != -ENOENT && r != -ECONNREFUSED;
 }
 
+/*
+ * Where the file names a socket, the daemon there may have another buffer than the file: that of a dead card's copy.
+ * One that is not there, or that nobody can tell from the other, is no reason to do without the daemon.
+ */
+static bool is_other_buffer(const char *socket_path, const char *daemons, const char *named)
+{
+	struct stat a, b;
+	bool there = stat(named, &b) == 0;
+
+	if (strcmp(daemons, named) == 0 || (!there && errno != ENOENT) || (stat(daemons, &a) < 0 && errno != ENOENT) ||
+	    (there && stat(daemons, &a) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino))
+		return false;
+	fprintf(stderr,
+	        "millrace: the daemon at %s has the buffer \"%s\"; the configuration names \"%s\", which is %s\n",
+	        socket_path, daemons, named, there ? "read without it" : "not there");
+	return there;
+}
+
+static bool has_daemon_of(const char *socket_path, const char *buffer)
+{
+	const char *path;
+	struct err ignored;
+	json_t *status;
+	bool other;
+
+	if (!has_daemon(socket_path))
+		return false;
+	if (client_ask(socket_path, "GET", "/v1/status", NULL, &status, &ignored) != CLI_OK)
+		return true; /* it will say itself what its trouble is */
+	path = answer_text(json_object_get(status, "buffer"), "path");
+	other = *path && is_other_buffer(socket_path, path, buffer);
+	json_decref(status);
+	return !other;
+}
+
+/*
+ * Who does what works with and without a daemon: the one at *ret_socket (to be freed), or, NULL, nobody. --socket alone
+ * asks for that daemon. CLI_OK or CLI_CONFIG.
+ */
+static int find_daemon(const struct globals *globals, const char *path, char **ret_socket)
+{
+	char *socket_path, *buffer;
+
+	if (globals->socket && (!globals->config || has_daemon(globals->socket))) {
+		*ret_socket = strdup(globals->socket);
+		return *ret_socket ? CLI_OK : CLI_CONFIG;
+	}
+	*ret_socket = NULL;
+	if (globals->socket)
+		return CLI_OK;
+	if (config_find_socket(path, stderr, &socket_path, &buffer) < 0)
+		return CLI_CONFIG;
+	if (has_daemon_of(socket_path, buffer))
+		*ret_socket = socket_path;
+	else
+		free(socket_path);
+	free(buffer);
+	return CLI_OK;
+}
+
 static int audit_alone(const char *path, int argc, char **argv)
 {
 	struct config *config;
 	int64_t since_day;
-	bool json;
-	int status = cli_audit_options(argc, argv, &since_day, &json);
+	bool repair, json;
+	int status = cli_audit_options(argc, argv, &since_day, &repair, &json);
 
 	if (status != CLI_OK)
 		return status;
 	if (config_load(path, CONFIG_RUN, stderr, &config) < 0)
 		return CLI_CONFIG;
-	status = audit_offline(config, since_day, json);
+	status = audit_offline(config, since_day, repair, json);
 	config_free(config);
 	return status;
 }
 
-/* By the daemon, or without one; --socket alone asks for that daemon. */
 static int command_audit(const struct globals *globals, const char *path, int argc, char **argv)
 {
 	char *socket_path;
 	int status = cli_check(argc, argv);
-	bool daemon;
 
+	if (status == CLI_OK)
+		status = find_daemon(globals, path, &socket_path);
 	if (status != CLI_OK)
 		return status;
-	if (globals->socket && (!globals->config || has_daemon(globals->socket)))
-		return cli_run(globals->socket, argc, argv);
-	if (config_find_socket(path, stderr, &socket_path) < 0)
-		return CLI_CONFIG;
-	daemon = !globals->socket && has_daemon(socket_path);
-	if (daemon)
-		status = cli_run(socket_path, argc, argv);
+	status = socket_path ? cli_run(socket_path, argc, argv) : audit_alone(path, argc, argv);
 	free(socket_path);
-	return daemon ? status : audit_alone(path, argc, argv);
+	return status;
+}
+
+static int export_from_file(const char *path, const char *folder, bool json)
+{
+	struct config *config;
+	int status;
+
+	if (config_load(path, CONFIG_ASK, stderr, &config) < 0)
+		return CLI_CONFIG;
+	status = export_alone(config, folder, json);
+	config_free(config);
+	return status;
+}
+
+static int command_export(const struct globals *globals, const char *path, int argc, char **argv)
+{
+	const char *folder;
+	char *socket_path;
+	bool json;
+	int status = cli_export_options(argc, argv, &folder, &json);
+
+	if (status == CLI_OK)
+		status = find_daemon(globals, path, &socket_path);
+	if (status != CLI_OK)
+		return status;
+	status = socket_path ? export_by_daemon(socket_path, folder, json) : export_from_file(path, folder, json);
+	free(socket_path);
+	return status;
 }
 
 /* A word that is no command: which one was meant. */
 static int refuse_command(const char *word)
 {
-	static const char *const known[] = { "run",   "check", "status", "show", "tail",   "poll",
-		                             "flush", "audit", "retry",  "help", "version" };
+	static const char *const known[] = { "run",   "check", "status", "show",   "tail", "poll",   "flush",
+		                             "audit", "retry", "export", "import", "help", "version" };
 	const char *nearest = units_nearest(word, known, sizeof known / sizeof *known);
 
 	fprintf(stderr, "millrace: unknown command \"%s\"; %s%s%ssee millrace --help\n", word,
@@ -234,6 +320,8 @@ int main(int argc, char **argv)
 	path = globals.config ? globals.config : CONFIG_PATH;
 	if (strcmp(argv[0], "audit") == 0)
 		return command_audit(&globals, path, argc, argv);
+	if (strcmp(argv[0], "export") == 0)
+		return command_export(&globals, path, argc, argv);
 	if (cli_knows(argv[0]))
 		return command_client(&globals, path, argc, argv);
 	if (strcmp(argv[0], "run") != 0 && strcmp(argv[0], "check") != 0)

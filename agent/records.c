@@ -157,7 +157,7 @@ void records_answer(struct agent *a, const char *source, size_t last, bool follo
 	bytes_init(&r->lines, 2 * CHUNK_CEILING);
 	r->following = a->readings;
 	a->readings = r;
-	r->stream = api_answer_stream(call, &ops, r);
+	r->stream = api_answer_stream(call, API_LINES, &ops, r);
 	if (!r->stream)
 		reading_free(r);
 }

@@ -95,7 +95,8 @@ static void move_socket(struct agent *a, struct config *now)
 		return;
 	}
 	a->api = api;
-	api_close(before, NULL, NULL);
+	if (before)
+		api_close(before, NULL, NULL);
 }
 
 static void warn_of_full(const struct agent *a)
@@ -126,7 +127,8 @@ static void take(struct agent *a)
 	a->reload.now = NULL;
 	log_init((enum log_format)now->log);
 	courier_configure(a->courier, now, before);
-	if (agent_configure_sources(a, before) < 0)
+	clockwork_configure(a->clockwork, now);
+	if (a->polling && agent_configure_sources(a, before) < 0)
 		log_error("source.refused", "no memory for a source; reload the configuration to try again");
 	config_free(before);
 	warn_of_full(a);
@@ -174,7 +176,7 @@ void reload_begin(struct agent *a)
 {
 	struct config *now;
 
-	a->reload.due = a->reload.now || a->audit || !a->api;
+	a->reload.due = a->reload.now || a->audit || a->examine || !a->api;
 	if (a->reload.due || a->stopping)
 		return;
 	now = load(a);

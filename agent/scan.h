@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * An audit's look through one store: finds what stands there of the books' sources, and checks each object of ours.
+ * An audit's look through one store: finds what stands there of the sources it is told, and checks each object of ours.
  * scan_s3.c asks by base/http, scan_file.c reads by jobs of the audit's worker. Private to agent/audit.c and
  * agent/scan*.c. Loop thread only.
  */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A folder, read by the audit's worker in steps: between two of them the audit may be stopped. Only the folders of the
- * books' sources are opened; a name that ends in .tmp is no object.
+ * sources it is told are opened; a name that ends in .tmp is no object.
  */
 #include <dirent.h>
 #include <errno.h>

@@ -61,7 +61,7 @@ static int add_source(struct agent *a, const struct config_source *config)
 		return r;
 	}
 	source->config = config;
-	source->since_ms = clock_wall_ms();
+	source->since_ms = clock_mono_ms();
 	while (*end)
 		end = &(*end)->next;
 	*end = source;

@@ -45,12 +45,12 @@ static void note_written(struct staging *s)
 
 static void note_refused(struct staging *s)
 {
-	s->too_large = s->fetch && s->status == -EFBIG;
-	if (s->too_large)
+	s->refused = s->fetch && (s->status == -EFBIG || s->status == -ESTALE) ? s->status : 0;
+	if (s->refused)
 		return;
 	if (s->status != -EAGAIN) {
 		snprintf(s->error, sizeof s->error, "%s", s->err.text);
-		s->for_room = s->status == -EDQUOT;
+		s->why = s->status;
 	}
 	if (!s->fetch) {
 		fetch_piece_free(s->piece);
@@ -120,7 +120,7 @@ void staging_drop(struct staging *s)
 	bool staged = s->fetch && s->fetch->staged > 0;
 
 	s->fetch = NULL;
-	s->too_large = false;
+	s->refused = 0;
 	if (s->working)
 		return; /* on_worked sees that it is nobody's */
 	staged |= s->piece != NULL;

@@ -23,8 +23,8 @@ struct staging {
 	void (*on_step)(struct staging *staging); /* a try has ended: see staging_lags, staging_busy, error */
 
 	char error[ERR_MAX]; /* "" while pieces are taken, else why the last one was not */
-	bool for_room;       /* that is because of max_size */
-	bool too_large;      /* the fetch is: no piece of it is taken any more, and it must be dropped */
+	int why;             /* the -errno of that */
+	int refused;         /* -EFBIG or -ESTALE: no piece of the fetch is taken any more, and it must be dropped */
 
 	/* Its own. */
 	struct job job;

@@ -5,12 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "agent/carrier.h"
 #include "agent/daemon.h"
 #include "base/clock.h"
 
-#define LOST_TOLD_MS  (10 * 60 * 1000) /* since the last batch was dropped */
-#define NEVER_WELL_MS 60000            /* of failing from the start on: longer, and it is the settings that are wrong */
+#define LOST_TOLD_MS  (10 * 60 * 1000)      /* since the last batch was dropped */
+#define UNSYNCED_MS   (5 * 60 * 1000)       /* longer, and the clock does not come right by itself */
+#define SALVAGED_MS   (24 * 60 * 60 * 1000) /* for so long a salvage is told: somebody looks once a day */
+#define NEVER_WELL_MS 60000 /* of failing from the start on: longer, and it is the settings that are wrong */
 
 static const struct queue_source_view *find_figures(const struct queue_view *view, const char *source)
 {
@@ -31,10 +32,10 @@ static const char *judge_source(const struct agent *a, const struct agent_source
 
 	if (!source->collector)
 		return "disabled";
-	if (a->full || (!intake_is_failing(a->intake) && intake_holds(a->intake, source->config->name)))
+	if (a->full || (intake_trouble(a->intake) == -EDQUOT && intake_holds(a->intake, source->config->name)))
 		return "paused";
-	since = counts->last_answer_ms > source->since_ms ? counts->last_answer_ms : source->since_ms;
-	if (clock_wall_ms() - since > source->collector->ops->patience_ms(source->collector))
+	since = counts->answered_at_ms > source->since_ms ? counts->answered_at_ms : source->since_ms;
+	if (clock_mono_ms() - since > source->collector->ops->patience_ms(source->collector))
 		return "stale";
 	if (counts->cause[0] && !counts->last_answer_ms && clock_mono_ms() - counts->failing_since_ms >= NEVER_WELL_MS)
 		return "stale";
@@ -51,6 +52,7 @@ static void fill_figures(struct source_view *v, const struct queue_source_view *
 	v->waiting_batches = figures->waiting_batches;
 	v->waiting_records = figures->waiting_records;
 	v->dropped_records = figures->dropped_records;
+	v->damaged_records = figures->damaged_records;
 	v->oldest_ms = figures->oldest_ms;
 }
 
@@ -160,19 +162,14 @@ static int fill_stores(const struct agent *a, struct status_view *v)
 static void fill_buffer(const struct agent *a, struct buffer_view *v)
 {
 	const struct queue_view *view = courier_view(a->courier);
-	bool failing = intake_is_failing(a->intake);
-	bool full = a->full || view->wanted || intake_error(a->intake)[0];
 
 	v->path = a->config->buffer_path;
-	v->state = failing || courier_error(a->courier)[0] ? "failing" : full ? "full" : "ready";
-	v->last_error = failing ? intake_error(a->intake) : courier_error(a->courier);
+	v->state = health_name(health_judge(a, &v->last_error));
 	v->on_full = a->config->on_full == CONFIG_PAUSE ? "pause" : "drop-oldest";
 	v->max_bytes = view->max_bytes;
 	v->room_bytes = view->room_bytes;
-	if (worker_busy_ms(a->worker) >= HUNG_MS) {
-		v->state = "hung";
-		v->last_error = "the card does not answer";
-	}
+	v->salvaged_ms = view->salvage.at_ms;
+	v->aside = view->salvage.aside;
 	v->file_bytes = view->file_bytes;
 	v->wal_bytes = view->wal_bytes;
 	for (size_t i = 0; i < view->n_sources; i++) {
@@ -183,6 +180,16 @@ static void fill_buffer(const struct agent *a, struct buffer_view *v)
 		if (source->oldest_ms && (!v->oldest_ms || source->oldest_ms < v->oldest_ms))
 			v->oldest_ms = source->oldest_ms;
 	}
+}
+
+static void fill_clock(const struct agent *a, struct clock_view *v)
+{
+	struct clockwork_view clock;
+
+	clockwork_view(a->clockwork, &clock);
+	v->state = clockwork_state_names[clock.state];
+	v->unsynced_records = courier_view(a->courier)->unsynced_records;
+	v->wait_until_ms = clock.state == CLOCKWORK_WAITING ? to_wall(clock.wait_until_ms) : 0;
 }
 
 static void add_problem(struct status_view *v, const char *remedy, const char *kind, const char *name, const char *what)
@@ -197,7 +204,9 @@ static void add_problem(struct status_view *v, const char *remedy, const char *k
 static const char *store_remedy(const struct store_view *store)
 {
 	if (store->parked_batches)
-		return "see what stands there, take it away or leave it, then: millrace retry BATCH";
+		return "`millrace show batches` and `millrace retry BATCH` say what stands there; move it away, and "
+		       "retry "
+		       "again";
 	if (strcmp(store->state, "denied") == 0)
 		return "once it is mended, `millrace flush` or `millrace retry BATCH` tries at once; else every 5 "
 		       "minutes";
@@ -259,7 +268,7 @@ static void add_lost(const struct agent *a, struct status_view *v, const char *r
 	bool over = strcmp(v->buffer.state, "full") != 0 && all_stores_well(v);
 	char what[sizeof v->problems->what], at[UNITS_TEXT_MAX];
 
-	if (!lost->at_ms || clock_wall_ms() - lost->at_ms >= LOST_TOLD_MS)
+	if (!lost->at_ms || clock_mono_ms() - lost->at_mono_ms >= LOST_TOLD_MS)
 		return;
 	snprintf(what, sizeof what,
 	         "%llu records were dropped since the start to make room (on_full = \"drop-oldest\"), the last at %s%s",
@@ -283,6 +292,27 @@ static void add_want_of_room(const struct agent *a, struct status_view *v)
 	add_lost(a, v, remedy);
 }
 
+static void add_unsynced(const struct agent *a, struct status_view *v)
+{
+	struct clockwork_view clock;
+	char text[160], left[UNITS_TEXT_MAX];
+
+	clockwork_view(a->clockwork, &clock);
+	if (clock.state == CLOCKWORK_SYNCED || clock_mono_ms() - clock.since_ms < UNSYNCED_MS)
+		return;
+	snprintf(text, sizeof text, "it is not synchronised; %llu records are kept back for %s at most",
+	         (unsigned long long)v->clock.unsynced_records, units_age(clock.wait_until_ms - clock_mono_ms(), left));
+	add_problem(
+	        v,
+	        "see why no time comes (timedatectl timesync-status): the network, or NTP= in "
+	        "/etc/systemd/timesyncd.conf; where the clock is right by other means, set clock = \"trust\" and "
+	        "reload",
+	        "clock", "",
+	        clock.state == CLOCKWORK_WAITING
+	                ? text
+	                : "it is not synchronised; records are sealed with the time that there is, as \"unsynced\"");
+}
+
 static void add_reload(struct status_view *v)
 {
 	char what[sizeof v->problems->what], at[UNITS_TEXT_MAX];
@@ -301,23 +331,57 @@ static void add_reload(struct status_view *v)
 	}
 }
 
+static void add_buffer(const struct agent *a, struct status_view *v)
+{
+	const char *text;
+	enum health health = health_judge(a, &text);
+	char what[sizeof v->problems->what];
+
+	if (!*health_remedy(health))
+		return;
+	snprintf(what, sizeof what, "%s: %s", health_name(health), text);
+	add_problem(v, health_remedy(health), "buffer", "", what);
+}
+
+static void add_salvaged(const struct agent *a, struct status_view *v)
+{
+	const struct queue_salvage *salvage = &courier_view(a->courier)->salvage;
+	char what[sizeof v->problems->what], remedy[sizeof v->problems->remedy], at[UNITS_TEXT_MAX];
+
+	if (!salvage->at_ms || clock_mono_ms() - a->salvaged_ms >= SALVAGED_MS)
+		return;
+	snprintf(what, sizeof what,
+	         "it was damaged, and salvaged at %s: batches taken over: %llu, unsealed records: %llu; records known "
+	         "to "
+	         "be lost: %llu, sources that may have lost more: %llu",
+	         units_time(salvage->at_ms, at), (unsigned long long)salvage->batches,
+	         (unsigned long long)salvage->records, (unsigned long long)salvage->lost_records,
+	         (unsigned long long)salvage->open_ends);
+	snprintf(remedy, sizeof remedy,
+	         "`millrace audit` tells which; see whether the card fails (dmesg). What no store had and could "
+	         "be read was taken over; the damaged file is %s: delete it, with its -wal, once nobody wants to look "
+	         "into it",
+	         salvage->aside);
+	add_problem(v, remedy, "buffer", "", what);
+}
+
 static int fill_problems(const struct agent *a, struct status_view *v)
 {
-	v->problems = calloc(v->n_sources + v->n_stores + 5, sizeof *v->problems);
+	v->problems = calloc(v->n_sources + v->n_stores + 7, sizeof *v->problems);
 	if (!v->problems)
 		return -ENOMEM;
 	for (size_t i = 0; i < v->n_sources; i++)
 		if (strcmp(v->sources[i].state, "stale") == 0)
 			add_stale(a, v, &v->sources[i]);
-	for (size_t i = 0; i < v->n_stores; i++)
-		if (*v->stores[i].last_error)
+	for (size_t i = 0; i < v->n_stores; i++) /* but what is the buffer's trouble is told once, as its own */
+		if (*v->stores[i].last_error && strcmp(v->stores[i].last_error, v->buffer.last_error) != 0)
 			add_problem(v, store_remedy(&v->stores[i]), "store", v->stores[i].name,
 			            v->stores[i].last_error);
 	add_reload(v);
 	add_want_of_room(a, v);
-	if (*v->buffer.last_error)
-		add_problem(v, "make room on the card, or replace it; records wait meanwhile", "buffer", "",
-		            v->buffer.last_error);
+	add_unsynced(a, v);
+	add_buffer(a, v);
+	add_salvaged(a, v);
 	return 0;
 }
 
@@ -335,6 +399,7 @@ int status_fill(const struct agent *a, struct status_view *v)
 		                          .last_error = a->reload.refused_ms ? a->reload.refused : "",
 		                          .restart = a->reload.restart };
 	fill_buffer(a, &v->buffer);
+	fill_clock(a, &v->clock);
 	r = fill_sources(a, v);
 	if (r == 0)
 		r = fill_stores(a, v);

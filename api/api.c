@@ -27,6 +27,7 @@
 #define CONNECTION_MEMORY ((size_t)4096)
 #define SILENCE_S         5u /* until a request is there as a whole; while an answer is not taken */
 #define SWEEP_MS          1000
+#define BODY_S            30u /* until the next piece of a body that is wanted is there */
 #define REQUEST_BODY_MAX  4096u
 #define LAST_RUNS         8 /* enough to send what fits the sockets' buffers */
 
@@ -86,8 +87,20 @@ void request_answer(struct request *request, unsigned status, struct MHD_Respons
 	if (!suspended)
 		return;
 	api->waiting--;
+	request_resume(request);
+}
+
+void request_suspend(struct request *request)
+{
+	request->state = REQUEST_WAITING;
+	request->api->waiting++;
+	MHD_suspend_connection(request->connection);
+}
+
+void request_resume(struct request *request)
+{
 	MHD_resume_connection(request->connection);
-	api_run_soon(api);
+	api_run_soon(request->api);
 }
 
 static enum MHD_Result request_send(struct request *request)
@@ -100,7 +113,9 @@ static enum MHD_Result request_send(struct request *request)
 /* libmicrohttpd finds its client gone, and closes it. */
 static void request_shut(struct request *request)
 {
-	assert(request->state == REQUEST_READING);
+	assert(request->state != REQUEST_WAITING);
+	if (request->state == REQUEST_TAKING)
+		body_lose(request);
 	request->state = REQUEST_SHUT;
 	shutdown(request->fd, SHUT_RDWR);
 }
@@ -112,9 +127,19 @@ static bool client_left(const struct request *request)
 	return poll(&client, 1, 0) > 0 && client.revents & (POLLHUP | POLLERR);
 }
 
+/* A request; a body that is wanted, or the rest of one that was answered already. */
+static bool sends_slowly(const struct request *request, uint64_t now_ms)
+{
+	uint64_t ms = now_ms - request->begun_ms;
+	if (request->state == REQUEST_READING)
+		return ms >= SILENCE_S * 1000;
+	return (request->state == REQUEST_TAKING || request->state == REQUEST_ANSWERED) && request->left > 0 &&
+	       ms >= BODY_S * 1000;
+}
+
 static void look_after(struct request *request, uint64_t now_ms)
 {
-	if (request->state == REQUEST_READING && now_ms - request->begun_ms >= SILENCE_S * 1000) {
+	if (sends_slowly(request, now_ms)) {
 		request_shut(request);
 	} else if (request->state == REQUEST_WAITING && client_left(request)) {
 		call_detach(request->call);
@@ -152,6 +177,7 @@ static struct request *request_new(struct api *api, struct MHD_Connection *conne
 	request->connection = connection;
 	request->fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
 	request->begun_ms = uv_now(api->timer.loop);
+	bytes_init(&request->piece, API_PIECE);
 	request->next = api->requests;
 	api->requests = request;
 	if (++api->n_requests == 1)
@@ -172,6 +198,9 @@ static void request_free(struct request *request)
 	if (--api->n_requests == 0)
 		uv_timer_stop(&api->sweep);
 	api->unsent -= request->bytes;
+	if (request->state == REQUEST_TAKING)
+		body_lose(request);
+	bytes_done(&request->piece);
 	if (request->stream)
 		stream_lose_request(request->stream);
 	if (request->response)
@@ -185,21 +214,13 @@ static struct request *request_of(struct MHD_Connection *connection)
 }
 
 /* 0, or the status that refuses the body before it is read. A length that is no number was refused already. */
-static unsigned refuse_body(struct MHD_Connection *connection)
+static unsigned refuse_body(struct MHD_Connection *connection, uint64_t max, uint64_t *ret_bytes)
 {
 	const char *length = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Content-Length");
 	if (MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Transfer-Encoding"))
 		return 411;
-	return length && strtoull(length, NULL, 10) > REQUEST_BODY_MAX ? 413 : 0;
-}
-
-static enum MHD_Result begin(struct request *request)
-{
-	unsigned refused = refuse_body(request->connection);
-	if (!refused)
-		return MHD_YES;
-	request_answer(request, refused, api_problem(refused, "no request here takes a body"));
-	return request_send(request);
+	*ret_bytes = length ? strtoull(length, NULL, 10) : 0;
+	return *ret_bytes > max ? 413 : 0;
 }
 
 static enum MHD_Result ask(struct request *request, const char *method, const char *path)
@@ -218,14 +239,34 @@ static enum MHD_Result ask(struct request *request, const char *method, const ch
 	                                       .connection = request->connection,
 	                                       .method = method,
 	                                       .path = path,
+	                                       .body = request->left,
 	                                       .crowded = api->waiting >= WAITING_MAX || api->n_calls > CALLS_MAX },
 	             call);
-	if (request->state == REQUEST_ANSWERED)
+	if (request->state == REQUEST_ASKED)
+		request_suspend(request);
+	/* Whoever still sends a body reads no answer. */
+	return request->state == REQUEST_ANSWERED && request->left == 0 ? request_send(request) : MHD_YES;
+}
+
+/* A body that is wanted is announced to the backend, and read when that asks for it; any other goes nowhere. */
+static enum MHD_Result begin(struct request *request, const char *method, const char *path)
+{
+	uint64_t wanted = routes_body_max(method, path), bytes = 0;
+	unsigned refused = refuse_body(request->connection, wanted ? wanted : REQUEST_BODY_MAX, &bytes);
+	if (refused) {
+		request_answer(request, refused,
+		               api_problem(refused, wanted ? "this takes a body of a known length, up to 128 MB"
+		                                           : "this takes no body"));
 		return request_send(request);
-	request->state = REQUEST_WAITING;
-	api->waiting++;
-	MHD_suspend_connection(request->connection);
-	return MHD_YES;
+	}
+	request->left = wanted ? bytes : 0;
+	return request->left ? ask(request, method, path) : MHD_YES;
+}
+
+static void skip(struct request *request, size_t *len)
+{
+	request->left -= *len < request->left ? *len : request->left;
+	*len = 0;
 }
 
 /* Comes when the head was read, for each piece of a body, at its end, and after a resume. */
@@ -234,20 +275,22 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 {
 	(void)arg;
 	(void)version;
-	(void)body;
 	struct request *request = request_of(connection);
 	bool is_first = !*context;
 	if (!request || request->state == REQUEST_SHUT)
 		return MHD_NO;
 	*context = request;
 	if (is_first)
-		return begin(request);
-	if (request->state == REQUEST_ANSWERED)
-		return request_send(request);
+		return begin(request, method, path);
 	if (*body_len > 0) {
-		*body_len = 0;
+		if (request->state == REQUEST_TAKING)
+			body_take(request, body, body_len);
+		else
+			skip(request, body_len);
 		return MHD_YES;
 	}
+	if (request->state == REQUEST_ANSWERED && request->left == 0)
+		return request_send(request);
 	return request->state == REQUEST_READING ? ask(request, method, path) : MHD_YES;
 }
 

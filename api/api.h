@@ -18,9 +18,17 @@
 #include "api/view.h"
 #include "base/bytes.h"
 #include "base/err.h"
+#include "base/sha256.h"
 
 struct api;
 struct api_call; /* one request that waits for its answer */
+
+/* A PUT's. */
+struct api_object {
+	const char *key;
+	uint64_t bytes; /* of its body */
+	uint8_t sha256[SHA256_SIZE];
+};
 
 /*
  * Implemented by agent/. What is answered from memory returns at once; the others take the call and answer it exactly
@@ -35,15 +43,20 @@ struct api_backend {
 	/* The configuration as docs/api.md shows it: a new reference; NULL: no memory. */
 	json_t *(*config)(void *agent);
 
-	void (*batches)(void *agent, struct api_call *call);
+	/* The newest first; or, waiting, those that some store has not, the oldest first, with an id above `after`. */
+	void (*batches)(void *agent, bool waiting, int64_t after, struct api_call *call);
+	/* The bytes of a batch's object: answered with api_answer_stream. */
+	void (*object)(void *agent, int64_t batch, struct api_call *call);
+	/* An object of another Millrace, whose bytes come by api_body_next; borrowed until it returns. */
+	void (*import)(void *agent, const struct api_object *object, struct api_call *call);
 	/* The last n records, then, with follow, those that come: answered with api_answer_stream. */
 	void (*records)(void *agent, const char *source, size_t last, bool follow, struct api_call *call);
 	void (*rejected)(void *agent, struct api_call *call);
 	void (*poll)(void *agent, const char *source, struct api_call *call);
 	void (*flush)(void *agent, bool wait, struct api_call *call);
 
-	/* since_day: UTC days since 1970; INT64_MIN: all. One at a time. */
-	void (*audit)(void *agent, int64_t since_day, struct api_call *call);
+	/* since_day: UTC days since 1970; INT64_MIN: all. repair: what is missing is sent again. One at a time. */
+	void (*audit)(void *agent, int64_t since_day, bool repair, struct api_call *call);
 	void (*retry)(void *agent, int64_t batch, struct api_call *call);
 };
 
@@ -64,8 +77,11 @@ void api_close(struct api *api, void (*on_closed)(void *arg), void *arg);
 /* 200 with this JSON, whose reference is taken. */
 void api_answer(struct api_call *call, json_t *body);
 
+#define API_LINES "application/x-ndjson"
+#define API_GZIP  "application/gzip"
+
 /*
- * 200 with application/x-ndjson, piece by piece at the pace of who reads: an answer that takes its time, or has no end.
+ * 200 with this type, piece by piece at the pace of who reads: an answer that takes its time, or has no end.
  * The stream owns itself; each of the two calls back from the loop, never from within a function of this header.
  */
 struct api_stream;
@@ -81,21 +97,41 @@ struct api_stream_ops {
 
 /*
  * NULL: it came to nothing, and the call is answered: no memory, as many streams as may be at a time, or its client has
- * left. ops are borrowed for the stream's life.
+ * left. type and ops are borrowed for the stream's life.
  */
-struct api_stream *api_answer_stream(struct api_call *call, const struct api_stream_ops *ops, void *arg);
+struct api_stream *api_answer_stream(struct api_call *call, const char *type, const struct api_stream_ops *ops,
+                                     void *arg);
 
 /*
- * Once after each `more`; takes the bytes (whole lines, not none) and leaves `lines` empty. They stay in memory until
+ * Once after each `more`; takes the bytes (not none) and leaves `piece` empty. They stay in memory until
  * they are read, beside what all other answers may take: so how long a piece may be is the owner's to bound.
  */
-void api_stream_write(struct api_stream *stream, struct bytes *lines);
+void api_stream_write(struct api_stream *stream, struct bytes *piece);
 
 /* Nothing follows what was written. */
 void api_stream_end(struct api_stream *stream);
 
 /* What should have followed cannot be had: the answer breaks off, which its reader can tell from an end. */
 void api_stream_break(struct api_stream *stream);
+
+/*
+ * A call's body, in pieces of up to API_PIECE bytes at the pace of who takes them: nothing of it is read before it is
+ * asked for, and one piece at a time is in memory. What is answered before the end reaches the client once it has sent
+ * the rest, which goes nowhere.
+ */
+#define API_PIECE (512 * 1024)
+
+struct api_body_ops {
+	/* What was asked for: takes the bytes and leaves `piece` empty. last: nothing follows. */
+	void (*piece)(void *arg, struct bytes *piece, bool last);
+
+	/* Instead: the client has left, or sent too slowly, or the API closes (from within api_close): nothing more
+	 * comes. The call is to be answered all the same. */
+	void (*gone)(void *arg);
+};
+
+/* Asks for the next piece, from within `piece` too. false: nothing more will come, as with `gone`. ops are borrowed. */
+bool api_body_next(struct api_call *call, const struct api_body_ops *ops, void *arg);
 
 /* A problem (RFC 9457): status and what happened, with the remedy. */
 void api_answer_problem(struct api_call *call, unsigned status, const char *format, ...)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One connection, its one request, and what becomes of that: private to api/. Each answer closes its connection, so the
- * request lives as long. api.c serves connections, call.c answers calls, stream.c feeds answers that come in pieces.
+ * request lives as long. api.c serves connections, call.c answers calls, stream.c feeds answers that come in pieces,
+ * body.c takes bodies that do.
  * Loop thread only.
  */
 #ifndef API_REQUEST_H
@@ -22,6 +23,7 @@ enum request_state {
 	REQUEST_READING,  /* the head, or a small body that nobody wants, may be on its way */
 	REQUEST_ASKED,    /* the backend is being asked, on this very stack */
 	REQUEST_WAITING,  /* suspended; the backend has the call */
+	REQUEST_TAKING,   /* the backend has the call, and waits for a piece of the body */
 	REQUEST_ANSWERED, /* status and response stand here */
 	REQUEST_SHUT,     /* came to nothing: libmicrohttpd closes it in its next run */
 };
@@ -37,6 +39,12 @@ struct request {
 	unsigned status;
 	struct MHD_Response *response;
 	size_t bytes; /* of the answer, counted in api->unsent */
+
+	/* Of a body that somebody wants. */
+	uint64_t left; /* bytes that were not read yet */
+	struct bytes piece;
+	const struct api_body_ops *body;
+	void *body_arg;
 	struct request *next;
 };
 
@@ -73,6 +81,18 @@ void api_run_soon(struct api *api);
 
 /* Takes the response (NULL: no memory; the connection closes without an answer), and resumes what was suspended. */
 void request_answer(struct request *request, unsigned status, struct MHD_Response *response);
+
+/* It waits for its answer, or for a piece of its body to be taken: suspended. */
+void request_suspend(struct request *request);
+
+/* It goes on at libmicrohttpd's next run. */
+void request_resume(struct request *request);
+
+/* More of the body that the backend waits for, as libmicrohttpd has it: len becomes what was left of it. */
+void body_take(struct request *request, const char *data, size_t *len);
+
+/* The connection ends while the backend waits. */
+void body_lose(struct request *request);
 
 /* NULL: no memory. */
 struct api_call *call_new(struct request *request);

@@ -6,20 +6,23 @@
 
 #include "api/request.h"
 #include "base/units.h"
+#include "buffer/object.h"
 
+#define OBJECT_MAX     (UINT64_C(1) << 27) /* bytes of an object */
 #define LAST_DEFAULT   10
 #define LAST_MAX       100000
 #define PARAMETERS_MAX 2
+#define NO_BATCH       "\"%s\" is no batch; `millrace show batches` lists them"
 
 /* What a request says beyond its route. */
 struct words {
-	char name[UNITS_NAME_MAX];          /* in the path; "" */
+	char name[OBJECT_KEY_MAX];          /* in the path; "" */
 	const char *values[PARAMETERS_MAX]; /* of the route's parameters; NULL: not in the query, "": `?last` alone */
 };
 
 struct route {
 	const char *method;
-	const char *pattern;                    /* `*` stands for a source's name or a batch's number */
+	const char *pattern;                    /* `*` stands for a source's name or a batch's number, `**` for a key */
 	const char *parameters[PARAMETERS_MAX]; /* that a query may have */
 	bool waits;                             /* the backend answers later */
 	void (*serve)(const struct routes_request *request, const struct words *words, struct api_call *call);
@@ -65,12 +68,6 @@ static void get_config(const struct routes_request *request, const struct words 
 		api_answer_problem(call, 500, NO_MEMORY);
 }
 
-static void get_batches(const struct routes_request *request, const struct words *words, struct api_call *call)
-{
-	(void)words;
-	request->backend->batches(request->agent, call);
-}
-
 /* What is not in the query stays as it is. */
 static bool parse_last(const char *text, size_t *ret_last)
 {
@@ -89,6 +86,65 @@ static bool parse_switch(const char *text, bool *ret_on)
 		return true;
 	*ret_on = strcmp(text, "1") == 0;
 	return *ret_on || strcmp(text, "0") == 0;
+}
+
+/* A batch's number. */
+static bool parse_id(const char *text, int64_t *ret_id)
+{
+	size_t digits = text ? strspn(text, "0123456789") : 1;
+	if (digits == 0 || digits > 18 || (text && text[digits]))
+		return false;
+	*ret_id = text ? strtoll(text, NULL, 10) : 0;
+	return true;
+}
+
+static void get_batches(const struct routes_request *request, const struct words *words, struct api_call *call)
+{
+	bool waiting = false;
+	int64_t after = 0;
+	if (!parse_switch(words->values[0], &waiting))
+		api_answer_problem(call, 400, "waiting is 0 or 1");
+	else if (!parse_id(words->values[1], &after) || (after > 0 && !waiting))
+		api_answer_problem(call, 400, "after is the id of a batch, and goes with waiting=1");
+	else
+		request->backend->batches(request->agent, waiting, after, call);
+}
+
+static void get_object(const struct routes_request *request, const struct words *words, struct api_call *call)
+{
+	int64_t id;
+	if (parse_id(words->name, &id))
+		request->backend->object(request->agent, id, call);
+	else
+		api_answer_problem(call, 404, NO_BATCH, words->name);
+}
+
+static int hex_digit(char c)
+{
+	const char *digits = "0123456789abcdef", *at = c ? strchr(digits, c) : NULL;
+	return at ? (int)(at - digits) : -1;
+}
+
+static bool parse_sha256(const char *text, uint8_t sha256[SHA256_SIZE])
+{
+	if (!text || strlen(text) != 2 * (size_t)SHA256_SIZE)
+		return false;
+	for (size_t i = 0; i < SHA256_SIZE; i++) {
+		int high = hex_digit(text[2 * i]), low = hex_digit(text[2 * i + 1]);
+		if (high < 0 || low < 0)
+			return false;
+		sha256[i] = (uint8_t)(high << 4 | low);
+	}
+	return true;
+}
+
+static void put_object(const struct routes_request *request, const struct words *words, struct api_call *call)
+{
+	struct api_object object = { .key = words->name, .bytes = request->body };
+	if (parse_sha256(words->values[0], object.sha256))
+		request->backend->import(request->agent, &object, call);
+	else
+		api_answer_problem(call, 400, "sha256 is that of the body, in 64 small hex digits");
 }
 
 static void get_records(const struct routes_request *request, const struct words *words, struct api_call *call)
@@ -125,20 +181,23 @@ static void post_flush(const struct routes_request *request, const struct words 
 
 static void post_retry(const struct routes_request *request, const struct words *words, struct api_call *call)
 {
-	const char *id = words->name;
-	if (strlen(id) > 18 || strspn(id, "0123456789") != strlen(id))
-		api_answer_problem(call, 404, "\"%s\" is no batch; `millrace show batches` lists them", id);
+	int64_t id;
+	if (parse_id(words->name, &id))
+		request->backend->retry(request->agent, id, call);
 	else
-		request->backend->retry(request->agent, strtoll(id, NULL, 10), call);
+		api_answer_problem(call, 404, NO_BATCH, words->name);
 }
 
 static void post_audit(const struct routes_request *request, const struct words *words, struct api_call *call)
 {
 	int64_t since_day = INT64_MIN;
+	bool repair = false;
 	if (words->values[0] && units_parse_date(words->values[0], &since_day) < 0)
 		api_answer_problem(call, 400, "since is a date like 2026-11-21");
+	else if (!parse_switch(words->values[1], &repair))
+		api_answer_problem(call, 400, "repair is 0 or 1");
 	else
-		request->backend->audit(request->agent, since_day, call);
+		request->backend->audit(request->agent, since_day, repair, call);
 }
 
 static const struct route routes[] = {
@@ -146,16 +205,18 @@ static const struct route routes[] = {
 	{ "GET", "/v1/sources", { NULL }, false, get_sources },
 	{ "GET", "/v1/stores", { NULL }, false, get_stores },
 	{ "GET", "/v1/config", { NULL }, false, get_config },
-	{ "GET", "/v1/batches", { NULL }, true, get_batches },
+	{ "GET", "/v1/batches", { "waiting", "after" }, true, get_batches },
+	{ "GET", "/v1/batches/*/object", { NULL }, true, get_object },
+	{ "PUT", "/v1/objects/**", { "sha256" }, true, put_object },
 	{ "GET", "/v1/rejected", { NULL }, true, get_rejected },
 	{ "GET", "/v1/sources/*/records", { "last", "follow" }, true, get_records },
 	{ "POST", "/v1/sources/*/poll", { NULL }, true, post_poll },
 	{ "POST", "/v1/flush", { "wait" }, true, post_flush },
-	{ "POST", "/v1/audit", { "since" }, true, post_audit },
+	{ "POST", "/v1/audit", { "since", "repair" }, true, post_audit },
 	{ "POST", "/v1/batches/*/retry", { NULL }, true, post_retry },
 };
 
-/* Whether the path fits; what stands for `*` goes to name, which has UNITS_NAME_MAX bytes. */
+/* Whether the path fits; what stands for `*` goes to name, which has OBJECT_KEY_MAX bytes. */
 static bool matches(const char *pattern, const char *path, char *name)
 {
 	size_t before = strcspn(pattern, "*");
@@ -166,6 +227,8 @@ static bool matches(const char *pattern, const char *path, char *name)
 		return !path[before];
 	path += before;
 	size_t len = strcspn(path, "/");
+	if (pattern[before + 1] == '*')
+		return *path && strlen(path) < OBJECT_KEY_MAX && strcpy(name, path);
 	if (strcmp(path + len, pattern + before + 1) != 0 || len >= UNITS_NAME_MAX)
 		return false;
 	memcpy(name, path, len);
@@ -217,6 +280,13 @@ static enum MHD_Result on_parameter(void *arg, enum MHD_ValueKind kind, const ch
 	}
 	query->unknown = key;
 	return MHD_NO;
+}
+
+uint64_t routes_body_max(const char *method, const char *path)
+{
+	char name[OBJECT_KEY_MAX];
+	const struct route *route = find(path, name);
+	return route && strcmp(route->method, "PUT") == 0 && allows(route, method) ? OBJECT_MAX : 0;
 }
 
 void routes_serve(const struct routes_request *request, struct api_call *call)

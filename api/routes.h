@@ -16,11 +16,15 @@ struct routes_request {
 	void *agent;
 	struct MHD_Connection *connection; /* for the query */
 	const char *method, *path;
-	bool crowded; /* so many calls wait that only what comes from memory is answered */
+	uint64_t body; /* bytes of one that is wanted */
+	bool crowded;  /* so many calls wait that only what comes from memory is answered */
 };
 
 /* Answers the call, or hands it to the backend. */
 void routes_serve(const struct routes_request *request, struct api_call *call);
+
+/* How long a body this may have that somebody wants; 0: none is wanted. */
+uint64_t routes_body_max(const char *method, const char *path);
 
 /* A problem as problem+json (RFC 9457). NULL: no memory. */
 struct MHD_Response *api_problem(unsigned status, const char *detail);

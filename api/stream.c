@@ -98,7 +98,8 @@ static void stream_free(struct api_stream *stream)
 	free(stream);
 }
 
-struct api_stream *api_answer_stream(struct api_call *call, const struct api_stream_ops *ops, void *arg)
+struct api_stream *api_answer_stream(struct api_call *call, const char *type, const struct api_stream_ops *ops,
+                                     void *arg)
 {
 	struct request *request = call->request;
 	if (!request) {
@@ -106,7 +107,8 @@ struct api_stream *api_answer_stream(struct api_call *call, const struct api_str
 		return NULL;
 	}
 	if (count_open(request->api) >= STREAMS_MAX) {
-		api_answer_problem(call, 503, "%u clients read records already; try again later", STREAMS_MAX);
+		api_answer_problem(call, 503, "%u clients read records or objects already; try again later",
+		                   STREAMS_MAX);
 		return NULL;
 	}
 	struct api_stream *stream = stream_new(request, ops, arg);
@@ -120,22 +122,22 @@ struct api_stream *api_answer_stream(struct api_call *call, const struct api_str
 		api_answer_problem(call, 500, NO_MEMORY);
 		return NULL;
 	}
-	MHD_add_response_header(response, "Content-Type", "application/x-ndjson");
+	MHD_add_response_header(response, "Content-Type", type);
 	MHD_set_connection_option(request->connection, MHD_CONNECTION_OPTION_TIMEOUT, STREAM_S);
 	api_answer_response(call, 200, response);
 	return stream;
 }
 
-void api_stream_write(struct api_stream *stream, struct bytes *lines)
+void api_stream_write(struct api_stream *stream, struct bytes *piece)
 {
-	assert(lines->len > 0);
+	assert(piece->len > 0);
 	if (stream->state != STREAM_ASKED) { /* its reader is gone, or this is a piece that nobody asked for */
 		assert(stream->state == STREAM_BROKEN || stream->state == STREAM_CLOSED);
-		bytes_done(lines);
+		bytes_done(piece);
 		return;
 	}
-	stream->piece = *lines;
-	bytes_init(lines, lines->ceiling);
+	stream->piece = *piece;
+	bytes_init(piece, piece->ceiling);
 	set_state(stream, STREAM_SENDING);
 }
 

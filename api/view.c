@@ -13,6 +13,7 @@ enum field_type {
 	FIELD_COUNT,  /* uint64_t */
 	FIELD_NUMBER, /* int64_t */
 	FIELD_SIZE,   /* size_t */
+	FIELD_FLAG,   /* bool */
 	FIELD_TIME,   /* int64_t, wall milliseconds; 0: null */
 	FIELD_DIGEST, /* uint8_t[SHA256_SIZE] */
 };
@@ -50,6 +51,7 @@ static const struct field source_fields[] = {
 	FIELD(COUNT, source_view, waiting_batches, "waiting_batches"),
 	FIELD(COUNT, source_view, waiting_records, "waiting_records"),
 	FIELD(COUNT, source_view, dropped_records, "dropped_records"),
+	FIELD(COUNT, source_view, damaged_records, "damaged_records"),
 	FIELD(TIME, source_view, oldest_ms, "oldest"),
 	FIELD(TEXT, source_view, last_error, "last_error"),
 	FIELD_END,
@@ -81,7 +83,16 @@ static const struct field buffer_fields[] = {
 	FIELD(COUNT, buffer_view, waiting_records, "waiting_records"),
 	FIELD(COUNT, buffer_view, waiting_batches, "waiting_batches"),
 	FIELD(TIME, buffer_view, oldest_ms, "oldest"),
+	FIELD(TIME, buffer_view, salvaged_ms, "salvaged"),
+	FIELD(TEXT, buffer_view, aside, "aside"),
 	FIELD(TEXT, buffer_view, last_error, "last_error"),
+	FIELD_END,
+};
+
+static const struct field clock_fields[] = {
+	FIELD(TEXT, clock_view, state, "state"),
+	FIELD(COUNT, clock_view, unsynced_records, "unsynced_records"),
+	FIELD(TIME, clock_view, wait_until_ms, "wait_until"),
 	FIELD_END,
 };
 
@@ -121,6 +132,7 @@ static const struct field batch_fields[] = {
 	FIELD(DIGEST, batch, sha256, "sha256"),
 	FIELD(TIME, batch, sealed_ms, "sealed"),
 	FIELD(TIME, batch, delivered_ms, "delivered"),
+	FIELD(FLAG, batch, imported, "imported"),
 	FIELD(SIZE, batch, stores_done, "stores_done"),
 	FIELD(SIZE, batch, stores_all, "stores_all"),
 	FIELD_END,
@@ -195,6 +207,8 @@ static json_t *field_value(enum field_type type, const void *at)
 		return json_integer(*(const int64_t *)at);
 	case FIELD_SIZE:
 		return json_integer((json_int_t) * (const size_t *)at);
+	case FIELD_FLAG:
+		return json_boolean(*(const bool *)at);
 	case FIELD_TIME:
 		return time_value(*(const int64_t *)at);
 	case FIELD_DIGEST:
@@ -247,6 +261,7 @@ json_t *view_status(const struct status_view *view)
 	if (json_object_set_new(json, "ok", json_boolean(view->n_problems == 0)) < 0 ||
 	    json_object_set_new(json, "problems", problems(view)) < 0 ||
 	    json_object_set_new(json, "buffer", object(buffer_fields, &view->buffer)) < 0 ||
+	    json_object_set_new(json, "clock", object(clock_fields, &view->clock)) < 0 ||
 	    json_object_set_new(json, "config", object(config_fields, &view->config)) < 0 ||
 	    json_object_set_new(json, "sources", sources(view)) < 0 ||
 	    json_object_set_new(json, "stores", stores(view)) < 0) {

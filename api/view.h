@@ -23,6 +23,7 @@ struct source_view {
 	uint64_t records, fetches;                  /* ever committed */
 	uint64_t unsealed_records, waiting_batches, waiting_records;
 	uint64_t dropped_records; /* by on_full = "drop-oldest", ever */
+	uint64_t damaged_records; /* destroyed by damage, as far as their number is known, ever */
 	int64_t oldest_ms;        /* the oldest record that some store has not */
 	const char *last_error;   /* "" while all is well */
 };
@@ -38,14 +39,22 @@ struct store_view {
 
 struct buffer_view {
 	const char *path;
-	const char *state;   /* "ready", "full", "failing", "hung" */
+	const char *state;   /* "ready", "full", "no-space", "read-only", "failing", "damaged", "salvaging", "hung" */
 	const char *on_full; /* "pause", "drop-oldest" */
 	int64_t file_bytes, wal_bytes;
 	int64_t max_bytes;                         /* max_size */
 	int64_t room_bytes;                        /* that new records may take before the buffer is full */
 	uint64_t waiting_records, waiting_batches; /* unsealed records included in the first */
 	int64_t oldest_ms;
+	int64_t salvaged_ms; /* 0: not since the start */
+	const char *aside;   /* what that has left of the damaged file; "" */
 	const char *last_error;
+};
+
+struct clock_view {
+	const char *state;         /* "synced", "waiting", "unsynced" (clock_wait is over) */
+	uint64_t unsynced_records; /* kept back until it is right, or wait_until_ms */
+	int64_t wait_until_ms;     /* 0: nothing is waited for */
 };
 
 /* What the last reload left undone. */
@@ -68,13 +77,14 @@ struct rejected_view {
 
 struct problem_view {
 	char what[600];
-	char remedy[600];
+	char remedy[800];
 };
 
 struct status_view {
 	const char *version, *device, *boot;
 	int64_t now_ms, started_ms;
 	struct buffer_view buffer;
+	struct clock_view clock;
 	struct config_view config;
 	struct source_view *sources; /* the arrays are the view's own */
 	size_t n_sources;

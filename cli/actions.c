@@ -74,27 +74,17 @@ int command_poll(const char *socket_path, const struct command_arguments *argume
 	return rc;
 }
 
-int command_retry(const char *socket_path, const struct command_arguments *arguments, struct err *err)
-{
-	char path[REQUEST_PATH_MAX], text[UNITS_TEXT_MAX];
-	json_t *answer;
-	snprintf(path, sizeof path, "/v1/batches/%s/retry", arguments->word);
-	int rc = client_ask(socket_path, "POST", path, arguments->json ? stdout : NULL, &answer, err);
-	if (rc != CLI_OK)
-		return rc;
-	if (!arguments->json)
-		printf("batch %s: tried again at %s\n", arguments->word,
-		       answer_plural(answer_number(answer, "stores"), "store", "s", text));
-	json_decref(answer);
-	return CLI_OK;
-}
-
 void flush_print(const json_t *answer, const struct page *page)
 {
 	char text[UNITS_TEXT_MAX];
 	bool delivered = json_is_true(json_object_get(answer, "delivered"));
-	fprintf(page->out, "sealed %s%s\n", answer_plural(answer_number(answer, "batches"), "batch", "es", text),
+	int64_t kept_back = answer_number(answer, "kept_back");
+	fprintf(page->out, "sealed %s%s", answer_plural(answer_number(answer, "batches"), "batch", "es", text),
 	        delivered ? ", all delivered" : "");
+	if (kept_back > 0)
+		fprintf(page->out, "; not sealed: %s, until the clock is right",
+		        answer_plural(kept_back, "record", "s", text));
+	fputc('\n', page->out);
 }
 
 int command_flush(const char *socket_path, const struct command_arguments *arguments, struct err *err)
@@ -107,6 +97,7 @@ int command_flush(const char *socket_path, const struct command_arguments *argum
 	struct page page = page_stdout();
 	if (!arguments->json)
 		flush_print(answer, &page);
+	bool delivered = json_is_true(json_object_get(answer, "delivered"));
 	json_decref(answer);
-	return CLI_OK;
+	return delivered || !arguments->wait ? CLI_OK : CLI_UNAVAILABLE;
 }

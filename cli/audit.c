@@ -47,6 +47,21 @@ static void print_store(const json_t *store, const struct page *page)
 	fputc('\n', page->out);
 }
 
+/* What --repair made of a range that is missing. */
+static void print_again(const json_t *range, const struct page *page)
+{
+	int64_t n = answer_number(range, "last_seq") - answer_number(range, "first_seq") + 1;
+	int64_t again = answer_number(range, "again");
+	if (!json_object_get(range, "again"))
+		return;
+	if (again == n)
+		fputs(", sent again", page->out);
+	else if (again == 0)
+		fputs(", gone: the buffer has it no more", page->out);
+	else
+		fprintf(page->out, ", %" PRId64 " of %" PRId64 " sent again, the others are gone", again, n);
+}
+
 static void print_range(const char *source, const json_t *range, const struct page *page)
 {
 	const char *kind = answer_text(range, "kind"), *key = answer_text(range, "key");
@@ -55,6 +70,7 @@ static void print_range(const char *source, const json_t *range, const struct pa
 	fprintf(page->out, "  seq %" PRId64 " to %" PRId64 "  ", answer_number(range, "first_seq"),
 	        answer_number(range, "last_seq"));
 	page_text(page, kind);
+	print_again(range, page);
 	fputs(*key ? "  " : "", page->out);
 	page_text(page, key);
 	fputc('\n', page->out);
@@ -108,21 +124,112 @@ static bool has_problems(const json_t *stores)
 	return false;
 }
 
+static int64_t sum(const json_t *stores, const char *field)
+{
+	int64_t n = 0;
+	size_t i;
+	json_t *store;
+	json_array_foreach(stores, i, store)
+	{
+		n += answer_number(store, field);
+	}
+	return n;
+}
+
+/* Records that --repair sends again. */
+static int64_t count_again(const json_t *stores)
+{
+	return sum(stores, "again");
+}
+
+static bool is_repair(const json_t *stores)
+{
+	return json_object_get(json_array_get(stores, 0), "again") != NULL;
+}
+
+/* All that is wrong is being mended. */
+static bool is_repaired(const json_t *stores)
+{
+	return is_repair(stores) && count_again(stores) == count(stores, "missing") && count(stores, "double") == 0 &&
+	       count(stores, "changed") == 0;
+}
+
 int audit_exit(const json_t *report)
 {
 	const json_t *stores = json_object_get(report, "stores");
-	if (has_problems(stores))
+	if (has_problems(stores) && !is_repair(stores))
 		return CLI_ATTENTION;
 	if (count_errors(stores) > 0)
 		return CLI_UNAVAILABLE;
-	return json_is_true(json_object_get(report, "ok")) ? CLI_OK : CLI_ATTENTION;
+	return is_repaired(stores) || json_is_true(json_object_get(report, "ok")) ? CLI_OK : CLI_ATTENTION;
+}
+
+static void print_repair(const json_t *stores, const struct page *page)
+{
+	int64_t again = count_again(stores), gone = count(stores, "missing") - again;
+	char text[UNITS_TEXT_MAX];
+	if (!is_repair(stores))
+		return;
+	fprintf(page->out, "; sent again: %s", answer_plural(again, "record", "s", text));
+	if (gone > 0)
+		fprintf(page->out, ", gone for good: %" PRId64, gone);
+	if (count(stores, "changed") > 0)
+		fputs("; what was changed stands in the way: move it away and repair once more", page->out);
+}
+
+/* It is told for ever, and no problem that anybody could mend. */
+static void print_damage(const json_t *report, const struct page *page)
+{
+	size_t i;
+	json_t *range;
+	json_array_foreach(json_object_get(report, "damage"), i, range)
+	{
+		fputs("  ", page->out);
+		page_text(page, answer_text(range, "source"));
+		fprintf(page->out, "  seq %" PRId64 " ", answer_number(range, "first_seq"));
+		if (json_is_null(json_object_get(range, "last_seq")))
+			fputs("and on, nobody knows how far, if at all", page->out);
+		else
+			fprintf(page->out, "to %" PRId64, answer_number(range, "last_seq"));
+		fprintf(page->out, ": destroyed by damage to the buffer, found at %s\n", answer_text(range, "found"));
+	}
+}
+
+/* First what nobody could look at: of that nothing is said. */
+static void print_found(const json_t *stores, const struct page *page)
+{
+	int64_t errors = count_errors(stores);
+	char text[UNITS_TEXT_MAX];
+	fputs("audit: ", page->out);
+	if (errors > 0)
+		fprintf(page->out, "%s could not be looked through", answer_plural(errors, "store", "s", text));
+	if (errors > 0 && (size_t)errors == json_array_size(stores))
+		return;
+	fputs(errors > 0 ? "; elsewhere " : "", page->out);
+	if (has_problems(stores))
+		fprintf(page->out, "records missing: %" PRId64 ", double: %" PRId64 ", changed: %" PRId64,
+		        count(stores, "missing"), count(stores, "double"), count(stores, "changed"));
+	else
+		fputs("nothing is missing, nothing is double", page->out);
+}
+
+static void print_sum(const json_t *stores, const struct page *page)
+{
+	int64_t lost = count(stores, "lost"), foreign = sum(stores, "foreign");
+	char text[UNITS_TEXT_MAX];
+	print_found(stores, page);
+	if (lost > 0)
+		fprintf(page->out, "; lost for want of room or by damage: %s",
+		        answer_plural(lost, "record", "s", text));
+	print_repair(stores, page);
+	if (foreign > 0)
+		fprintf(page->out, "; in no books here: %s of others", answer_plural(foreign, "object", "s", text));
+	fputc('\n', page->out);
 }
 
 void audit_print(const json_t *report, const struct page *page)
 {
 	const json_t *stores = json_object_get(report, "stores");
-	int64_t errors = count_errors(stores);
-	char text[UNITS_TEXT_MAX];
 	size_t i;
 	json_t *store;
 	json_array_foreach(stores, i, store)
@@ -130,19 +237,11 @@ void audit_print(const json_t *report, const struct page *page)
 		print_store(store, page);
 		print_sources(store, page);
 	}
-	if (has_problems(stores))
-		fprintf(page->out, "audit: records missing: %" PRId64 ", double: %" PRId64 ", changed: %" PRId64,
-		        count(stores, "missing"), count(stores, "double"), count(stores, "changed"));
-	else
-		fputs("audit: nothing is missing, nothing is double", page->out);
-	if (count(stores, "lost") > 0)
-		fprintf(page->out, "; lost for want of room: %s",
-		        answer_plural(count(stores, "lost"), "record", "s", text));
-	if (errors > 0)
-		fprintf(page->out, "; %s could not be looked through", answer_plural(errors, "store", "s", text));
-	fputc('\n', page->out);
-	if (count(stores, "missing") > 0)
-		fputs("what a store got at another place counts as missing: one that moves wants a new name\n",
+	print_damage(report, page);
+	print_sum(stores, page);
+	if (count(stores, "missing") > 0 && !is_repair(stores))
+		fputs("`millrace audit --repair` sends again what is still here; what a store got at another place "
+		      "counts as missing too: one that moves wants a new name\n",
 		      page->out);
 }
 
@@ -150,8 +249,11 @@ int command_audit(const char *socket_path, const struct command_arguments *argum
 {
 	char path[REQUEST_PATH_MAX];
 	json_t *report;
-	snprintf(path, sizeof path, "/v1/audit%s%s", arguments->since ? "?since=" : "",
-	         arguments->since ? arguments->since : "");
+	snprintf(path, sizeof path, "/v1/audit%s%s%s", arguments->since ? "?since=" : "",
+	         arguments->since ? arguments->since : "",
+	         !arguments->repair ? ""
+	         : arguments->since ? "&repair=1"
+	                            : "?repair=1");
 	int rc = client_ask(socket_path, "POST", path, arguments->json ? stdout : NULL, &report, err);
 	if (rc != CLI_OK)
 		return rc;

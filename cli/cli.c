@@ -19,6 +19,7 @@ enum takes {
 	TAKES_LAST = 8,
 	TAKES_SINCE = 16,
 	TAKES_FOLLOW = 32,
+	TAKES_REPAIR = 64,
 };
 
 enum word {
@@ -26,19 +27,21 @@ enum word {
 	WORD_SOURCE,
 	WORD_VIEW,
 	WORD_BATCH,
+	WORD_FOLDER,
 };
 
 static const char *const word_names[] = {
 	[WORD_SOURCE] = "SOURCE",
 	[WORD_VIEW] = "what to show",
 	[WORD_BATCH] = "BATCH",
+	[WORD_FOLDER] = "DIR",
 };
 
 struct command {
 	const char *name, *usage;
 	unsigned takes; /* enum takes */
 	enum word word;
-	command_run run;
+	command_run run; /* NULL: agent/ does it, which may need no daemon */
 };
 
 static const struct command commands[] = {
@@ -47,8 +50,11 @@ static const struct command commands[] = {
 	{ "tail", "tail SOURCE [-f] [-n N]", TAKES_JSON | TAKES_FOLLOW | TAKES_LAST, WORD_SOURCE, command_tail },
 	{ "poll", "poll SOURCE [--json]", TAKES_JSON, WORD_SOURCE, command_poll },
 	{ "flush", "flush [--wait] [--json]", TAKES_JSON | TAKES_WAIT, WORD_NONE, command_flush },
-	{ "audit", "audit [--since DATE] [--json]", TAKES_JSON | TAKES_SINCE, WORD_NONE, command_audit },
+	{ "audit", "audit [--since DATE] [--repair] [--json]", TAKES_JSON | TAKES_SINCE | TAKES_REPAIR, WORD_NONE,
+	  command_audit },
 	{ "retry", "retry BATCH [--json]", TAKES_JSON, WORD_BATCH, command_retry },
+	{ "export", "export DIR [--json]", TAKES_JSON, WORD_FOLDER, NULL },
+	{ "import", "import DIR [--json]", TAKES_JSON, WORD_FOLDER, command_import },
 };
 
 const char cli_help[] =
@@ -58,18 +64,19 @@ const char cli_help[] =
         "  tail SOURCE [-f] [-n N]     the last N records [10] as object lines; -f, --follow: then those that come\n"
         "  poll SOURCE [--json]        poll now; returns once committed, unchanged or refused\n"
         "  flush [--wait] [--json]     seal what waits; --wait: until all stores have it\n"
-        "  audit [--since DATE] [--json]\n"
-        "                              what each store has, lacks or has twice; with the daemon or without\n"
-        "  retry BATCH [--json]        bring a batch at once that is parked or waits for a store\n";
+        "  audit [--since DATE] [--repair] [--json]\n"
+        "                              what each store has, lacks or has twice; --repair: send again what it lacks\n"
+        "                              and is still here; with the daemon or without\n"
+        "  retry BATCH [--json]        bring a batch at once that is parked or waits for a store; where other bytes\n"
+        "                              stand in its place, tell what these are\n"
+        "  export DIR [--json]         write what the stores lack into a folder; with the daemon or without\n"
+        "  import DIR [--json]         take over such a folder of another Millrace, once only\n";
 
 static const struct option options[] = {
-	{ "json", no_argument, NULL, TAKES_JSON },
-	{ "ready", no_argument, NULL, TAKES_READY },
-	{ "wait", no_argument, NULL, TAKES_WAIT },
-	{ "since", required_argument, NULL, TAKES_SINCE },
-	{ "follow", no_argument, NULL, TAKES_FOLLOW },
-	{ "last", required_argument, NULL, TAKES_LAST },
-	{ NULL, 0, NULL, 0 },
+	{ "json", no_argument, NULL, TAKES_JSON },       { "ready", no_argument, NULL, TAKES_READY },
+	{ "wait", no_argument, NULL, TAKES_WAIT },       { "since", required_argument, NULL, TAKES_SINCE },
+	{ "follow", no_argument, NULL, TAKES_FOLLOW },   { "repair", no_argument, NULL, TAKES_REPAIR },
+	{ "last", required_argument, NULL, TAKES_LAST }, { NULL, 0, NULL, 0 },
 };
 
 static const struct command *find(const char *name)
@@ -118,6 +125,7 @@ static int parse_options(const struct command *command, int argc, char **argv, s
 		ret_arguments->ready |= c == TAKES_READY;
 		ret_arguments->wait |= c == TAKES_WAIT;
 		ret_arguments->follow |= option == TAKES_FOLLOW;
+		ret_arguments->repair |= c == TAKES_REPAIR;
 	}
 	return CLI_OK;
 }
@@ -173,19 +181,30 @@ int cli_check(int argc, char **argv)
 	return prepare(argc, argv, &arguments) ? CLI_OK : CLI_USAGE;
 }
 
-int cli_audit_options(int argc, char **argv, int64_t *ret_since_day, bool *ret_json)
+int cli_export_options(int argc, char **argv, const char **ret_folder, bool *ret_json)
+{
+	struct command_arguments arguments = { .word = NULL };
+	if (!prepare(argc, argv, &arguments))
+		return CLI_USAGE;
+	*ret_folder = arguments.word;
+	*ret_json = arguments.json;
+	return CLI_OK;
+}
+
+int cli_audit_options(int argc, char **argv, int64_t *ret_since_day, bool *ret_repair, bool *ret_json)
 {
 	struct command_arguments arguments = { .since = NULL };
 	if (!prepare(argc, argv, &arguments))
 		return CLI_USAGE;
 	*ret_json = arguments.json;
+	*ret_repair = arguments.repair;
 	if (!arguments.since || units_parse_date(arguments.since, ret_since_day) < 0)
 		*ret_since_day = INT64_MIN;
 	return CLI_OK;
 }
 
 /* What did not reach the output is no success. */
-static int flush_output(int rc)
+int cli_flush_output(int rc)
 {
 	if (fflush(stdout) == 0 && !ferror(stdout))
 		return rc;
@@ -200,11 +219,11 @@ int cli_audit_print(const json_t *report, bool json)
 		fputs(json_dumpf(report, stdout, JSON_COMPACT) == 0 ? "\n" : "", stdout);
 	else
 		audit_print(report, &page);
-	return flush_output(audit_exit(report));
+	return cli_flush_output(audit_exit(report));
 }
 
 /* What the daemon said may carry a feed's words: the same filter as for a page. */
-static void complain(const char *text)
+void cli_complain(const char *text)
 {
 	struct page page = { .out = stderr };
 	fputs("millrace: ", stderr);
@@ -221,6 +240,6 @@ int cli_run(const char *socket_path, int argc, char **argv)
 	struct err err = { .text = "" };
 	int rc = command->run(socket_path, &arguments, &err);
 	if (*err.text && !arguments.ready)
-		complain(err.text);
-	return flush_output(rc);
+		cli_complain(err.text);
+	return cli_flush_output(rc);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The commands that are clients of the API: status, show, tail, poll, flush, audit. Each is one request on the daemon's
- * Unix socket (libcurl) and one text for people, or with --json the answer as it came. Colour only on a terminal and
+ * The commands that are clients of the API: status, show, tail, poll, flush, audit, retry, import. Each is one request
+ * on the daemon's Unix socket (libcurl; import: one for each object) and one text for people, or with --json the answer
+ * as it came. Colour only on a terminal and
  * without NO_COLOR. Knows base/ and nothing else of Millrace.
  */
 #ifndef CLI_CLI_H
@@ -35,8 +36,17 @@ int cli_run(const char *socket_path, int argc, char **argv);
 
 /* `audit` where no daemon runs: its options (INT64_MIN: no --since), and its report as the command prints it. Both
  * return the exit status. */
-int cli_audit_options(int argc, char **argv, int64_t *ret_since_day, bool *ret_json);
+int cli_audit_options(int argc, char **argv, int64_t *ret_since_day, bool *ret_repair, bool *ret_json);
 int cli_audit_print(const json_t *report, bool json);
+
+/* The options of `export`, which agent/ does; the folder is a word of argv. */
+int cli_export_options(int argc, char **argv, const char **ret_folder, bool *ret_json);
+
+/* A line on standard error, without what steers terminals. */
+void cli_complain(const char *text);
+
+/* The exit status, or another where not all reached standard output. */
+int cli_flush_output(int status);
 
 /* The lines of --help about these commands. */
 extern const char cli_help[];

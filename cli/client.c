@@ -19,7 +19,7 @@
 #define ANSWER_MAX    ((size_t)64 << 20)
 #define PROBLEM_MAX   ((size_t)64 << 10)
 #define GET_TIMEOUT_S 30L
-#define URL_MAX       256
+#define URL_MAX       1536
 
 static size_t on_data(char *data, size_t size, size_t n, void *arg)
 {
@@ -211,6 +211,113 @@ int client_stream(const char *socket_path, const char *path, int out, bool *ret_
 	*ret_ended = rc == CLI_OK && !stream.out_error;
 	curl_easy_cleanup(stream.curl);
 	bytes_done(&stream.problem);
+	return rc;
+}
+
+struct fetch {
+	CURL *curl;
+	int (*on_bytes)(void *arg, const void *data, size_t len);
+	void *arg;
+	bool refused;
+	struct bytes problem;
+};
+
+static size_t on_fetched(char *data, size_t size, size_t n, void *arg)
+{
+	struct fetch *fetch = arg;
+	if (status_of(fetch->curl) != 200)
+		return on_data(data, size, n, &fetch->problem);
+	fetch->refused = fetch->on_bytes(fetch->arg, data, size * n) != 0;
+	return fetch->refused ? 0 : size * n;
+}
+
+int client_fetch(const char *socket_path, const char *path, int (*on_bytes)(void *arg, const void *data, size_t len),
+                 void *arg, struct err *err)
+{
+	struct fetch fetch = { .curl = open_request(socket_path, path, err), .on_bytes = on_bytes, .arg = arg };
+	int rc = CLI_OK;
+	if (!fetch.curl)
+		return CLI_UNAVAILABLE;
+	bytes_init(&fetch.problem, PROBLEM_MAX);
+	curl_easy_setopt(fetch.curl, CURLOPT_WRITEFUNCTION, on_fetched);
+	curl_easy_setopt(fetch.curl, CURLOPT_WRITEDATA, &fetch);
+	curl_easy_setopt(fetch.curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
+	curl_easy_setopt(fetch.curl, CURLOPT_LOW_SPEED_TIME, GET_TIMEOUT_S);
+	CURLcode code = curl_easy_perform(fetch.curl);
+	long status = status_of(fetch.curl);
+	if (fetch.refused)
+		rc = CLI_CANTCREAT;
+	else if (status != 0 && status != 200)
+		rc = explain_status(status, &fetch.problem, err);
+	else if (code != CURLE_OK)
+		rc = explain_transfer(fetch.curl, code, socket_path, err);
+	curl_easy_cleanup(fetch.curl);
+	bytes_done(&fetch.problem);
+	return rc;
+}
+
+struct upload {
+	int in;
+	uint64_t left;
+	int error; /* why no more could be read */
+};
+
+static size_t on_upload(char *data, size_t size, size_t n, void *arg)
+{
+	struct upload *upload = arg;
+	size_t most = size * n < upload->left ? size * n : (size_t)upload->left;
+	ssize_t got;
+	do
+		got = most ? read(upload->in, data, most) : 0;
+	while (got < 0 && errno == EINTR);
+	if (got < 0 || (got == 0 && most)) {
+		upload->error = got < 0 ? errno : ENODATA;
+		return CURL_READFUNC_ABORT;
+	}
+	upload->left -= (uint64_t)got;
+	return (size_t)got;
+}
+
+/* Expect: is taken out: the daemon reads the body anyway, and nobody waits for its leave. */
+static CURLcode perform_put(CURL *curl, struct upload *upload, struct bytes *body)
+{
+	struct curl_slist *headers = curl_slist_append(NULL, "Expect:");
+	curl_easy_setopt(curl, CURLOPT_UPLOAD, 1L);
+	curl_easy_setopt(curl, CURLOPT_INFILESIZE_LARGE, (curl_off_t)upload->left);
+	curl_easy_setopt(curl, CURLOPT_READFUNCTION, on_upload);
+	curl_easy_setopt(curl, CURLOPT_READDATA, upload);
+	curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_data);
+	curl_easy_setopt(curl, CURLOPT_WRITEDATA, body);
+	curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
+	CURLcode code = headers ? curl_easy_perform(curl) : CURLE_OUT_OF_MEMORY;
+	curl_slist_free_all(headers);
+	return code;
+}
+
+int client_put(const char *socket_path, const char *path, int in, uint64_t bytes, long *ret_status, json_t **ret_answer,
+               struct err *err)
+{
+	struct upload upload = { .in = in, .left = bytes };
+	struct bytes body;
+	CURL *curl = open_request(socket_path, path, err);
+	int rc = CLI_OK;
+	*ret_status = 0;
+	if (!curl)
+		return CLI_UNAVAILABLE;
+	bytes_init(&body, PROBLEM_MAX);
+	CURLcode code = perform_put(curl, &upload, &body);
+	if (upload.error) {
+		rc = err_fail(err, CLI_DATA, "%s", strerror(upload.error));
+	} else if (code != CURLE_OK) {
+		rc = explain_transfer(curl, code, socket_path, err);
+	} else {
+		*ret_status = status_of(curl);
+		*ret_answer = *ret_status == 200 ? json_loadb((char *)body.data, body.len, 0, NULL) : NULL;
+		if (!*ret_answer)
+			rc = explain_status(*ret_status, &body, err);
+	}
+	curl_easy_cleanup(curl);
+	bytes_done(&body);
 	return rc;
 }
 

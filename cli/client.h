@@ -5,6 +5,7 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 
 #include "base/bytes.h"
@@ -23,6 +24,20 @@ int client_request(const char *socket_path, const char *method, const char *path
  * all, which ret_ended tells, or nobody reads out any more, of which nobody needs to be told. Else as above.
  */
 int client_stream(const char *socket_path, const char *path, int out, bool *ret_ended, struct err *err);
+
+/*
+ * GETs bytes, piece by piece. CLI_OK: on_bytes took them all. Else as client_request; where on_bytes did not return 0
+ * it ends with CLI_CANTCREAT and err as it was.
+ */
+int client_fetch(const char *socket_path, const char *path, int (*on_bytes)(void *arg, const void *data, size_t len),
+                 void *arg, struct err *err);
+
+/*
+ * PUTs the next `bytes` of the file `in`. ret_status: HTTP's of the answer; 0: none came, or the file could not be
+ * read. CLI_OK: it is 200, and ret_answer the caller's. Else as client_request.
+ */
+int client_put(const char *socket_path, const char *path, int in, uint64_t bytes, long *ret_status, json_t **ret_answer,
+               struct err *err);
 
 /* The same as client_request for what answers with a JSON object, which is the caller's; copied as it came to copy
  * unless that is NULL.

@@ -10,8 +10,8 @@
 #include "cli/table.h"
 
 struct command_arguments {
-	const char *word; /* SOURCE or WHAT; NULL where the command takes none */
-	bool json, ready, wait, follow;
+	const char *word; /* SOURCE, WHAT, BATCH or DIR; NULL where the command takes none */
+	bool json, ready, wait, follow, repair;
 	int last;
 	const char *since; /* a date; NULL: none was given */
 };
@@ -25,12 +25,16 @@ int command_tail(const char *socket_path, const struct command_arguments *argume
 int command_poll(const char *socket_path, const struct command_arguments *arguments, struct err *err);
 int command_flush(const char *socket_path, const struct command_arguments *arguments, struct err *err);
 int command_audit(const char *socket_path, const struct command_arguments *arguments, struct err *err);
+int command_import(const char *socket_path, const struct command_arguments *arguments, struct err *err);
 int command_retry(const char *socket_path, const struct command_arguments *arguments, struct err *err);
 
 /* What the answers look like on a page. */
 void status_print(const json_t *status, const struct page *page);
 void poll_print(const json_t *answer, const struct page *page);
 void flush_print(const json_t *answer, const struct page *page);
+
+void retry_print(const json_t *answer, const struct page *page);
+void import_print(const json_t *report, const struct page *page);
 
 void audit_print(const json_t *report, const struct page *page);
 int audit_exit(const json_t *report);
@@ -41,8 +45,8 @@ void show_print(const char *what, json_t *answer, const struct page *page);
 
 void rejected_print(json_t *answer, const struct page *page);
 
-/* A line for each source that has lost records because the buffer was full. */
-void show_dropped(const json_t *sources, const struct page *page);
+/* A line for each source that has lost records, for each way in which it has. */
+void show_losses(const json_t *sources, const struct page *page);
 
 /* A line for each row that has an error, or for those alone that are in this state. */
 void show_errors(const json_t *rows, const char *state, const struct page *page);

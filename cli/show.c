@@ -77,8 +77,9 @@ static void add_batch(struct table *table, const json_t *batch, int64_t now_ms)
 	table_add(table, "%" PRId64, answer_number(batch, "records"));
 	table_add(table, "%s", units_volume(answer_number(batch, "bytes"), text));
 	table_add(table, "%.19sZ", answer_text(batch, "sealed")); /* no milliseconds */
-	table_add(table, "%" PRId64 "/%" PRId64, answer_number(batch, "stores_done"),
-	          answer_number(batch, "stores_all"));
+	table_add(table, "%" PRId64 "/%" PRId64 "%s", answer_number(batch, "stores_done"),
+	          answer_number(batch, "stores_all"),
+	          json_is_true(json_object_get(batch, "imported")) ? " imported" : "");
 }
 
 static const struct view views[] = {
@@ -183,19 +184,24 @@ static void print_config(json_t *config, const struct page *page)
 	}
 }
 
-void show_dropped(const json_t *sources, const struct page *page)
+static void show_loss(const json_t *source, const char *field, const char *how, const struct page *page)
 {
 	char text[UNITS_TEXT_MAX];
+	int64_t records = answer_number(source, field);
+	if (!records)
+		return;
+	page_text(page, answer_text(source, "name"));
+	fprintf(page->out, ": %s %s\n", answer_plural(records, "record", "s", text), how);
+}
+
+void show_losses(const json_t *sources, const struct page *page)
+{
 	size_t i;
 	json_t *source;
 	json_array_foreach(sources, i, source)
 	{
-		int64_t dropped = answer_number(source, "dropped_records");
-		if (!dropped)
-			continue;
-		page_text(page, answer_text(source, "name"));
-		fprintf(page->out, ": %s dropped so far, because the buffer was full\n",
-		        answer_plural(dropped, "record", "s", text));
+		show_loss(source, "dropped_records", "dropped so far, because the buffer was full", page);
+		show_loss(source, "damaged_records", "destroyed so far, by damage to the buffer", page);
 	}
 }
 
@@ -231,7 +237,7 @@ static void print_table(const char *what, const json_t *answer, const struct pag
 	table_print(&table, page);
 	table_done(&table);
 	if (view->add == add_source)
-		show_dropped(rows, page);
+		show_losses(rows, page);
 	if (view->has_errors)
 		show_errors(rows, NULL, page);
 }

@@ -92,7 +92,7 @@ static void print_sources(const json_t *sources, int64_t now_ms, const struct pa
 	fputc('\n', page->out);
 	table_print(&table, page);
 	table_done(&table);
-	show_dropped(sources, page);
+	show_losses(sources, page);
 	show_errors(sources, "failing", page); /* those that fail for too long are told as problems */
 }
 
@@ -162,6 +162,23 @@ static void print_buffer(const json_t *buffer, int64_t now_ms, const struct page
 	        answer_age(buffer, "oldest", now_ms, age));
 }
 
+/* Nothing where it is right. */
+static void print_clock(const json_t *clock, int64_t now_ms, const struct page *page)
+{
+	char text[UNITS_TEXT_MAX], until[UNITS_TEXT_MAX];
+	const char *state = answer_text(clock, "state");
+	if (strcmp(state, "waiting") != 0 && strcmp(state, "unsynced") != 0)
+		return;
+	fputs("clock ", page->out);
+	page_state(page, state, state);
+	if (strcmp(state, "waiting") == 0)
+		fprintf(page->out, ": not synchronised; %s kept back until it is, for %s at most\n",
+		        answer_plural(answer_number(clock, "unsynced_records"), "record", "s", text),
+		        answer_until(clock, "wait_until", now_ms, until));
+	else
+		fputs(": not synchronised; records are sealed with the time that there is\n", page->out);
+}
+
 void status_print(const json_t *status, const struct page *page)
 {
 	bool ok = json_is_true(json_object_get(status, "ok"));
@@ -171,6 +188,7 @@ void status_print(const json_t *status, const struct page *page)
 	print_sources(json_object_get(status, "sources"), now_ms, page);
 	print_stores(json_object_get(status, "stores"), now_ms, page);
 	print_buffer(json_object_get(status, "buffer"), now_ms, page);
+	print_clock(json_object_get(status, "clock"), now_ms, page);
 }
 
 int command_status(const char *socket_path, const struct command_arguments *arguments, struct err *err)

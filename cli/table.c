@@ -25,6 +25,8 @@ static const struct state_colour state_colours[] = {
 	{ "waiting", YELLOW }, { "unknown", YELLOW }, { "no action needed yet", YELLOW },
 	{ "paused", YELLOW },  { "stale", RED },      { "failing", RED },
 	{ "away", RED },       { "full", RED },       { "needs attention", RED },
+	{ "unsynced", RED },   { "no-space", RED },   { "read-only", RED },
+	{ "damaged", RED },    { "salvaging", RED },  { "hung", RED },
 };
 
 static const char *colour_of(const struct page *page, const char *state)

@@ -56,6 +56,7 @@ struct feed {
 static struct feed feeds[FEEDS_MAX];
 static size_t n_feeds;
 static enum { FEED_TWO_LINES, FEED_BY_HAND, FEED_ENDLESS, FEED_LATER } feed_way;
+static const char *feed_type = API_LINES;
 static bool in_api; /* a function of the API is on the stack that must not call back */
 
 static int fake_status(void *agent, struct status_view *ret_view)
@@ -98,9 +99,10 @@ static json_t *fake_config(void *agent)
 	return json;
 }
 
-static void fake_batches(void *agent, struct api_call *call)
+static void fake_batches(void *agent, bool waiting, int64_t after, struct api_call *call)
 {
 	(void)agent;
+	snprintf(asked, sizeof asked, "batches %d %lld", waiting, (long long)after);
 	api_answer(call, view_batches(NULL, 0));
 }
 
@@ -156,7 +158,7 @@ static struct feed *feed_start(struct api_call *call)
 	struct feed *feed = &feeds[n_feeds];
 	*feed = (struct feed){ .stream = NULL };
 	in_api = true;
-	feed->stream = api_answer_stream(call, &feed_ops, feed);
+	feed->stream = api_answer_stream(call, feed_type, &feed_ops, feed);
 	in_api = false;
 	n_feeds += feed->stream != NULL;
 	return feed->stream ? feed : NULL;
@@ -206,17 +208,88 @@ static void fake_retry(void *agent, int64_t batch, struct api_call *call)
 	api_answer(call, json_pack("{s:I}", "stores", (json_int_t)1));
 }
 
-static void fake_audit(void *agent, int64_t since_day, struct api_call *call)
+static void fake_audit(void *agent, int64_t since_day, bool repair, struct api_call *call)
 {
 	(void)agent;
-	snprintf(asked, sizeof asked, "audit %lld", (long long)since_day);
+	snprintf(asked, sizeof asked, "audit %lld%s", (long long)since_day, repair ? " repair" : "");
 	api_answer(call, json_pack("{s:b}", "ok", 1));
+}
+
+static void fake_object(void *agent, int64_t batch, struct api_call *call)
+{
+	(void)agent;
+	snprintf(asked, sizeof asked, "object %lld", (long long)batch);
+	feed_type = API_GZIP;
+	feed_start(call);
+	feed_type = API_LINES;
+}
+
+/* What takes a body: by hand, but for what it does where it is asked. */
+static struct taking {
+	struct api_call *call;
+	uint64_t bytes, got;
+	unsigned sum; /* of all bytes */
+	int pieces;
+	bool last, gone;
+	enum { TAKE_BY_HAND, TAKE_AT_ONCE, TAKE_NOTHING, TAKE_ONE } way;
+} taking;
+
+static const struct api_body_ops body_ops;
+
+static void on_body(void *arg, struct bytes *piece, bool last)
+{
+	struct taking *t = arg;
+	assert_false(in_api || t->last || t->gone);
+	for (size_t i = 0; i < piece->len; i++)
+		t->sum += piece->data[i];
+	t->got += piece->len;
+	t->pieces++;
+	t->last = last;
+	bytes_done(piece);
+	if (t->way == TAKE_AT_ONCE && !last)
+		assert_true(api_body_next(t->call, &body_ops, t));
+	if (t->way == TAKE_ONE)
+		api_answer_problem(t->call, 422, "one is enough");
+	else if (t->way == TAKE_AT_ONCE && last)
+		api_answer(t->call, json_pack("{s:b}", "taken", 1));
+}
+
+static void on_body_gone(void *arg)
+{
+	struct taking *t = arg;
+	assert_false(t->gone);
+	t->gone = true;
+}
+
+static const struct api_body_ops body_ops = { .piece = on_body, .gone = on_body_gone };
+
+static bool take_next(void)
+{
+	in_api = true;
+	bool r = api_body_next(taking.call, &body_ops, &taking);
+	in_api = false;
+	return r;
+}
+
+static void fake_import(void *agent, const struct api_object *object, struct api_call *call)
+{
+	char hex[SHA256_HEX];
+	(void)agent;
+	snprintf(asked, sizeof asked, "import %s %.8s", object->key, sha256_hex(object->sha256, 64, hex));
+	taking.call = call;
+	taking.bytes = object->bytes;
+	if (taking.way == TAKE_NOTHING)
+		api_answer(call, json_pack("{s:b}", "taken", 0));
+	else if (taking.way != TAKE_BY_HAND)
+		take_next();
 }
 
 static const struct api_backend backend = {
 	.status = fake_status,
 	.config = fake_config,
 	.batches = fake_batches,
+	.object = fake_object,
+	.import = fake_import,
 	.records = fake_records,
 	.rejected = fake_rejected,
 	.poll = fake_poll,
@@ -399,6 +472,7 @@ static int setup(void **state)
 	snprintf(path, sizeof path, "%s/api.sock", folder);
 	n_calls = n_feeds = 0;
 	asked_last = config_bytes = 0;
+	taking = (struct taking){ .call = NULL };
 	asked[0] = '\0';
 	answer_first_call = closed = in_api = false;
 	feed_way = FEED_TWO_LINES;
@@ -528,6 +602,35 @@ static void test_audit(void **state)
 	client = ask("POST /v1/audit?since=2026-11-21");
 	assert_string_equal(asked, "audit 20778");
 	client_free(client);
+	client = ask("POST /v1/audit?repair=1");
+	assert_string_equal(asked, "audit -9223372036854775808 repair");
+	client_free(client);
+}
+
+static void test_batches(void **state)
+{
+	(void)state;
+	static const char *const queries[][2] = {
+		{ "", "0 0" }, { "?waiting=0", "0 0" }, { "?waiting=1", "1 0" }, { "?waiting=1&after=97", "1 97" }
+	};
+	char request[64], expected[32];
+	for (size_t i = 0; i < sizeof queries / sizeof *queries; i++) {
+		snprintf(request, sizeof request, "GET /v1/batches%s", queries[i][0]);
+		snprintf(expected, sizeof expected, "batches %s", queries[i][1]);
+		expect_status(request, 200);
+		assert_string_equal(asked, expected);
+	}
+}
+
+static void test_an_object_is_streamed_as_what_it_is(void **state)
+{
+	(void)state;
+	struct client *client = ask("GET /v1/batches/97/object");
+	assert_string_equal(asked, "object 97");
+	assert_int_equal(status_of(client), 200);
+	assert_true(has_header(client, "Content-Type: application/gzip\r\n"));
+	client_free(client);
+	expect_problem("GET /v1/batches/parking/object", 404, "no batch");
 }
 
 static void test_queries(void **state)
@@ -548,6 +651,10 @@ static void test_queries(void **state)
 	expect_problem("POST /v1/flush?wait", 400, "0 or 1");
 	expect_problem("POST /v1/audit?since=2026-02-30", 400, "a date like 2026-11-21");
 	expect_problem("POST /v1/audit?since", 400, "a date like");
+	expect_problem("POST /v1/audit?repair=yes", 400, "repair is 0 or 1");
+	expect_problem("GET /v1/batches?waiting=2", 400, "waiting is 0 or 1");
+	expect_problem("GET /v1/batches?waiting=1&after=x", 400, "after is the id of a batch");
+	expect_problem("GET /v1/batches?after=5", 400, "goes with waiting=1");
 	expect_problem("POST /v1/batches/parking/retry", 404, "no batch");
 	expect_problem("POST /v1/batches/1234567890123456789/retry", 404, "no batch");
 	assert_string_equal(asked, "");
@@ -752,7 +859,7 @@ static void test_streams_are_few(void **state)
 	struct client *clients[STREAMS_LIMIT];
 	for (size_t i = 0; i < STREAMS_LIMIT; i++)
 		clients[i] = follow();
-	expect_problem("GET /v1/sources/parking/records", 503, "read records already");
+	expect_problem("GET /v1/sources/parking/records", 503, "read records or objects already");
 	expect_status("GET /v1/status", 200);
 	feed_end(&feeds[1]);
 	run_to_end(clients[1]);
@@ -803,14 +910,182 @@ static void test_bodies(void **state)
 	client = client_new();
 	send_text(client, "POST /v1/flush HTTP/1.1\r\nHost: m\r\nContent-Length: 4097\r\n\r\n");
 	run_to_end(client);
-	assert_problem(client, 413, "no request here takes a body");
+	assert_problem(client, 413, "this takes no body");
 	client_free(client);
 	client = client_new();
 	send_text(client, "POST /v1/flush HTTP/1.1\r\nHost: m\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
 	run_to_end(client);
-	assert_problem(client, 411, "no request here takes a body");
+	assert_problem(client, 411, "this takes no body");
 	client_free(client);
 	assert_string_equal(asked, "");
+}
+
+#define SHA256_TEXT "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+#define KEY         "source=a/dt=2026-11-21/pi-02-9f8e7d6c-1-9-01234567.ndjson.gz"
+
+static struct client *put(const char *query, size_t bytes)
+{
+	char text[512];
+	struct client *client = client_new();
+	snprintf(text, sizeof text,
+	         "PUT /v1/objects/" KEY "%s HTTP/1.1\r\nHost: m\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n",
+	         query, bytes);
+	send_text(client, text);
+	return client;
+}
+
+/* As many of these bytes as the server takes; each is 1. Returns how many. */
+static size_t send_body(struct client *client, size_t bytes)
+{
+	static char ones[65536];
+	size_t sent = 0;
+	int idle = 0;
+	memset(ones, 1, sizeof ones);
+	while (sent < bytes && idle < 500) {
+		size_t left = bytes - sent;
+		ssize_t n = send(client->fd, ones, left < sizeof ones ? left : sizeof ones, MSG_NOSIGNAL);
+		idle = n > 0 ? 0 : idle + 1;
+		sent += n > 0 ? (size_t)n : 0;
+		uv_run(&loop, UV_RUN_NOWAIT);
+	}
+	settle();
+	return sent;
+}
+
+static void test_a_body_in_pieces_at_the_takers_pace(void **state)
+{
+	(void)state;
+	const size_t bytes = 2 * API_PIECE + 1000;
+	struct client *client = put("?sha256=" SHA256_TEXT, bytes);
+	settle();
+	assert_string_equal(asked, "import " KEY " 01234567");
+	assert_int_equal(taking.bytes, bytes);
+	size_t sent = send_body(client, bytes);
+	assert_true(sent < API_PIECE); /* what the sockets hold: nothing is read before it is asked for */
+	assert_int_equal(taking.pieces, 0);
+	for (int piece = 1; piece <= 3; piece++) {
+		assert_true(take_next());
+		sent += send_body(client, bytes - sent);
+		assert_int_equal(taking.pieces, piece);
+		assert_int_equal(taking.got, piece < 3 ? (size_t)piece * API_PIECE : bytes);
+		assert_int_equal(taking.last, piece == 3);
+		expect_status("GET /v1/status", 200);
+	}
+	assert_int_equal(sent, bytes);
+	assert_int_equal(taking.sum, bytes);
+	assert_false(take_next());
+	assert_int_equal(client->len, 0);
+	api_answer(taking.call, json_pack("{s:b}", "taken", 1));
+	run_to_end(client);
+	assert_int_equal(status_of(client), 200);
+	assert_string_equal(body_of(client), "{\"taken\":true}\n");
+	client_free(client);
+	assert_false(taking.gone);
+}
+
+static void test_a_body_that_is_taken_at_once(void **state)
+{
+	(void)state;
+	const size_t bytes = 5 * API_PIECE;
+	taking.way = TAKE_AT_ONCE;
+	struct client *client = put("?sha256=" SHA256_TEXT, bytes);
+	assert_int_equal(send_body(client, bytes), bytes);
+	run_to_end(client);
+	assert_int_equal(status_of(client), 200);
+	assert_int_equal(taking.sum, bytes);
+	assert_int_equal(taking.pieces, 5);
+	client_free(client);
+}
+
+static void test_an_answer_before_the_bodys_end(void **state)
+{
+	(void)state;
+	const size_t bytes = 3 * API_PIECE;
+	for (int i = 0; i < 2; i++) {
+		taking = (struct taking){ .way = i == 0 ? TAKE_NOTHING : TAKE_ONE };
+		struct client *client = put("?sha256=" SHA256_TEXT, bytes);
+		assert_int_equal(send_body(client, bytes), bytes);
+		run_to_end(client);
+		assert_int_equal(status_of(client), i == 0 ? 200 : 422);
+		assert_int_equal(taking.pieces, i);
+		client_free(client);
+	}
+	struct client *client = put("?sha256=xyz", bytes);
+	send_body(client, bytes);
+	run_to_end(client);
+	assert_problem(client, 400, "64 small hex digits");
+	client_free(client);
+}
+
+static void test_who_sends_a_body_leaves(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		taking = (struct taking){ .way = TAKE_BY_HAND };
+		struct client *client = put("?sha256=" SHA256_TEXT, API_PIECE);
+		settle();
+		if (i == 0)
+			assert_true(take_next());
+		send_body(client, 1000);
+		client_free(client);
+		settle();
+		leap(2);
+		assert_int_equal(taking.gone, i == 0);
+		if (i == 1)
+			assert_false(take_next());
+		api_answer_problem(taking.call, 503, "nobody reads this");
+		assert_int_equal(taking.pieces, 0);
+	}
+	expect_status("GET /v1/status", 200);
+}
+
+static void test_a_body_that_does_not_come_ends(void **state)
+{
+	(void)state;
+	struct client *client = put("?sha256=" SHA256_TEXT, API_PIECE);
+	settle();
+	assert_true(take_next());
+	/* A byte now and then is not enough. */
+	for (int second = 0; second < 40 && !taking.gone; second++) {
+		send(client->fd, "x", 1, MSG_NOSIGNAL);
+		leap(1);
+	}
+	assert_true(taking.gone);
+	api_answer_problem(taking.call, 503, "nobody reads this");
+	run_to_end(client);
+	client_free(client);
+}
+
+static void test_bodies_that_are_not_taken(void **state)
+{
+	(void)state;
+	struct client *client = put("?sha256=" SHA256_TEXT, (128 << 20) + 1);
+	run_to_end(client);
+	assert_problem(client, 413, "up to 128 MB");
+	client_free(client);
+	client = client_new();
+	send_text(client,
+	          "PUT /v1/objects/" KEY " HTTP/1.1\r\nHost: m\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
+	run_to_end(client);
+	assert_problem(client, 411, "known length");
+	client_free(client);
+	expect_problem("POST /v1/objects/" KEY, 405, "PUT");
+	expect_problem("PUT /v1/objects/", 404, "there is no");
+	assert_string_equal(asked, "");
+}
+
+static void test_close_ends_a_body(void **state)
+{
+	(void)state;
+	struct client *client = put("?sha256=" SHA256_TEXT, API_PIECE);
+	settle();
+	assert_true(take_next());
+	send_body(client, 1000);
+	close_api();
+	assert_true(taking.gone);
+	api_answer_problem(taking.call, 503, "nobody reads this");
+	run_to_end(client);
+	client_free(client);
 }
 
 static void test_answers_later(void **state)
@@ -1271,6 +1546,21 @@ static void test_close_leaves_another_ones_socket(void **state)
 #define WITH_SERVER(test) cmocka_unit_test_setup_teardown(test, setup_server, teardown)
 #define WITHOUT(test)     cmocka_unit_test_setup_teardown(test, setup, teardown)
 
+static int run_bodies(void)
+{
+	const struct CMUnitTest tests[] = {
+		WITH_SERVER(test_a_body_in_pieces_at_the_takers_pace),
+		WITH_SERVER(test_a_body_that_is_taken_at_once),
+		WITH_SERVER(test_an_answer_before_the_bodys_end),
+		WITH_SERVER(test_who_sends_a_body_leaves),
+		WITH_SERVER(test_a_body_that_does_not_come_ends),
+		WITH_SERVER(test_bodies_that_are_not_taken),
+		WITH_SERVER(test_close_ends_a_body),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1282,6 +1572,8 @@ int main(void)
 		WITH_SERVER(test_queries),
 		WITH_SERVER(test_retry),
 		WITH_SERVER(test_audit),
+		WITH_SERVER(test_batches),
+		WITH_SERVER(test_an_object_is_streamed_as_what_it_is),
 		WITH_SERVER(test_records),
 		WITH_SERVER(test_stream),
 		WITH_SERVER(test_stream_after_a_while),
@@ -1323,5 +1615,5 @@ int main(void)
 		WITHOUT(test_impossible_paths),
 		WITH_SERVER(test_close_leaves_another_ones_socket),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return run_bodies() + cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -167,6 +167,25 @@ static void test_status_while_the_buffer_is_full(void **state)
 	json_decref(json);
 }
 
+static void test_status_while_the_clock_is_not_right(void **state)
+{
+	(void)state;
+	struct status_view view = well();
+	view.clock = (struct clock_view){ "waiting", 1, NOW_MS + 45 * 60000 };
+	json_t *json = view_status(&view);
+	const char *text = print(json, "status", (struct page){ 0 });
+	assert_non_null(strstr(text, "; the oldest for 30m\n"
+	                             "clock waiting: not synchronised; 1 record kept back until it is, for 45m at "
+	                             "most\n"));
+	json_decref(json);
+	view.clock.state = "unsynced";
+	json = view_status(&view);
+	text = print(json, "status", (struct page){ .colour = true });
+	assert_non_null(strstr(text, "\nclock \033[31munsynced\033[0m: not synchronised; records are sealed with the "
+	                             "time that there is\n"));
+	json_decref(json);
+}
+
 static void test_status_needs_attention(void **state)
 {
 	(void)state;
@@ -242,11 +261,21 @@ static void test_show(void **state)
 	assert_page(view_batches(&batch, 1), "batches",
 	            "ID  SOURCE             SEQ    RECORDS  BYTES  SEALED                STORES\n"
 	            " 7  stavanger-parking  10-18        9  512 B  2026-11-21T10:02:00Z  1/2\n");
+	batch.imported = true;
+	assert_page(view_batches(&batch, 1), "batches",
+	            "ID  SOURCE             SEQ    RECORDS  BYTES  SEALED                STORES\n"
+	            " 7  stavanger-parking  10-18        9  512 B  2026-11-21T10:02:00Z  1/2 imported\n");
 	view.sources[0].dropped_records = 1200;
 	assert_page(view_sources(&view), "sources",
 	            "SOURCE             KIND  STATE  CHANGED  RECORDS  OLDEST  ORIGIN\n"
 	            "stavanger-parking  rest  fresh       2m     6450     30m  https://example.org/a…\n"
 	            "stavanger-parking: 1200 records dropped so far, because the buffer was full\n");
+	view.sources[0].dropped_records = 0;
+	view.sources[0].damaged_records = 1;
+	assert_page(view_sources(&view), "sources",
+	            "SOURCE             KIND  STATE  CHANGED  RECORDS  OLDEST  ORIGIN\n"
+	            "stavanger-parking  rest  fresh       2m     6450     30m  https://example.org/a…\n"
+	            "stavanger-parking: 1 record destroyed so far, by damage to the buffer\n");
 	view.stores[0].last_error = "disk full";
 	view.stores[0].next_try_ms = NOW_MS + 30000;
 	assert_page(view_stores(&view), "stores",
@@ -365,6 +394,8 @@ static void test_flush_lines(void **state)
 	(void)state;
 	assert_page(json_pack("{s:i, s:b}", "batches", 2, "delivered", 0), "flush", "sealed 2 batches\n");
 	assert_page(json_pack("{s:i, s:b}", "batches", 1, "delivered", 1), "flush", "sealed 1 batch, all delivered\n");
+	assert_page(json_pack("{s:i, s:i, s:b}", "batches", 0, "kept_back", 1, "delivered", 0), "flush",
+	            "sealed 0 batches; not sealed: 1 record, until the clock is right\n");
 }
 
 /* An answer of another version, or of something else, must not crash. */
@@ -486,6 +517,9 @@ static void test_arguments_refused(void **state)
 	expect_usage("audit --since", "--since needs a value");
 	expect_usage("audit --since yesterday", "a date like 2026-11-21, not \"yesterday\"");
 	expect_usage("flush --since 2026-11-21", "unknown option");
+	expect_usage("export", "DIR is missing");
+	expect_usage("import a b", "one argument too many");
+	expect_usage("import --repair a", "unknown option");
 	expect_usage("dance", "unknown command \"dance\"");
 }
 
@@ -606,21 +640,95 @@ static void test_audits(void **state)
 	                             "! parking  seq 2 to 3  double  source=parking/x\n"
 	                             "  and 7 ranges more\n"
 	                             "! far: http://f/: connection refused\n"
-	                             "audit: records missing: 1, double: 2, changed: 0; 1 store could not be looked "
-	                             "through\n"
-	                             "what a store got at another place counts as missing: one that moves wants a new "
-	                             "name\n");
+	                             "audit: 1 store could not be looked through; elsewhere records missing: 1, "
+	                             "double: 2, changed: 0; in no books here: 3 objects of others\n"
+	                             "`millrace audit --repair` sends again what is still here; what a store got at "
+	                             "another place counts as missing too: one that moves wants a new name\n");
 	assert_non_null(strstr(request, "POST /v1/audit?since=2026-11-21 HTTP/1.1\r\n"));
 	assert_int_equal(run_against(OK "{\"ok\":false,\"stores\":[" SOUND "," AWAY "]}", "audit --json"),
 	                 CLI_UNAVAILABLE);
 	assert_string_equal(printed, "{\"ok\":false,\"stores\":[" SOUND "," AWAY "]}");
+	assert_int_equal(run_against(OK "{\"ok\":false,\"stores\":[" AWAY "]}", "audit"), CLI_UNAVAILABLE);
+	assert_string_equal(printed,
+	                    "! far: http://f/: connection refused\naudit: 1 store could not be looked through\n");
 	assert_int_equal(
 	        run_against(OK "{\"ok\":true,\"stores\":[{\"store\":\"lake\",\"records\":{\"lost\":12}}]}", "audit"),
 	        CLI_OK);
-	assert_non_null(strstr(printed, "\naudit: nothing is missing, nothing is double; lost for want of room: 12 "
-	                                "records\n"));
+	assert_non_null(strstr(printed,
+	                       "\naudit: nothing is missing, nothing is double; lost for want of room or by damage: 12 "
+	                       "records\n"));
 	assert_int_equal(run_against(OK "{}", "audit"),
 	                 CLI_ATTENTION); /* whatever that was, it says not that all is well */
+}
+
+#define FACTS(bytes, records, wrong)                                                                                   \
+	"{\"bytes\":" bytes ",\"sha256\":\"abc\",\"wrong\":\"" wrong "\",\"source\":\"parking\",\"device\":\"pi-01\"," \
+	"\"records\":" records ",\"first_seq\":7,\"last_seq\":9,\"first\":\"2026-11-21T09:32:00.000Z\","               \
+	"\"last\":\"2026-11-21T09:46:00.000Z\"}"
+
+static void test_retry_prints_both(void **state)
+{
+	(void)state;
+	assert_int_equal(run_against(OK "{\"batch\":97,\"stores\":2,\"conflicts\":[]}", "retry 97"), CLI_OK);
+	assert_string_equal(printed, "batch 97: tried again at 2 stores\n");
+	assert_int_equal(
+	        run_against(
+	                OK
+	                "{\"batch\":97,\"stores\":1,\"conflicts\":["
+	                "{\"store\":\"lake\",\"key\":\"source=x\",\"error\":\"\",\"ours\":" FACTS(
+	                        "512", "3",
+	                        "") ",\"theirs\":" FACTS("15", "0",
+	                                                 "it is no gzip \\u001b file") ",\"advice\":\"look\"},"
+	                                                                               "{\"store\":\"disk\",\"key\":"
+	                                                                               "\"source=x\",\"error\":\"no "
+	                                                                               "disk\","
+	                                                                               "\"ours\":" FACTS(
+	                                                                                       "512", "1",
+	                                                                                       "") ",\"theirs\":null,"
+	                                                                                           "\"advice\":\"\"}]}",
+	                "retry 97"),
+	        CLI_ATTENTION);
+	assert_string_equal(printed,
+	                    "batch 97: tried again at 1 store\n"
+	                    "! store lake: other bytes stand under source=x\n"
+	                    "  ours : 512 bytes, 3 records of parking by pi-01, seq 7 to 9, 2026-11-21T09:32:00Z to "
+	                    "2026-11-21T09:46:00Z, SHA-256 abc\n"
+	                    "  there: 15 bytes, SHA-256 abc: it is no gzip ? file\n"
+	                    "  what to do: look\n"
+	                    "! store disk: nobody can say what stands under source=x\n"
+	                    "  no disk\n"
+	                    "  ours : 512 bytes, 1 record of parking by pi-01, seq 7 to 9, 2026-11-21T09:32:00Z to "
+	                    "2026-11-21T09:46:00Z, SHA-256 abc\n");
+}
+
+#define REPAIRED(again, ranges)                                                                                        \
+	"{\"ok\":false,\"stores\":[{\"store\":\"disk\",\"place\":\"/mnt\",\"error\":\"\",\"objects\":2,"               \
+	"\"took_ms\":0,\"again\":" again                                                                               \
+	",\"records\":{\"missing\":9},\"sources\":[{\"source\":\"parking\",\"ranges\":[" ranges "]}]}]}"
+
+static void test_repairs(void **state)
+{
+	(void)state;
+	assert_int_equal(
+	        run_against(OK REPAIRED("9", "{\"kind\":\"missing\",\"first_seq\":1,\"last_seq\":9,\"again\":9}"),
+	                    "audit --repair"),
+	        CLI_OK);
+	assert_non_null(strstr(request, "POST /v1/audit?repair=1 HTTP/1.1\r\n"));
+	assert_string_equal(printed, "disk: /mnt: 2 objects, 0.0 s\n"
+	                             "! parking  seq 1 to 9  missing, sent again\n"
+	                             "audit: records missing: 9, double: 0, changed: 0; sent again: 9 records\n");
+	assert_int_equal(
+	        run_against(OK REPAIRED("5", "{\"kind\":\"missing\",\"first_seq\":1,\"last_seq\":6,\"again\":5},"
+	                                     "{\"kind\":\"missing\",\"first_seq\":8,\"last_seq\":10,\"again\":0}"),
+	                    "audit --since 2026-11-21 --repair"),
+	        CLI_ATTENTION);
+	assert_non_null(strstr(request, "POST /v1/audit?since=2026-11-21&repair=1 HTTP/1.1\r\n"));
+	assert_string_equal(printed,
+	                    "disk: /mnt: 2 objects, 0.0 s\n"
+	                    "! parking  seq 1 to 6  missing, 5 of 6 sent again, the others are gone\n"
+	                    "! parking  seq 8 to 10  missing, gone: the buffer has it no more\n"
+	                    "audit: records missing: 9, double: 0, changed: 0; sent again: 5 records, gone for good: "
+	                    "4\n");
 }
 
 static void test_requests(void **state)
@@ -632,6 +740,9 @@ static void test_requests(void **state)
 	assert_int_equal(run_against(OK "{\"batches\":1,\"delivered\":true}", "flush --wait"), CLI_OK);
 	assert_string_equal(printed, "sealed 1 batch, all delivered\n");
 	assert_non_null(strstr(request, "POST /v1/flush?wait=1 HTTP/1.1\r\n"));
+	assert_int_equal(run_against(OK "{\"batches\":0,\"kept_back\":1,\"delivered\":false}", "flush --wait"),
+	                 CLI_UNAVAILABLE);
+	assert_int_equal(run_against(OK "{\"batches\":1,\"delivered\":false}", "flush"), CLI_OK);
 	assert_int_equal(run_against(OK "{\"batches\":[]}", "show batches"), CLI_OK);
 	assert_non_null(strstr(request, "GET /v1/batches HTTP/1.1\r\n"));
 }
@@ -866,6 +977,7 @@ int main(void)
 		cmocka_unit_test(test_status_all_well),
 		cmocka_unit_test(test_status_while_a_source_fails),
 		cmocka_unit_test(test_status_while_the_buffer_is_full),
+		cmocka_unit_test(test_status_while_the_clock_is_not_right),
 		cmocka_unit_test(test_status_needs_attention),
 		cmocka_unit_test(test_colour),
 		cmocka_unit_test(test_narrow_page),
@@ -882,6 +994,8 @@ int main(void)
 		cmocka_unit_test(test_ready_prints_nothing),
 		cmocka_unit_test(test_poll_exits),
 		cmocka_unit_test(test_audits),
+		cmocka_unit_test(test_repairs),
+		cmocka_unit_test(test_retry_prints_both),
 		cmocka_unit_test(test_requests),
 		cmocka_unit_test(test_tail),
 		cmocka_unit_test(test_tail_prints_as_it_comes),

@@ -131,8 +131,8 @@ static const struct {
 	{ SOURCE(EVERY " evry = \"2m\""),
 	  "FILE:5: unknown setting \"evry\" in source \"parking\"; did you mean \"every\"?\n" },
 	{ "devise = \"a\"", "FILE:1: unknown setting \"devise\"; did you mean \"device\"?\n" },
-	{ "\nwhat = 1",
-	  "FILE:2: unknown setting \"what\"; known: buffer, batch, stores, sources, device, socket, log\n" },
+	{ "\nwhat = 1", "FILE:2: unknown setting \"what\"; known: buffer, batch, stores, sources, device, socket, log, "
+	                "clock, clock_wait\n" },
 	{ "buffer = { keep = \"1h\"\nxyzzy = 1 }",
 	  "FILE:1: unknown setting \"keep\" in buffer; known: path, max_size, on_full, keep_delivered\n"
 	  "FILE:2: unknown setting \"xyzzy\" in buffer; known: path, max_size, on_full, keep_delivered\n" },
@@ -147,6 +147,12 @@ static const struct {
 	                        "\"6h\", not a number\n" },
 	{ "device = 7", "FILE:1: \"device\" wants text in quotes, not a number\n" },
 	{ "device = { }", "FILE:1: \"device\" wants text in quotes, not a group { ... }\n" },
+	{ "clock = \"ntp\"", "FILE:1: \"clock\": \"ntp\" is not one of \"auto\", \"trust\"\n" },
+	{ "clock = true", "FILE:1: \"clock\" wants \"auto\" or \"trust\", not true or false\n" },
+	{ "clock_wait = 60",
+	  "FILE:1: \"clock_wait\" wants a duration such as \"90s\", \"2m\" or \"6h\", not a number\n" },
+	{ "clock_wait = \"8d\"",
+	  "FILE:1: \"clock_wait\": \"8d\" is out of range; it must be between \"0s\" and \"7d\"\n" },
 	{ "log = true", "FILE:1: \"log\" wants \"text\" or \"json\", not true or false\n" },
 	{ "batch = { max_records = \"100\"\nmax_bytes = 1.5 }",
 	  "FILE:1: \"max_records\" in batch wants a whole number, not text\n"
@@ -333,6 +339,8 @@ static void test_defaults(void **state)
 	assert_string_equal(config->device, "pi-host");
 	assert_string_equal(config->socket, "/var/lib/millrace/millrace.sock");
 	assert_int_equal(config->log, LOG_TEXT);
+	assert_int_equal(config->clock, CONFIG_CLOCK_AUTO);
+	assert_int_equal(config->clock_wait_ms, 3600000);
 	assert_string_equal(config->buffer_path, "/var/lib/millrace/buffer.db");
 	assert_int_equal(config->max_size, 536870912);
 	assert_int_equal(config->on_full, CONFIG_PAUSE);
@@ -376,6 +384,7 @@ static const char everything[] =
         "device = \"pi.01\"\n"
         "socket = \"/run/m.sock\"\n"
         "log = \"json\"\n"
+        "clock = \"trust\" clock_wait = \"0s\"\n"
         "buffer = { path = \"/b/x.db\"  max_size = \"16M\"  on_full = \"drop-oldest\"  keep_delivered = \"0s\" }\n"
         "sources = { parking = { kind = \"rest\"  url = \"https://a.example/p\"  every = \"1m\"\n"
         "  records = \"$\"  dedupe = \"none\"  stores = [ \"b\" ]  enabled = false\n"
@@ -393,6 +402,8 @@ static void test_every_setting_is_read(void **state)
 	assert_string_equal(config->device, "pi.01");
 	assert_string_equal(config->socket, "/run/m.sock");
 	assert_int_equal(config->log, LOG_JSON);
+	assert_int_equal(config->clock, CONFIG_CLOCK_TRUST);
+	assert_int_equal(config->clock_wait_ms, 0);
 	assert_string_equal(config->buffer_path, "/b/x.db");
 	assert_int_equal(config->max_size, 16777216);
 	assert_int_equal(config->on_full, CONFIG_DROP_OLDEST);
@@ -692,7 +703,7 @@ static void assert_socket(const char *text, const char *expected)
 	size_t len = 0;
 	FILE *errors = open_memstream(&lines, &len);
 	write_file("x.conf", text);
-	assert_int_equal(config_find_socket(in_folder("x.conf"), errors, &found), 0);
+	assert_int_equal(config_find_socket(in_folder("x.conf"), errors, &found, NULL), 0);
 	fclose(errors);
 	assert_string_equal(lines, "");
 	char *shown = neutral(found);
@@ -721,8 +732,8 @@ static void test_a_client_of_a_file_that_is_none(void **state)
 	size_t len = 0;
 	FILE *errors = open_memstream(&lines, &len);
 	write_file("x.conf", "socket = \"m.sock\"\nsources = = { }\n");
-	assert_int_equal(config_find_socket(in_folder("x.conf"), errors, &found), -EINVAL);
-	assert_int_equal(config_find_socket(in_folder("none.conf"), errors, &found), -ENOENT);
+	assert_int_equal(config_find_socket(in_folder("x.conf"), errors, &found, NULL), -EINVAL);
+	assert_int_equal(config_find_socket(in_folder("none.conf"), errors, &found, NULL), -ENOENT);
 	fclose(errors);
 	assert_null(found);
 	char *told = neutral(lines);
@@ -1100,7 +1111,8 @@ static void test_json(void **state)
 	char *expected = NULL;
 	assert_true(
 	        asprintf(&expected,
-	                 "{\"device\":\"pi\",\"socket\":\"/millrace.sock\",\"log\":\"text\","
+	                 "{\"device\":\"pi\",\"socket\":\"/millrace.sock\",\"log\":\"text\",\"clock\":\"auto\","
+	                 "\"clock_wait\":\"1h\","
 	                 "\"buffer\":{\"path\":\"/"
 	                 "b.db\",\"max_size\":\"512M\",\"on_full\":\"pause\",\"keep_delivered\":\"1d\"},"
 	                 "\"batch\":{\"max_bytes\":\"8M\",\"max_records\":100000,\"max_age\":\"90s\"},"

@@ -28,6 +28,7 @@ static const struct source_view source = {
 	.waiting_batches = 1,
 	.waiting_records = 27,
 	.dropped_records = 12,
+	.damaged_records = 3,
 	.oldest_ms = NOW_MS - 1,
 	.last_error = "a \"quoted\" error",
 };
@@ -53,12 +54,13 @@ static void test_sources(void **state)
 	            "\"state\":\"fresh\",\"last_answer\":\"2026-11-21T10:02:00.123Z\",\"last_change\":null,"
 	            "\"next_poll\":null,\"polls\":9,\"unchanged\":5,\"refused\":1,\"failed\":2,"
 	            "\"records\":9007199254740993,\"fetches\":4,\"unsealed_records\":18,\"waiting_batches\":1,"
-	            "\"waiting_records\":27,\"dropped_records\":12,\"oldest\":\"2026-11-21T10:02:00.122Z\","
+	            "\"waiting_records\":27,\"dropped_records\":12,\"damaged_records\":3,\"oldest\":\"2026-11-21T10:02:"
+	            "00.122Z\","
 	            "\"last_error\":\"a \\\"quoted\\\" error\"},"
 	            "{\"name\":\"new\",\"kind\":\"\",\"origin\":\"\",\"state\":\"waiting\",\"last_answer\":null,"
 	            "\"last_change\":null,\"next_poll\":null,\"polls\":0,\"unchanged\":0,\"refused\":0,\"failed\":0,"
 	            "\"records\":0,\"fetches\":0,\"unsealed_records\":0,\"waiting_batches\":0,\"waiting_records\":0,"
-	            "\"dropped_records\":0,\"oldest\":null,\"last_error\":\"\"}]}");
+	            "\"dropped_records\":0,\"damaged_records\":0,\"oldest\":null,\"last_error\":\"\"}]}");
 }
 
 static void test_stores(void **state)
@@ -108,7 +110,8 @@ static void test_batches(void **state)
 	        "{\"batches\":[{\"id\":3,\"source\":\"parking\",\"key\":\"source=parking/dt=2026-11-21/x.ndjson.gz\","
 	        "\"first_seq\":10,\"last_seq\":18,\"records\":9,\"raw_bytes\":1800,\"bytes\":400,"
 	        "\"sha256\":\"ab01000000000000000000000000000000000000000000000000000000000000\","
-	        "\"sealed\":\"2026-11-21T10:02:00.123Z\",\"delivered\":null,\"stores_done\":1,\"stores_all\":2}]}");
+	        "\"sealed\":\"2026-11-21T10:02:00.123Z\",\"delivered\":null,\"imported\":false,\"stores_done\":1,"
+	        "\"stores_all\":2}]}");
 	assert_json(view_batches(NULL, 0), "{\"batches\":[]}");
 }
 
@@ -131,7 +134,10 @@ static struct status_view status_with_a_problem(void)
 		            .waiting_records = 45,
 		            .waiting_batches = 1,
 		            .oldest_ms = NOW_MS - 1,
+		            .salvaged_ms = NOW_MS - 3,
+		            .aside = "/var/lib/millrace/damaged-1",
 		            .last_error = "" },
+		.clock = { .state = "waiting", .unsynced_records = 18, .wait_until_ms = NOW_MS + 1 },
 		.config = { .path = "/etc/x.conf",
 		            .refused_ms = NOW_MS - 2,
 		            .last_error = "x.conf:1: no",
@@ -153,7 +159,10 @@ static void test_status(void **state)
 	        "\"buffer\":{\"path\":\"/var/lib/millrace/buffer.db\",\"state\":\"full\",\"on_full\":\"pause\","
 	        "\"file_bytes\":8192,\"wal_bytes\":4096,\"max_bytes\":16384,\"room_bytes\":1024,"
 	        "\"waiting_records\":45,\"waiting_batches\":1,"
-	        "\"oldest\":\"2026-11-21T10:02:00.122Z\",\"last_error\":\"\"},"
+	        "\"oldest\":\"2026-11-21T10:02:00.122Z\",\"salvaged\":\"2026-11-21T10:02:00.120Z\","
+	        "\"aside\":\"/var/lib/millrace/damaged-1\",\"last_error\":\"\"},"
+	        "\"clock\":{\"state\":\"waiting\",\"unsynced_records\":18,"
+	        "\"wait_until\":\"2026-11-21T10:02:00.124Z\"},"
 	        "\"config\":{\"path\":\"/etc/x.conf\",\"refused\":\"2026-11-21T10:02:00.121Z\","
 	        "\"last_error\":\"x.conf:1: no\",\"restart\":\"device = \\\"b\\\"\"},\"sources\":[],\"stores\":[]}");
 }
