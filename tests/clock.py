@@ -7,14 +7,19 @@ from datetime import UTC, datetime, timedelta
 
 from daemon import wait_until
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def milliseconds(wall):
+    return (wall - EPOCH) // timedelta(milliseconds=1)
+
 
 class Clock:
     """base/clock_sim.c's file: wall_ms, mono_ms, until_ms."""
 
-    def __init__(self, path, wall):
+    def __init__(self, path, wall, mono_ms=1_000_000):
         self.path = path
-        self._start_ms = 1_000_000
-        path.write_bytes(struct.pack("=3q", int(wall.timestamp() * 1000), self._start_ms, self._start_ms))
+        path.write_bytes(struct.pack("=3q", milliseconds(wall), mono_ms, mono_ms))
         with path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), 24)
 
@@ -22,10 +27,22 @@ class Clock:
         return struct.unpack_from("=q", self._map, 8 * i)[0]
 
     def wall(self):
-        return datetime.fromtimestamp(self._get(0) / 1000, UTC)
+        return EPOCH + timedelta(milliseconds=self._get(0))
+
+    def mono(self):
+        return timedelta(milliseconds=self._get(1))
+
+    def set(self, wall):
+        """The wall clock jumps; while the driven clock stands still."""
+        struct.pack_into("=q", self._map, 0, milliseconds(wall))
+
+    def boot(self, wall, after):
+        """The machine has started anew, so long ago; while no daemon runs."""
+        mono_ms = after // timedelta(milliseconds=1)
+        struct.pack_into("=3q", self._map, 0, milliseconds(wall), mono_ms, mono_ms)
 
     def run(self, **delta):
         """Lets it go on for so long, and returns once everything until then is done."""
-        until = self._get(2) + int(timedelta(**delta).total_seconds() * 1000)
+        until = self._get(2) + timedelta(**delta) // timedelta(milliseconds=1)
         struct.pack_into("=q", self._map, 16, until)
         wait_until("the driven clock", lambda: self._get(1) == until, patience=60)

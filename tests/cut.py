@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -77,6 +78,10 @@ class CutFS:
     def readonly(self, on):
         self.command(f"readonly {'on' if on else 'off'}")
 
+    def hang(self, on):
+        """No call comes back any more, until it is off."""
+        self._process.send_signal(signal.SIGSTOP if on else signal.SIGCONT)
+
     def wipe(self):
         self.command("wipe")
 
@@ -91,6 +96,7 @@ class CutFS:
         self._end()
 
     def _end(self):
+        self.hang(False)
         unmount(self.root)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(5)

@@ -14,13 +14,14 @@ import os
 import random
 import shutil
 import sqlite3
+import subprocess
 import threading
 import time
 from collections import Counter
 from http.client import HTTPException
 
 from cut import MODELS, CutFS
-from cut_oracle import Found, Oracle, Violation, versions, write_older
+from cut_oracle import Found, Oracle, Violation, has_books, versions, write_older
 from daemon import Daemon, UnixConnection
 from feed import Answer, Server
 
@@ -35,7 +36,11 @@ SIZES = {  # records, bytes of noise in each
     "noise": lambda _: (50, 4000),
     "large": lambda chance: (chance.randint(300, 500), 2000),
 }
-STARTING = ("creation", "upgrade", "recovery")  # phases in which a daemon without power may refuse to start
+FOREIGN = "x0"  # of another Millrace
+AWAY = {"kind": "s3", "endpoint": "http://127.0.0.1:9", "bucket": "lake", "access_key": "a", "secret_key": "secret-b"}
+PAGE = 4096
+STARTING = ("creation", "upgrade", "recovery", "salvage")  # phases in which a daemon without power may refuse to start
+SALVAGING = (20, 200, 1000)  # its last steps come after what it writes
 GROWING = (40, 80, 1700)  # calls of a start: the schema, what follows at once, and the growing of a new file
 PATIENCE = 30
 
@@ -70,7 +75,8 @@ class Figures:
 
     def __init__(self):
         self.cuts = Counter()
-        self.lives = self.promised = self.stored = self.lost = self.twice = self.failed_starts = self.starts = 0
+        self.lives = self.promised = self.stored = self.starts = 0
+        self.lost = self.twice = self.failed_starts = self.set_aside = 0
         self.begun = time.monotonic()
 
     def note(self, error):
@@ -78,6 +84,7 @@ class Figures:
         self.lost += getattr(error, "lost", 0)
         self.twice += getattr(error, "twice", 0)
         self.failed_starts += getattr(error, "failed", 0)
+        self.set_aside += getattr(error, "aside", 0)
 
     def total(self):
         return self.cuts.total()
@@ -87,7 +94,7 @@ class Figures:
         return {phase: {model: self.cuts[model, phase] for model in MODELS} for phase in phases}
 
     def as_json(self):
-        names = ("lives", "starts", "promised", "stored", "lost", "twice", "failed_starts")
+        names = ("lives", "starts", "promised", "stored", "lost", "twice", "failed_starts", "set_aside")
         figures = {name: getattr(self, name) for name in names}
         return {
             "cuts": self.total(),
@@ -104,7 +111,7 @@ class Figures:
         print(
             f"{self.total()} power cuts in {seconds:.0f} s, {self.lives} lives, {self.starts} starts, "
             f"{self.promised} records promised: {self.lost} lost, {self.twice} twice, "
-            f"{self.failed_starts} failed starts",
+            f"{self.failed_starts} failed starts, {self.set_aside} set aside",
             flush=True,
         )
 
@@ -117,6 +124,13 @@ class Bench:
         self.folder = folder
         self.fs = CutFS(cutfs, folder / "card")
         self.figures = Figures()
+        self.foreign = None
+
+    def another(self):
+        """What another Millrace has exported: the folder, its fetches, what its feed served. Made once."""
+        if not self.foreign:
+            self.foreign = export_another(self.binary, self.folder / "another")
+        return self.foreign
 
     def run(self, seed, cuts=None, seconds=None, models=MODELS):
         until = time.monotonic() + (seconds or 1e9)
@@ -167,6 +181,9 @@ class Life:
         self.scene = "creation"
         self.report = None
         self.links = 0
+        self.damaged = False  # by this bench, and not salvaged yet
+        self.kept_books = True  # from the first delivery on, so that a salvage knows what is delivered
+        self.exported = set()  # what `export` said it had written
 
     # --- The daemon ---
 
@@ -179,7 +196,7 @@ class Life:
             sources[name]["batch"] = {"max_records": 20, "max_bytes": "256K"}
         sources[LARGE]["batch"] = {"max_bytes": "256K"}
         buffer = {"path": str(self.fs.root / "buffer.db"), "keep_delivered": "0s", "max_size": "64M"}
-        self.daemon.configure(sources, buffer=buffer, socket=str(self.daemon.socket))
+        self.daemon.configure(sources, buffer=buffer, socket=str(self.daemon.socket), clock="trust")
         sync(self.fs.root)
 
     def start(self, freeze_at=None, phase="recovery"):
@@ -198,9 +215,21 @@ class Life:
             time.sleep(0.002)
         if freeze_at and (self.wait_frozen(0.06) or self.fs.freeze_off()):
             return "recovery"  # what it does when all is open
+        if self.damaged:
+            self.end_salvage()
         for source in (QUIET[0], BUSY[0]):
             self.run_thread(self.follow, source)
         return None
+
+    def end_salvage(self):
+        """The damaged file is aside; nobody needs it any more."""
+        aside = set_aside(self.fs.root)
+        if not aside:
+            raise Violation("the damaged buffer was not set aside")
+        for path in aside:
+            path.unlink()
+        sync(self.fs.root)
+        self.damaged = False
 
     def spawn(self):
         self.daemon.log.write_bytes(b"")
@@ -214,9 +243,14 @@ class Life:
         if ended and not self.fs.frozen():
             raise Violation(f"the daemon ended with {self.daemon.process.returncode}\n{self.log()}", failed=1)
         try:
-            return not ended and self.daemon.request("GET", "/v1/status", 2)
+            return not ended and self.is_ready()
         except (OSError, HTTPException):
             return False
+
+    def is_ready(self):
+        """The API answers before the buffer is open."""
+        status, body = self.daemon.request("GET", "/v1/status", 2)
+        return status == 200 and json.loads(body)["buffer"]["state"] == "ready"
 
     def log(self):
         return self.daemon.log.read_text(errors="replace")[-3000:]
@@ -318,7 +352,58 @@ class Life:
             self.run_thread(self.poll, source)
         self.run_thread(self.flush)
 
-    SCENES = ("commit", "stage", "seal", "delivery", "booking", "checkpoint", "load", "upgrade")
+    def scene_import(self):
+        folder, fetches, served = self.bench.another()
+        self.oracle.served.update(served)
+        self.fs.freeze(self.chance.randint(1, 60), "/buffer.db")
+        self.run_thread(self.take_in, folder, fetches)
+
+    def take_in(self, folder, fetches):
+        if self.command("import", folder) == 0:
+            self.oracle.fetches += fetches
+        return False
+
+    def scene_export(self):
+        self.fs.fail(1, "forever", "EIO", "/lake")
+        for source in QUIET:
+            self.poll(source)
+            self.flush()
+        (self.fs.root / "export").mkdir(exist_ok=True)
+        sync(self.fs.root)  # export does not make it
+        self.fs.freeze(self.chance.randint(1, 60), "/export")
+        self.run_thread(self.give_out)
+
+    def give_out(self):
+        folder = self.fs.root / "export"
+        if self.command("export", folder) == 0:
+            self.exported |= {str(p.relative_to(folder)) for p in folder.rglob("*.gz")}
+        return False
+
+    def command(self, *args):
+        """Its exit status; it ends when the power goes."""
+        process = subprocess.Popen(
+            [self.daemon.binary, "-c", str(self.daemon.config), *map(str, args)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while process.poll() is None and not self.over.wait(0.005):
+            pass
+        process.kill()
+        return process.wait() if not self.over.is_set() else None
+
+    SCENES = (
+        "commit",
+        "stage",
+        "seal",
+        "delivery",
+        "booking",
+        "checkpoint",
+        "load",
+        "import",
+        "export",
+        "upgrade",
+        "salvage",
+    )
 
     def wait_frozen(self, seconds):
         return retry(self.fs.frozen, seconds)
@@ -332,6 +417,7 @@ class Life:
         for route in self.routes.values():
             route.size = "small"
         self.cut(self.phase(scene, fired))
+        self.fs.fail_off()
 
     def phase(self, scene, fired):
         """What was really under way, by the last call and by what was reported. Where the call never came at which the
@@ -342,6 +428,8 @@ class Life:
             scene = scene if scene == "commit" else "load"
         elif not fired:
             return "quiet"
+        elif scene in ("import", "export"):
+            return scene
         elif scene != "stage" or self.reported[LARGE]:
             scene = "booking" if stats["calls"]["link"] > self.links else "seal"
         if path.startswith("/lake"):
@@ -352,6 +440,7 @@ class Life:
         """From the buffer as an older program had it."""
         self.stop()
         version = self.chance.randint(1, versions() - 1)
+        self.kept_books = self.kept_books and has_books(version)
         now, older = self.folder / "now.db", self.folder / "older.db"
         older.unlink(missing_ok=True)
         copy_buffer(self.fs.root, now)
@@ -362,6 +451,19 @@ class Life:
         sync(self.fs.root / "buffer.db")
         sync(self.fs.root)
         self.start_under_a_cut("upgrade", *GROWING)
+
+    def salvage(self):
+        """The first page is gone, and with it SQLite's way to all others: every row is to be found without it."""
+        self.stop()
+        with (self.fs.root / "buffer.db").open("r+b") as file:
+            if file.seek(0, os.SEEK_END) < 2 * PAGE:
+                return
+            file.seek(0)
+            file.write(bytes(PAGE))
+            file.flush()
+            os.fsync(file.fileno())
+        self.damaged = True
+        self.start_under_a_cut("salvage", *SALVAGING)
 
     # --- The cut and what comes after ---
 
@@ -393,7 +495,10 @@ class Life:
         self.threads.clear()
 
     def look(self):
-        """The oracle's own reading of what is left."""
+        """The oracle's own reading of what is left; a damaged buffer's only once it is salvaged."""
+        self.look_at_export()
+        if self.damaged:
+            return
         copy = self.folder / "left.db"
         copy_buffer(self.fs.root, copy)
         found = Found()
@@ -403,23 +508,36 @@ class Life:
             raise Violation(f"the buffer cannot be read: {error}", failed=1) from error
         self.oracle.read_store(self.fs.root / "lake", found)
         self.oracle.judge(found, f"after a cut in phase {self.scene}")
-        aside = sorted(p.name for p in self.fs.root.glob("buffer.db.*"))
+        aside = set_aside(self.fs.root)
         if aside:
-            raise Violation(f"a power cut is no damage, but the buffer was set aside: {aside}")
+            raise Violation(f"a power cut is no damage, but the buffer was set aside: {aside}", aside=1)
+
+    def look_at_export(self):
+        """Under its name each object is whole, and what was said to be there is."""
+        folder = self.fs.root / "export"
+        found = Found()
+        self.oracle.read_store(folder, found)
+        self.oracle.judge(found, "in what was exported", set())
+        lost = {key for key in self.exported if not (folder / key).exists()}
+        if lost:
+            raise Violation(f"export: {sorted(lost)[:20]} are gone", lost=len(lost))
 
     def come_back(self):
         for _ in range(2):
             self.draw_anew()
-            if self.chance.random() < 0.35 and self.start_under_a_cut("recovery", 40):
+            if self.chance.random() < 0.35 and self.start_under_a_cut(*self.recovery()):
                 continue
             if self.runs():
                 return
         self.start()
 
+    def recovery(self):
+        return ("salvage", *SALVAGING) if self.damaged else ("recovery", 40)
+
     def ask_daemon(self):
         """What it shows itself, and what its books say of the store. First the buffer: records only leave it for the
         store."""
-        promised = self.oracle.promised()
+        promised = {(source, seq) for source, seq in self.oracle.promised() if source != FOREIGN}
         found = Found()
         for source in SOURCES:
             for line in self.daemon.records(source, 100_000):
@@ -446,8 +564,10 @@ class Life:
             self.ask_daemon()
             self.draw_anew()
             scene = self.chance.choice(self.SCENES)
-            if scene == "upgrade":
-                self.upgrade()
+            if scene == "salvage" and not self.kept_books:
+                scene = "load"
+            if scene in ("upgrade", "salvage"):
+                getattr(self, scene)()
             else:
                 self.play(scene)
             if not self.runs():
@@ -483,6 +603,38 @@ class Life:
         self.join()
         self.server.close()
         self.fs.cut(0, self.model)  # a freeze that is still to come, too
+
+
+def export_another(binary, folder):
+    """A Millrace whose store is away, and what it has."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    oracle = Oracle()
+    server = Server()
+    answers = Answers(FOREIGN, oracle, FOREIGN)
+    server.route(f"/{FOREIGN}", answers)
+    daemon = Daemon(binary, folder)
+    daemon.configure(
+        {FOREIGN: {"url": server.url(f"/{FOREIGN}")}}, device="another", stores={"lake": AWAY}, clock="trust"
+    )
+    try:
+        daemon.start()
+        for size in ("small", "noise", "large", "small"):
+            answers.size = size
+            report = daemon.poll(FOREIGN)
+            oracle.fetches.append((FOREIGN, report["first_seq"], report["records"]))
+            daemon.cli("flush")
+        (folder / "export").mkdir()
+        assert daemon.cli("export", str(folder / "export")).returncode == 0
+    finally:
+        daemon.end()
+        server.close()
+    return folder / "export", oracle.fetches, oracle.served
+
+
+def set_aside(root):
+    """Of a damaged buffer, and what a salvage has left on its way."""
+    return sorted(root.glob("buffer.db.*"))
 
 
 def retry(condition, seconds):

@@ -79,6 +79,7 @@ class Daemon:
         settings = {
             "device": "pi-test",
             "log": "json",
+            "clock": "trust",
             "buffer": {"path": str(self.folder / "buffer.db")},
             "stores": {"lake": {"kind": "file", "path": str(self.lake)}},
         } | top
@@ -110,11 +111,11 @@ class Daemon:
         except OSError:
             return None
 
-    def request(self, method, path, patience=PATIENCE):
+    def request(self, method, path, patience=PATIENCE, body=None):
         """(status, body) of one request on the socket."""
         connection = UnixConnection(self.socket, patience)
         try:
-            connection.request(method, path)
+            connection.request(method, path, body)
             answer = connection.getresponse()
             return answer.status, answer.read()
         finally:

@@ -32,6 +32,7 @@ SCRIPT = [
 SETTINGS = {
     "device": "demo",
     "log": "text",
+    "clock": "trust",
     "batch": {"max_age": "5s"},
 }
 

@@ -10,10 +10,11 @@ import contextlib
 import itertools
 import random
 import socket
+import ssl
 import struct
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 CHUNK = 64 * 1024
 HEAD_MAX = 64 * 1024
@@ -133,6 +134,17 @@ def flip(at=-1):
     return Fault("byte flipped", change=damage)
 
 
+def flip_answer(at):
+    """The same of the answer's body on its way back."""
+
+    def damage(_request, answer):
+        body = bytearray(answer.body)
+        body[at] ^= 0x01
+        return Message(answer.start, answer.headers, bytes(body))
+
+    return Fault("byte of the answer flipped", change_answer=damage)
+
+
 def change(name, request=None, answer=None):
     """Whatever else: request(request) edits it in place; answer(request, answer) returns the client's answer."""
     return Fault(name, change=request, change_answer=answer)
@@ -149,9 +161,11 @@ def free_port():
 class Proxy:
     """Listens on a port of its own from the start; refuse() closes it, accept() opens the same one again."""
 
-    def __init__(self, target):
-        """target: (host, port) of the server."""
+    def __init__(self, target, certificate=None):
+        """target: (host, port) of the server. certificate: (file, key file), for https on the clients' side alone; it
+        may be changed at any time, for the connections that come then."""
         self.target = target
+        self.certificate = certificate
         self.port = free_port()
         self._lock = threading.Lock()
         self._requests = []
@@ -162,7 +176,10 @@ class Proxy:
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.port}"
+        return self.url_at("127.0.0.1")
+
+    def url_at(self, host):
+        return f"{'https' if self.certificate else 'http'}://{host}:{self.port}"
 
     def requests(self, method=None, path=None):
         """The log; path: some part of it."""
@@ -173,6 +190,7 @@ class Proxy:
         """For the next `count` requests (None: until it is lifted) for which when(request, without its body) is true.
 
         Of several that are armed the first that fits is taken; first: this one before the others."""
+        fault = replace(fault, lifted=threading.Event())  # it may have been lifted before
         with self._lock:
             self._armed.insert(0 if first else len(self._armed), [fault, when or (lambda _request: True), count])
 
@@ -225,6 +243,7 @@ class Proxy:
         upstream = Upstream(self.target)
         try:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            client = self._secured(client)
             stream = Stream(client)
             while True:
                 self._one_request(stream, upstream)
@@ -235,6 +254,18 @@ class Proxy:
                 self._open.discard(client)
             upstream.close()
             client.close()
+
+    def _secured(self, client):
+        """The connection as requests come on it."""
+        if not self.certificate:
+            return client
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*self.certificate)
+        secured = context.wrap_socket(client, server_side=True)  # takes the descriptor over
+        with self._lock:
+            self._open.remove(client)
+            self._open.add(secured)
+        return secured
 
     def _one_request(self, stream, upstream):
         request = stream.head()

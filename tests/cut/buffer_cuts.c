@@ -16,6 +16,7 @@
 
 #include "buffer/schema.h"
 #include "tests/cut/chance.h"
+#include "tests/cut/damage.h"
 #include "tests/cut/drive.h"
 #include "tests/cut/shim.h"
 
@@ -30,7 +31,7 @@ struct bench {
 	struct drive drive;
 	uint64_t cuts, seed;
 	uint64_t lives, done, by_phase[PHASES];
-	uint64_t opened, records;
+	uint64_t opened, records, damages, compared;
 };
 
 static bool is_right(const struct bench *b)
@@ -48,11 +49,19 @@ static void judge_failure(struct bench *b, int r)
 		return;
 	if (!refused)
 		oracle_fail(&d->oracle, "%s: %s", phase_names[d->phase], d->err.text);
-	d->n_doubts = 0; /* it was rolled back */
+	drive_refused(d);
 	for (int i = 0; i < ORACLE_SOURCES; i++) {
 		if (d->large[i].fetch && chance(&d->chance, 2) == 0)
 			judge_failure(b, drive_unstage(d, i));
 	}
+}
+
+/* Anywhere, or in its last steps; if the last one is a measure. */
+static uint64_t pick_moment_of_salvage(struct drive *d)
+{
+	uint32_t all = (uint32_t)drive_salvage_calls + 6;
+
+	return 1 + (chance(&d->chance, 2) == 0 ? chance(&d->chance, all) : all - chance(&d->chance, 12) % all);
 }
 
 /* Early in a first start and in an upgrade, which come once in a life. */
@@ -61,6 +70,10 @@ static uint64_t pick_moment(struct drive *d)
 	static const uint32_t within[] = { 12, 60, 60, 400, 400, 400, 400, 3000 };
 	bool first = d->opening != PHASE_RECOVERY && chance(&d->chance, 4) > 0;
 
+	if (d->damaged && chance(&d->chance, 4) > 0)
+		return pick_moment_of_salvage(d);
+	if (d->n_doubts > 0 && d->phase == PHASE_COMMIT && chance(&d->chance, 2) == 0)
+		return 1 + chance(&d->chance, 8); /* what is torn may be adopted */
 	return 1 + chance(&d->chance, first ? 30 : within[chance(&d->chance, 8)]);
 }
 
@@ -74,7 +87,8 @@ static bool live(struct bench *b)
 	r = drive_open(d);
 	judge_failure(b, r);
 	b->opened += r == 0;
-	for (int i = 0; i < STEPS_MOST && is_right(b) && !shim_is_dark() && !oracle_is_full(&d->oracle); i++) {
+	for (int i = 0; i < STEPS_MOST && is_right(b) && !shim_is_dark() && !oracle_is_full(&d->oracle) && !d->over;
+	     i++) {
 		judge_failure(b, drive_any(d, false));
 		if (is_right(b) && !shim_is_dark() && chance(&d->chance, 128) == 0)
 			drive_judge(d); /* its memory too */
@@ -89,14 +103,21 @@ static void pick_bound(struct drive *d)
 		d->max_size = chance(&d->chance, 2) ? GROWN : SHRUNK;
 }
 
+static void count_cut(struct bench *b)
+{
+	b->done++;
+	b->by_phase[shim_was_in_checkpoint() ? PHASE_CHECKPOINT : drive_phase(&b->drive)]++;
+}
+
 static void cut(struct bench *b)
 {
 	struct drive *d = &b->drive;
 
-	b->done++;
-	b->by_phase[shim_was_in_checkpoint() ? PHASE_CHECKPOINT : d->phase]++;
+	count_cut(b);
 	drive_close(d);
 	shim_cut(chance_next(&d->chance));
+	if (chance(&d->chance, 12) == 0)
+		b->damages += drive_damage(d);
 	if (chance(&d->chance, 3) == 0)
 		drive_reboot(d);
 	if (d->max_size > 0 && chance(&d->chance, 4) == 0)
@@ -121,13 +142,40 @@ static void end(struct bench *b)
 {
 	struct drive *d = &b->drive;
 
-	if (!is_right(b))
-		return;
 	drive_close(d);
 	shim_cut_at(0);
+	if (!is_right(b) || d->over)
+		return;
 	judge_failure(b, drive_open(d));
 	for (int i = 0; i < ORACLE_SOURCES; i++)
 		b->records += d->oracle.sources[i].seq - 1;
+}
+
+/* Damaged in any way, it is salvaged without a cut, and once more with cuts: there has to be the same. */
+static void compare_salvages(struct bench *b)
+{
+	struct drive *d = &b->drive;
+	struct damage damage;
+
+	drive_close(d);
+	shim_cut_at(0);
+	if (!is_right(b) || d->damaged || d->opening != PHASE_RECOVERY || !damage_make(&damage, d))
+		return;
+	b->compared++;
+	for (int i = 0, cuts = 1 + (int)chance(&d->chance, 4); i < cuts && b->done < b->cuts; i++) {
+		shim_cut_at(pick_moment_of_salvage(d));
+		drive_start(d);
+		if (!shim_is_dark())
+			break;
+		count_cut(b);
+		drive_close(d);
+		shim_cut(chance_next(&d->chance));
+	}
+	drive_close(d);
+	shim_cut_at(0);
+	damage_judge(&damage, d);
+	drive_close(d);
+	damage_done(&damage);
 }
 
 static void run_life(struct bench *b, uint64_t seed)
@@ -146,6 +194,8 @@ static void run_life(struct bench *b, uint64_t seed)
 	for (int i = 0; is_right(b) && i < most && b->done < b->cuts && live(b); i++)
 		cut(b);
 	end(b);
+	if (chance(&d->chance, 3) == 0)
+		compare_salvages(b);
 	b->lives++;
 }
 
@@ -160,8 +210,10 @@ static double now(void)
 static void report(const struct bench *b, double seconds)
 {
 	printf("{\"cuts\": %" PRIu64 ", \"lives\": %" PRIu64 ", \"starts\": %" PRIu64 ", \"records\": %" PRIu64
+	       ", \"damages\": %" PRIu64 ", \"compared\": %" PRIu64
 	       ", \"seconds\": %.1f, \"cpu_seconds\": %.1f, \"by_phase\": {",
-	       b->done, b->lives, b->opened, b->records, seconds, (double)clock() / CLOCKS_PER_SEC);
+	       b->done, b->lives, b->opened, b->records, b->damages, b->compared, seconds,
+	       (double)clock() / CLOCKS_PER_SEC);
 	for (int i = 0; i < PHASES; i++)
 		printf("%s\"%s\": %" PRIu64, i > 0 ? ", " : "", phase_names[i], b->by_phase[i]);
 	printf("}, \"wrong\": %d", !is_right(b));

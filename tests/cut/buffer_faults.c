@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Single calls that fail, on the way from open over commit, stage, seal, deliver and expire to close, of a new buffer,
- * of one that has content and a WAL about to be brought into the file, and of one with the first schema:
+ * Single calls that fail, on the way from open over commit, stage, seal, import, deliver and expire to close, of a new
+ * buffer, of one that has content and a WAL about to be brought into the file, of one with the first schema, and of one
+ * that is damaged in a way that a salvage loses nothing of:
  *
  *     buffer_faults io EVERY    the n-th I/O call, for every EVERY-th n
  *     buffer_faults alloc N     the n-th allocation, N of them spread evenly over the way
@@ -32,11 +33,12 @@
 #define TRIES     4
 #define FILES     2
 #define MANY_SEAL 64
+#define SOME      60 /* calls that fill a buffer which is not full */
 
-enum start { START_NEW, START_FULL, START_OLD, STARTS };
+enum start { START_NEW, START_FULL, START_OLD, START_DAMAGED, STARTS };
 enum course { COURSE_ONCE, COURSE_MENDED, COURSE_CUT, COURSES };
 
-static const char *const start_names[STARTS] = { "new", "existing", "old" };
+static const char *const start_names[STARTS] = { "new", "existing", "old", "damaged" };
 static const char *const course_names[COURSES] = { "once", "for good", "for good, then a power cut" };
 
 /* What a way begins with. */
@@ -124,7 +126,7 @@ static void make_template(enum start start)
 	if (start != START_NEW) {
 		if (drive_open(&drive) < 0)
 			oracle_fail(&drive.oracle, "%s", drive.err.text);
-		for (int i = 0; is_right() && (start == START_OLD ? i < 60 : wal_bytes() < NEARLY); i++)
+		for (int i = 0; is_right() && (start == START_FULL ? wal_bytes() < NEARLY : i < SOME); i++)
 			drive_any(&drive, start == START_OLD);
 		drive_close(&drive);
 	}
@@ -132,7 +134,10 @@ static void make_template(enum start start)
 		drive_close(&drive); /* now every object was judged, and all ways share it */
 	if (start == START_OLD)
 		drive_age(&drive, 1);
+	if (start == START_DAMAGED && !drive_damage(&drive))
+		oracle_fail(&drive.oracle, "there is nothing to damage");
 	drive.max_size = MAX_SIZE;
+	bytes_done(&drive.foreign.object);
 	read_files(t);
 	t->drive = drive;
 	drive.oracle.n_sealed = 0; /* the template keeps the objects */
@@ -225,6 +230,8 @@ static int take_step(int step)
 	case 8:
 	case 14:
 		return expire();
+	case 9:
+		return drive_import(&drive);
 	case 13:
 		return drive_drop(&drive);
 	default:

@@ -2,8 +2,9 @@
 /*
  * Drives a buffer with everything that the daemon does to it, and keeps an oracle in step. What a call was about that
  * failed, because the power went or a fault was planted, may stand in the file or not once that is opened again: but
- * whole or not at all, and of all such calls since the last one that held at most one, since each writes its frames
- * where the one before wrote its own.
+ * whole or not at all (of a commit each source's fetches), and of all such calls since the last one that held at most
+ * one, since each writes its frames where the one before wrote its own; and of commits before that, what is left
+ * behind.
  *
  * Every function returns what the queue did: 0 or above, or -errno. Whether it was right to, oracle.wrong says.
  */
@@ -26,6 +27,9 @@ enum phase {
 	PHASE_DELIVERY,
 	PHASE_EXPIRE,
 	PHASE_DROP,
+	PHASE_IMPORT,
+	PHASE_SALVAGE,    /* of a damaged buffer, from the first call to the last rename */
+	PHASE_ADOPTION,   /* of what is torn at the end of the WAL */
 	PHASE_CHECKPOINT, /* in any of those before */
 	PHASES
 };
@@ -53,6 +57,7 @@ struct large {
 struct drive {
 	struct oracle oracle;
 	struct queue *q;
+	struct queue *closed; /* one whose start failed, and which is to be started again */
 	char folder[128], path[160];
 	struct err err;
 	uint64_t chance;
@@ -63,19 +68,34 @@ struct drive {
 	enum phase phase;           /* of the call under way, or of the last one */
 	enum phase opening;         /* what the next queue_open does */
 	struct large large[ORACLE_SOURCES];
+	struct foreign foreign; /* to be imported; no bytes: none is */
+	uint64_t foreign_seq;
+	bool damaged;  /* by drive_damage, and not opened since */
+	bool salvaged; /* and what was in doubt then is still to be settled */
+	bool over;     /* a salvage has taken over a part of what was in doubt: more than the oracle knows */
 	struct doubt doubts[DRIVE_DOUBTS];
 	int n_doubts;
+	bool doubted; /* the last one is of the last call */
 };
 
 /* Called before and after each call of the queue; NULL: nothing is. */
 extern void (*drive_on_call)(bool under_way);
 
+/* Calls that change or sync, up to the end of the last salvage, since shim_cut_at. */
+extern uint64_t drive_salvage_calls;
+
 /* A folder for the buffer, in memory where that can be. Exits where there is none. */
 void drive_init(struct drive *d);
 void drive_done(struct drive *d);
 
+/* Deletes all that is in the folder. */
+void drive_empty(const struct drive *d);
+
 /* Another life: an empty folder, and all that happens follows from the seed. */
 void drive_begin(struct drive *d, uint64_t seed);
+
+/* Opens it, and judges nothing; as drive_start does so, what it draws is the same each time. */
+int drive_start(struct drive *d);
 
 /* After it has held: what was in doubt is settled by looking, and everything is judged. */
 int drive_open(struct drive *d);
@@ -87,8 +107,12 @@ int drive_stage(struct drive *d, int source); /* begins, goes on or, at its last
 int drive_unstage(struct drive *d, int source);
 int drive_seal(struct drive *d, bool all);
 int drive_deliver(struct drive *d, int store); /* 1: done, 0: nothing waits */
+int drive_import(struct drive *d);             /* 1: it is there now */
 int drive_expire(struct drive *d);
 int drive_drop(struct drive *d);
+
+/* The last call was rolled back while the power was on: nothing of it will come. What was in doubt before still is. */
+void drive_refused(struct drive *d);
 
 /* One of all these, at random; of those only that a program knew which had no books yet, where `early`. */
 int drive_any(struct drive *d, bool early);
@@ -96,6 +120,15 @@ int drive_any(struct drive *d, bool early);
 /* Another kernel boot, or the same again. */
 void drive_reboot(struct drive *d);
 void drive_pass(struct drive *d, int64_t ms);
+
+/* What was under way at last; more exact than `phase`. */
+enum phase drive_phase(const struct drive *d);
+
+/*
+ * The closed buffer's first page is gone: the next drive_open salvages it, and loses nothing. False: there is nothing
+ * to damage.
+ */
+bool drive_damage(struct drive *d);
 
 /* The closed buffer as a program of that schema would have written it. */
 bool drive_age(struct drive *d, int version);

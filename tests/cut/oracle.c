@@ -86,6 +86,7 @@ void oracle_init(struct oracle *o)
 		o->sources[i].fetches = o->sources[i].token = o->sources[i].n = 0;
 	}
 	o->n_sealed = 0;
+	o->open_ends = false;
 	o->wrong[0] = '\0';
 }
 
@@ -173,6 +174,26 @@ static bool judge_key(struct oracle *o, const struct sealed *sealed)
 	return true;
 }
 
+/* One that was sealed while another was imported has the next id, and is there before it. */
+static void insert(struct oracle *o, const struct sealed *sealed)
+{
+	size_t at = o->n_sealed++;
+
+	for (; at > 0 && o->sealed[at - 1].batch.id > sealed->batch.id; at--)
+		o->sealed[at] = o->sealed[at - 1];
+	o->sealed[at] = *sealed;
+}
+
+/* Of those that were sealed here: what is imported while one is being sealed may be done first, with a later id. */
+static int64_t last_sealed(const struct oracle *o)
+{
+	for (size_t i = o->n_sealed; i > 0; i--) {
+		if (!o->sealed[i - 1].batch.imported)
+			return o->sealed[i - 1].batch.id;
+	}
+	return 0;
+}
+
 bool oracle_seal(struct oracle *o, const struct batch *batch)
 {
 	struct sealed sealed = { .source = find_source(batch->source), .batch = *batch };
@@ -181,7 +202,8 @@ bool oracle_seal(struct oracle *o, const struct batch *batch)
 	if (sealed.source < 0)
 		return oracle_fail(o, "batch %" PRId64 " is of a source \"%s\"", batch->id, batch->source);
 	known = &o->sources[sealed.source];
-	if (o->n_sealed > 0 && batch->id <= o->sealed[o->n_sealed - 1].batch.id)
+	/* After a salvage one may be there that nobody was told of, whose number others came after. */
+	if (oracle_batch(o, batch->id) || (!o->open_ends && batch->id < last_sealed(o)))
 		return oracle_fail(o, "batch %" PRId64 ": its id was used before", batch->id);
 	if (batch->first_seq != known->unsealed || batch->last_seq < batch->first_seq || batch->last_seq >= known->seq)
 		return oracle_fail(
@@ -193,9 +215,97 @@ bool oracle_seal(struct oracle *o, const struct batch *batch)
 	if (!judge_group(o, &sealed) || !judge_key(o, &sealed))
 		return false;
 	known->unsealed = batch->last_seq + 1;
-	o->sealed[o->n_sealed++] = sealed;
+	insert(o, &sealed);
 	return true;
 }
+
+/* --- From another Millrace --- */
+
+static void add_foreign_lines(const struct foreign *f, uint64_t token, int64_t wall_ms, struct bytes *lines)
+{
+	time_t seconds = (time_t)(wall_ms / 1000);
+	char time[32];
+	struct tm tm;
+
+	strftime(time, sizeof time, "%Y-%m-%dT%H:%M:%S", gmtime_r(&seconds, &tm));
+	for (uint64_t seq = f->first_seq; seq <= f->last_seq; seq++) {
+		bytes_printf(lines,
+		             "{\"source\":\"%s\",\"device\":\"" ORACLE_FOREIGN_DEVICE
+		             "\",\"boot\":\"" ORACLE_FOREIGN_BOOT "\",\"seq\":%" PRIu64
+		             ",\"fetch\":1,\"fetched_at\":\"%s.%03dZ\",\"clock\":\"synced\",\"data\":",
+		             oracle_sources[f->source], seq, time, (int)(wall_ms % 1000));
+		oracle_record(token, (uint32_t)(seq - f->first_seq), lines);
+		bytes_add_text(lines, "}\n");
+	}
+}
+
+static void zip(const struct bytes *lines, struct bytes *object)
+{
+	z_stream z = { .next_in = lines->data, .avail_in = (uInt)lines->len };
+
+	if (bytes_reserve(object, compressBound((uLong)lines->len) + 64) < 0 ||
+	    deflateInit2(&z, 1, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK)
+		abort();
+	z.next_out = object->data;
+	z.avail_out = (uInt)compressBound((uLong)lines->len) + 64;
+	if (deflate(&z, Z_FINISH) != Z_STREAM_END)
+		abort();
+	object->len = z.total_out;
+	deflateEnd(&z);
+}
+
+void oracle_foreign(struct foreign *ret, uint64_t token, int source, uint64_t first_seq, uint32_t records,
+                    int64_t wall_ms)
+{
+	time_t seconds = (time_t)(wall_ms / 1000);
+	struct sha256 hash;
+	struct bytes lines;
+	char date[16];
+	struct tm tm;
+
+	ret->source = source;
+	ret->first_seq = first_seq;
+	ret->last_seq = first_seq + records - 1;
+	bytes_init(&lines, CEILING);
+	bytes_init(&ret->object, CEILING);
+	add_foreign_lines(ret, token, wall_ms, &lines);
+	zip(&lines, &ret->object);
+	bytes_done(&lines);
+	sha256_init(&hash);
+	sha256_add(&hash, ret->object.data, ret->object.len);
+	sha256_finish(&hash, ret->sha256);
+	strftime(date, sizeof date, "%Y-%m-%d", gmtime_r(&seconds, &tm));
+	snprintf(ret->key, sizeof ret->key, "source=%s/dt=%s/%s-%s-%" PRIu64 "-%" PRIu64 "-%02x%02x%02x%02x.ndjson.gz",
+	         oracle_sources[source], date, ORACLE_FOREIGN_DEVICE, ORACLE_FOREIGN_BOOT, ret->first_seq,
+	         ret->last_seq, ret->sha256[0], ret->sha256[1], ret->sha256[2], ret->sha256[3]);
+}
+
+bool oracle_import(struct oracle *o, const struct foreign *foreign, const struct batch *batch)
+{
+	struct sealed sealed = { .source = foreign->source, .batch = *batch };
+
+	if (oracle_batch(o, batch->id) || !batch->imported || strcmp(batch->key, foreign->key) != 0 ||
+	    batch->first_seq != foreign->first_seq || batch->last_seq != foreign->last_seq ||
+	    batch->bytes != foreign->object.len || memcmp(batch->sha256, foreign->sha256, SHA256_SIZE) != 0)
+		return oracle_fail(o, "batch %" PRId64 " is not what was imported", batch->id);
+	sealed.object = malloc(foreign->object.len);
+	if (!sealed.object)
+		abort();
+	memcpy(sealed.object, foreign->object.data, foreign->object.len);
+	insert(o, &sealed);
+	return true;
+}
+
+bool oracle_has(const struct oracle *o, const struct foreign *foreign)
+{
+	for (size_t i = 0; i < o->n_sealed; i++) {
+		if (strcmp(o->sealed[i].batch.key, foreign->key) == 0 && o->sealed[i].fate != FATE_DROPPED)
+			return true;
+	}
+	return false;
+}
+
+/* --- Their way --- */
 
 void oracle_deliver(struct sealed *sealed, int store, int64_t wall_ms)
 {
@@ -232,6 +342,86 @@ struct sealed *oracle_oldest(struct oracle *o)
 			return &o->sealed[i];
 	}
 	return NULL;
+}
+
+/*
+ * One that was deleted may come back: done, if it is ours, by what its stores' books say; there are none of what came
+ * from elsewhere.
+ */
+static void revive(struct sealed *sealed, struct queue *q)
+{
+	unsigned done = oracle_route(sealed->source);
+	struct batch here, next;
+	struct err err;
+
+	if (queue_find_batch(q, sealed->batch.id, &here, &err) < 0 || strcmp(here.key, sealed->batch.key) != 0)
+		return;
+	for (int i = 0; i < ORACLE_STORES; i++) {
+		if (queue_next_delivery(q, oracle_stores[i], here.id - 1, &next, &err) == 0 && next.id == here.id)
+			done &= ~(1U << i);
+	}
+	if (!here.imported && done != oracle_route(sealed->source))
+		return;
+	sealed->fate = FATE_HERE;
+	sealed->done = done;
+	sealed->batch.delivered_ms = here.delivered_ms;
+}
+
+/* Of an import that was cut off: nobody knows its lines here, but it has to be whole. */
+static void find_unheard_import(struct oracle *o, struct queue *q, const struct batch *batch)
+{
+	struct sealed sealed = { .source = find_source(batch->source), .batch = *batch };
+	uint8_t sha256[SHA256_SIZE];
+	struct sha256 hash;
+	struct bytes object;
+	struct err err;
+	int r = 0;
+
+	bytes_init(&object, CEILING);
+	for (int n = 0; r == 0; n++)
+		r = queue_read_part(q, batch->id, n, &object, &err);
+	sha256_init(&hash);
+	sha256_add(&hash, object.data, object.len);
+	sha256_finish(&hash, sha256);
+	if (sealed.source < 0 || object.len != batch->bytes || memcmp(sha256, batch->sha256, sizeof sha256) != 0) {
+		oracle_fail(o, "batch %" PRId64 " was imported, and is not whole", batch->id);
+		bytes_done(&object);
+		return;
+	}
+	sealed.object = bytes_take(&object, &(size_t){ 0 });
+	insert(o, &sealed);
+}
+
+/* What was cut off before anybody was told of it: if all of it is still there, it counts. */
+static void find_unheard(struct oracle *o, struct queue *q)
+{
+	static struct batch batches[ORACLE_BATCHES];
+	struct err err;
+
+	for (int i = queue_batches(q, batches, ORACLE_BATCHES, &err); i > 0; i--) {
+		const struct batch *batch = &batches[i - 1];
+
+		if (oracle_batch(o, batch->id))
+			continue;
+		if (batch->imported)
+			find_unheard_import(o, q, batch);
+		else
+			oracle_seal(o, batch);
+	}
+}
+
+void oracle_salvaged(struct oracle *o, struct queue *q)
+{
+	find_unheard(o, q);
+	for (size_t i = 0; i < o->n_sealed; i++) {
+		struct sealed *sealed = &o->sealed[i];
+
+		if (sealed->fate == FATE_HERE && !waits(sealed))
+			sealed->fate = FATE_EXPIRED;
+		if (sealed->fate != FATE_HERE)
+			revive(sealed, q);
+	}
+	o->open_ends = true;
 }
 
 void oracle_expire(struct oracle *o, int64_t before_ms)
@@ -357,7 +547,7 @@ static bool judge_row(struct oracle *o, const struct sealed *sealed, const struc
 
 	if (b->id != known->id || strcmp(b->source, known->source) != 0 || strcmp(b->key, known->key) != 0 ||
 	    b->first_seq != known->first_seq || b->last_seq != known->last_seq || b->records != known->records ||
-	    b->raw_bytes != known->raw_bytes || b->bytes != known->bytes ||
+	    b->raw_bytes != known->raw_bytes || b->bytes != known->bytes || b->imported != known->imported ||
 	    memcmp(b->sha256, known->sha256, SHA256_SIZE) != 0 || b->sealed_ms != known->sealed_ms)
 		return oracle_fail(o, "batch %" PRId64 " is not what it was, or %" PRId64 " is gone", b->id, known->id);
 	if (b->delivered_ms != known->delivered_ms ||
@@ -398,7 +588,7 @@ static void expect_source(const struct oracle *o, int source, struct bytes *line
 	for (size_t i = 0; i < o->n_sealed; i++) {
 		const struct sealed *sealed = &o->sealed[i];
 
-		if (sealed->source == source && sealed->fate == FATE_HERE)
+		if (sealed->source == source && sealed->fate == FATE_HERE && !sealed->batch.imported)
 			expect(o, source, sealed->batch.first_seq, sealed->batch.last_seq, &at, lines);
 	}
 	if (known->unsealed < known->seq)
@@ -424,6 +614,45 @@ static bool judge_lines(struct oracle *o, struct queue *q, int source)
 	else if (next != o->sources[source].seq)
 		right = oracle_fail(o, "source %s: its next seq is %" PRIu64 ", and should be %" PRIu64, name, next,
 		                    o->sources[source].seq);
+	bytes_done(&lines);
+	bytes_done(&expected);
+	return right;
+}
+
+/* Each line of the one is a line of the other, in the same order. */
+static bool is_among(const struct bytes *lines, const struct bytes *all)
+{
+	size_t at = 0, len;
+
+	for (size_t i = 0; i < lines->len; i += len) {
+		len = (size_t)((unsigned char *)memchr(lines->data + i, '\n', lines->len - i) - (lines->data + i)) + 1;
+		while (at < all->len && (all->len - at < len || memcmp(all->data + at, lines->data + i, len) != 0))
+			at += (size_t)((unsigned char *)memchr(all->data + at, '\n', all->len - at) -
+			               (all->data + at)) +
+			      1;
+		if (at == all->len)
+			return false;
+		at += len;
+	}
+	return true;
+}
+
+bool oracle_keeps(const struct oracle *o, struct queue *q)
+{
+	struct bytes lines, expected;
+	uint64_t next = 0;
+	struct err err;
+	bool right = true;
+
+	bytes_init(&lines, CEILING);
+	bytes_init(&expected, CEILING);
+	for (int i = 0; right && i < ORACLE_SOURCES; i++) {
+		bytes_clear(&lines);
+		bytes_clear(&expected);
+		expect_source(o, i, &expected);
+		right = expected.len == 0 || (queue_read(q, oracle_sources[i], 1, SIZE_MAX, &lines, &next, &err) == 0 &&
+		                              is_among(&expected, &lines));
+	}
 	bytes_done(&lines);
 	bytes_done(&expected);
 	return right;
@@ -480,7 +709,7 @@ static void expect_books(const struct oracle *o, int store, int source, struct b
 		                                                                : QUEUE_WAITING,
 		                                      source, s->day, s->boot, s->batch.first_seq, s->batch.last_seq);
 
-		if (s->source == source)
+		if (s->source == source && !s->batch.imported)
 			add_range(books, &range);
 	}
 	for (size_t i = 0; i < known->n; i++) {
@@ -581,12 +810,19 @@ static bool judge_source_view(struct oracle *o, const struct queue_source_view *
 			continue;
 		waiting += waits(sealed);
 		records += waits(sealed) ? sealed->batch.records : 0;
-		dropped += sealed->fate == FATE_DROPPED ? sealed->batch.records : 0;
+		dropped += sealed->fate == FATE_DROPPED && !sealed->batch.imported ? sealed->batch.records : 0;
 	}
 	if (view->records != known->seq - 1 || view->fetches != known->fetches ||
 	    view->unsealed_records != known->seq - known->unsealed || view->waiting_batches != waiting ||
-	    view->waiting_records != records || view->dropped_records != dropped)
-		return oracle_fail(o, "source %s: its figures are wrong", view->source);
+	    view->waiting_records != records || view->dropped_records != dropped || view->damaged_records != 0)
+		return oracle_fail(o,
+		                   "source %s: it has %" PRIu64 " records in %" PRIu64 " fetches, %" PRIu64
+		                   " unsealed, %" PRIu64 " waiting, %" PRIu64 " dropped, %" PRIu64
+		                   " damaged, and should have %" PRIu64 " in %" PRIu64 ", %" PRIu64 ", %" PRIu64
+		                   ", %" PRIu64 ", 0",
+		                   view->source, view->records, view->fetches, view->unsealed_records,
+		                   view->waiting_records, view->dropped_records, view->damaged_records, known->seq - 1,
+		                   known->fetches, known->seq - known->unsealed, records, dropped);
 	return true;
 }
 
@@ -612,9 +848,21 @@ static bool judge_view(struct oracle *o, struct queue *q)
 	return right;
 }
 
+static bool judge_damage(struct oracle *o, struct queue *q)
+{
+	struct queue_damage damage;
+	struct err err;
+	int r = o->open_ends ? 0 : queue_next_damage(q, NULL, &damage, &err);
+
+	if (r < 0)
+		return oracle_fail(o, "%s", err.text);
+	return r == 0 ||
+	       oracle_fail(o, "source %s: damage is booked from seq %" PRIu64 " on", damage.source, damage.first_seq);
+}
+
 bool oracle_check(struct oracle *o, struct queue *q)
 {
-	bool right = judge_view(o, q) && judge_batches(o, q);
+	bool right = judge_batches(o, q) && judge_view(o, q) && judge_damage(o, q);
 
 	for (int i = 0; right && i < ORACLE_SOURCES; i++)
 		right = o->sources[i].n == 0 || (judge_state(o, q, i) && judge_lines(o, q, i));

@@ -57,10 +57,22 @@ struct known {
 	struct told told[ORACLE_FETCHES];
 };
 
+/* An object of another Millrace. */
+#define ORACLE_FOREIGN_DEVICE "pi-02"
+#define ORACLE_FOREIGN_BOOT   "0000beef"
+struct foreign {
+	int source;
+	char key[OBJECT_KEY_MAX];
+	uint64_t first_seq, last_seq;
+	uint8_t sha256[SHA256_SIZE];
+	struct bytes object;
+};
+
 struct oracle {
 	struct known sources[ORACLE_SOURCES];
 	size_t n_sealed;
 	struct sealed sealed[ORACLE_BATCHES]; /* by id */
+	bool open_ends;                       /* a salvage may have left some; else no damage is booked */
 	char wrong[1024];                     /* the first thing that was */
 };
 
@@ -85,6 +97,17 @@ bool oracle_seal(struct oracle *o, const struct batch *batch);
 struct sealed *oracle_batch(struct oracle *o, int64_t id); /* NULL: none has the id */
 void oracle_deliver(struct sealed *sealed, int store, int64_t wall_ms);
 
+/* Makes an object; the caller frees its bytes. And it was taken over as that batch: false as above. */
+void oracle_foreign(struct foreign *ret, uint64_t token, int source, uint64_t first_seq, uint32_t records,
+                    int64_t wall_ms);
+bool oracle_import(struct oracle *o, const struct foreign *foreign, const struct batch *batch);
+
+/* Whether it was taken over, and not dropped. */
+bool oracle_has(const struct oracle *o, const struct foreign *foreign);
+
+/* After a salvage that found every row: what all stores have was left. */
+void oracle_salvaged(struct oracle *o, struct queue *q);
+
 /* The first batch that waits for the store, with an id above `after`; NULL: none does. */
 struct sealed *oracle_next(struct oracle *o, int store, int64_t after);
 
@@ -94,6 +117,9 @@ void oracle_expire(struct oracle *o, int64_t before_ms);
 
 /* Looks at all of the buffer: whether it is what is known. */
 bool oracle_check(struct oracle *o, struct queue *q);
+
+/* Whether all lines are there that are known to be in the buffer, whatever else is. */
+bool oracle_keeps(const struct oracle *o, struct queue *q);
 
 bool oracle_fail(struct oracle *o, const char *format, ...) __attribute__((format(printf, 2, 3))); /* false */
 

@@ -11,7 +11,7 @@
 
 #include "tests/cut/chance.h"
 
-#define FILES   8
+#define FILES   16
 #define SECTOR  512
 #define LOG_MAX ((size_t)1 << 30) /* bytes of one file; only a sabotage comes near */
 
@@ -57,6 +57,11 @@ void shim_cut_at(uint64_t n)
 {
 	power.calls = 0;
 	power.cut_at = n;
+}
+
+uint64_t shim_changes(void)
+{
+	return power.calls;
 }
 
 bool shim_is_dark(void)
@@ -162,12 +167,22 @@ static void *grown(void *array, size_t *capacity, size_t need, size_t size)
 	return larger;
 }
 
-static struct file *find_file(const char *path)
+/* NULL: SQLite has not written to it. */
+static struct file *known_file(const char *path)
 {
 	for (int i = 0; i < FILES; i++) {
 		if (strcmp(files[i].path, path) == 0)
 			return &files[i];
 	}
+	return NULL;
+}
+
+static struct file *find_file(const char *path)
+{
+	struct file *file = known_file(path);
+
+	if (file)
+		return file;
 	for (int i = 0; i < FILES; i++) {
 		if (files[i].path[0] == '\0') {
 			assert(strlen(path) < sizeof files[i].path);
@@ -391,6 +406,51 @@ void shim_settle(void)
 void shim_ignore_sync(void)
 {
 	ignores_sync = true;
+}
+
+/* --- Calls past SQLite --- */
+
+static bool inside;
+
+void shim_inside(bool yes)
+{
+	inside = yes;
+}
+
+bool shim_call(const char *call, bool changes)
+{
+	if (!inside)
+		return true;
+	return !(changes ? goes_dark(NULL) : power.dark) && !fails(call);
+}
+
+void shim_synced(const char *path)
+{
+	struct file *file = known_file(path);
+
+	if (file && !ignores_sync)
+		forget_changes(file);
+}
+
+void shim_unlinked(const char *path)
+{
+	struct file *file = known_file(path);
+
+	if (file) {
+		forget_changes(file);
+		file->path[0] = '\0';
+	}
+}
+
+void shim_renamed(const char *from, const char *to)
+{
+	struct file *file = known_file(from);
+
+	shim_unlinked(to);
+	if (!file)
+		return;
+	assert(strlen(to) < sizeof file->path);
+	memcpy(file->path, to, strlen(to) + 1);
 }
 
 /* --- Files --- */

@@ -7,7 +7,7 @@
  * Files are real. A file's making and its unlinking count as durable at once: more than POSIX promises, but a model
  * that forgets them while it keeps the content would lose what SQLite did not.
  *
- * One thread. Only what SQLite does passes through here.
+ * One thread. What SQLite does passes through here, and by calls.c what the queue does to its files besides.
  */
 #ifndef TESTS_CUT_SHIM_H
 #define TESTS_CUT_SHIM_H
@@ -25,6 +25,9 @@ void shim_random(uint64_t seed);
 
 /* The power goes just before the n-th call (from 1) that changes something or syncs; 0: it stays. */
 void shim_cut_at(uint64_t n);
+
+/* How many such calls there were since then. */
+uint64_t shim_changes(void);
 
 /* It is gone: whatever is called fails. */
 bool shim_is_dark(void);
@@ -49,6 +52,19 @@ void shim_settle(void);
 
 /* A sabotage: from now on xSync does nothing. */
 void shim_ignore_sync(void);
+
+/* --- For calls.c --- */
+
+/* Whether a call of the queue is under way; what others do to the files does not count. */
+void shim_inside(bool yes);
+
+/* Whether there is power for a call, and it does not fail. */
+bool shim_call(const char *call, bool changes);
+
+/* It was: the file is durable; what is to be forgotten of it goes along; nothing of it is left. */
+void shim_synced(const char *path);
+void shim_renamed(const char *from, const char *to);
+void shim_unlinked(const char *path);
 
 /* --- Failing calls --- */
 

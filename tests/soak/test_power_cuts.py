@@ -11,10 +11,26 @@ import random
 import pytest
 
 from bench.report import NoRight
+from cut import MODELS
 from cut_bench import Bench
+from figures import note
 
 CUTS = int(os.environ.get("MILLRACE_CUTS", "1000"))
-PHASES = {"commit", "stage", "seal", "checkpoint", "upgrade", "delivery", "booking", "recovery", "creation", "load"}
+PHASES = {
+    "booking",
+    "checkpoint",
+    "commit",
+    "creation",
+    "delivery",
+    "export",
+    "import",
+    "load",
+    "recovery",
+    "salvage",
+    "seal",
+    "stage",
+    "upgrade",
+}
 
 
 @pytest.fixture
@@ -27,6 +43,23 @@ def bench(millrace, cut_programs, folder):
     bench.close()
 
 
+def tell(figures):
+    for model in MODELS:
+        cuts = {phase: row[model] for phase, row in figures.rows().items()}
+        note(f"power cuts of the daemon, a file system that forgets: {model}", "test_power_cuts.py", **cuts)
+    note(
+        "power cuts of the daemon, both models",
+        "test_power_cuts.py",
+        cuts=figures.total(),
+        starts=figures.starts,
+        records_promised=figures.promised,
+        lost=figures.lost,
+        twice=figures.twice,
+        failed_starts=figures.failed_starts,
+        set_aside=figures.set_aside,
+    )
+
+
 def test_power_cuts(bench, folder):
     seed = int(os.environ.get("MILLRACE_CUT_SEED", str(random.randrange(1 << 30))))
     print(f"MILLRACE_CUT_SEED={seed} MILLRACE_CUTS={CUTS}")
@@ -35,5 +68,6 @@ def test_power_cuts(bench, folder):
     finally:
         bench.figures.show()
         (folder.parent / "power-cuts.json").write_text(json.dumps(bench.figures.as_json(), indent=2) + "\n")
+    tell(bench.figures)
     if CUTS >= 500:
         assert set(bench.figures.rows()) >= PHASES

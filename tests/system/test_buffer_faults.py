@@ -10,7 +10,7 @@ import random
 from buffer_bench import program, red, sound
 
 CUTS = 600
-PHASES = ("create", "upgrade", "recovery", "commit", "stage", "seal", "delivery", "checkpoint")
+PHASES = ("create", "upgrade", "recovery", "commit", "stage", "seal", "delivery", "import", "salvage", "checkpoint")
 
 
 def seed():

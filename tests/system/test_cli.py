@@ -103,6 +103,9 @@ def test_retry_of_what_is_no_batch(running):
     result = running.cli("retry", "4711")
     assert result.returncode == 64
     assert "there is no batch 4711" in result.stderr
+    result = running.cli("retry", "1")
+    assert result.returncode == 64
+    assert "batch 1 is delivered everywhere; `millrace audit` looks whether it is still there" in result.stderr
 
 
 def test_of_a_store_that_is_well_no_try_is_planned(running):

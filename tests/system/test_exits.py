@@ -146,6 +146,19 @@ def test_check_is_content_with_a_good_file(configured):
     assert (result.returncode, result.stderr) == (0, "")
 
 
+def test_check_warns_of_a_store_s_folder(configured):
+    """No mistake: its disk may come later."""
+    line = next(i for i, t in enumerate(configured.config.read_text().splitlines(), 1) if "/lake" in t)
+    configured.lake.rmdir()
+    result = configured.cli("check")
+    assert result.returncode == 0
+    warning = f'{configured.config}:{line}: warning: the folder of store "lake" cannot be written: '
+    assert result.stderr == f"{warning}No such file or directory; create it, or mount its disk\n"
+    configured.lake.write_text("")
+    result = configured.cli("check")
+    assert (result.returncode, result.stderr) == (0, f"{warning}Not a directory\n")
+
+
 @pytest.mark.parametrize("during", ["rest", "a slow answer"])
 def test_sigterm_ends_it_within_a_second_and_loses_nothing(configured, server, during):
     configured.start()

@@ -45,7 +45,7 @@ def test_an_answer_that_does_not_fit_holds_back_no_other_source(daemon, server, 
     assert daemon.poll("small")["outcome"] in ("committed", "unchanged")
     report = json.loads(daemon.request("POST", "/v1/sources/large/poll")[1])
     assert report["outcome"] == "failed" and "waits in memory" in report["text"]
-    assert daemon.status()["buffer"]["state"] == "failing"
+    assert daemon.status()["buffer"]["state"] == "no-space"
     problem = daemon.status()["problems"][0]
     assert "no space" in problem["what"] and "room" in problem["remedy"]
     before = daemon.source("small")["records"]

@@ -187,8 +187,16 @@ def test_what_waits_is_not_missing(daemon, server, bucket, proxy):
 
 def test_an_object_that_is_not_booked_yet_is_early_and_not_double(daemon, server, bucket, proxy):
     deliver(daemon, server, bucket.settings(proxy), 1)
-    proxy.arm(faults.lose_answer(), count=1, when=lambda r: r.start.startswith(b"PUT "))
-    proxy.arm(faults.unavailable(retry_after=60), when=lambda r: not r.start.startswith(b"GET "))
+    lost = []
+
+    def brings_it(request):
+        if not request.start.startswith(b"PUT ") or b"feed" not in request.start:
+            return False
+        lost.append(request)
+        return True
+
+    proxy.arm(faults.lose_answer(), count=1, when=brings_it)
+    proxy.arm(faults.unavailable(retry_after=60), when=lambda r: lost and not r.start.startswith(b"GET "))
     server.route(PATH, Answer(b"[7]"))
     daemon.poll_new("feed", server, PATH)
     daemon.cli("flush")

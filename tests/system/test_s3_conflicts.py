@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """An object that stands in a batch's place already is looked at, and never overwritten."""
 
+import gzip
+import hashlib
+import json
+
 import pytest
 
 import lake
@@ -58,6 +62,91 @@ def test_other_content_under_the_same_key_is_a_conflict(sealed, bucket, proxy, o
     assert found.problems == []
     assert found.data("feed") == [b"1", b"2", b"3"]
     assert daemon.status()["problems"] == []
+
+
+@pytest.fixture(params=["lake", "disk"])
+def at_odds(request, daemon, server, bucket, proxy):
+    """A daemon with a batch of three records for that store; put(bytes) lays something else in its place, which parks
+    it, and tells what retry says."""
+    server.route(PATH, Answer(b"[1,2,3]"))
+    daemon.lake.mkdir()
+    stores = {"lake": bucket.settings(proxy), "disk": {"kind": "file", "path": str(daemon.lake)}}
+    daemon.configure({"feed": {"url": server.url(PATH)}}, clock="trust", stores={request.param: stores[request.param]})
+    proxy.refuse()
+    daemon.lake.rmdir()
+    daemon.start()
+    daemon.poll("feed")
+    daemon.cli("flush")
+    (batch,) = daemon.ask("GET", "/v1/batches")["batches"]
+
+    def parked():
+        return daemon.store(request.param)["parked_batches"] == 1
+
+    def put(content):
+        daemon.lake.mkdir()
+        if request.param == "lake":
+            bucket.put(batch["key"], content)
+            proxy.accept()
+        else:
+            path = daemon.lake / batch["key"]
+            path.parent.mkdir(parents=True)
+            path.write_bytes(content)
+        wait_until("it to be parked", lambda: parked() or not daemon.cli("flush"))  # a flush tries what is parked again
+        return [retry(*options) for options in ([], ["--json"])]
+
+    def retry(*options):
+        told = daemon.cli("retry", str(batch["id"]), *options)
+        wait_until("it to be parked again", parked)
+        return told
+
+    def take_away():
+        if request.param == "lake":
+            bucket.delete(batch["key"])
+        else:
+            (daemon.lake / batch["key"]).unlink()
+
+    return daemon, request.param, batch, put, take_away
+
+
+def test_retry_describes_both(at_odds):
+    daemon, store, batch, put, take_away = at_odds
+    told, as_json = put(b"somebody else's")
+    assert told.returncode == 1
+    assert f"! store {store}: other bytes stand under {batch['key']}" in told.stdout
+    assert f"  ours : {batch['bytes']} bytes, 3 records of feed by pi-test, seq 1 to 3, 20" in told.stdout
+    assert f"SHA-256 {batch['sha256']}\n" in told.stdout
+    theirs = hashlib.sha256(b"somebody else's").hexdigest()
+    assert f"  there: 15 bytes, SHA-256 {theirs}: it is no gzip file\n" in told.stdout
+    assert "move it away or delete it, and retry" in told.stdout
+    (conflict,) = json.loads(as_json.stdout)["conflicts"]
+    assert conflict["theirs"]["bytes"] == 15
+    assert conflict["ours"]["sha256"] == batch["sha256"]
+    assert conflict["ours"]["wrong"] == ""
+    # It does as it was told.
+    take_away()
+    told = daemon.cli("retry", str(batch["id"]))
+    assert told.returncode == 0
+    assert told.stdout == f"batch {batch['id']}: tried again at 1 store\n"
+    wait_until("it to be delivered", lambda: daemon.store(store)["delivered_batches"] == 1)
+
+
+def test_retry_knows_an_object_of_ours_that_was_packed_anew(at_odds):
+    daemon, _, _, put, _ = at_odds
+    lines = b"\n".join(daemon.records("feed")) + b"\n"
+    told, _ = put(gzip.compress(lines, 1))
+    assert told.returncode == 1
+    there = next(line for line in told.stdout.splitlines() if line.startswith("  there: "))
+    assert "3 records of feed by pi-test, seq 1 to 3, 20" in there
+    assert "has these records too, perhaps compressed anew" in told.stdout
+
+
+def test_retry_sees_where_what_stands_there_ends(at_odds):
+    daemon, _, _, put, _ = at_odds
+    first, *_ = daemon.records("feed")
+    told, _ = put(gzip.compress(first + b"\n" + b"hello\n"))
+    there = next(line for line in told.stdout.splitlines() if line.startswith("  there: "))
+    assert "1 record of feed by pi-test, seq 1 to 1, " in there
+    assert there.endswith(": line 2 is no record of Millrace")
 
 
 def test_a_conflict_of_the_same_size_is_seen(sealed, bucket, proxy):
