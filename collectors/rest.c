@@ -240,6 +240,11 @@ static void drop_body(struct rest *r, const struct http_answer *answer)
 		drop(r, -1, SINK_REFUSED, "too-large", err.text);
 		return;
 	}
+	if (body_error(r->body) == -ESTALE) {
+		drop(r, -1, SINK_FAILED, "buffer",
+		     "the first part of its answer was lost with a damaged buffer; it is asked again");
+		return;
+	}
 	if (!cause) {
 		drop(r, -1, SINK_FAILED, "memory", "out of memory");
 		return;
