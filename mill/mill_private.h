@@ -51,15 +51,18 @@ struct work {
 	bool asked;  /* mill_start: due or not */
 	bool has_run;
 	struct ledger_run run;
+	char place[OBJECT_KEY_MAX]; /* of its manifest */
 	char there[LEDGER_RUN + 8]; /* the run's id for the driver: with its attempt, for each is a run there */
 	unsigned first_attempt;     /* retries are counted from here */
 	enum work_step step;
-	bool started; /* the driver was told or asked in this process */
+	bool told; /* nothing was started yet: the driver is to start it, and not to ask */
 	bool cancel;  /* a person wants it ended */
 	bool late;    /* it passed its timeout, and is being cancelled */
 	int64_t retry_ms; /* monotonic; nothing before */
 	unsigned failures; /* in a row, of what is tried again: store, ledger */
 	int64_t start_mono_ms; /* of this attempt */
+	int64_t last_made_ms, last_done_ms; /* wall; its last run, and the last that ended well */
+	int64_t looked_ms; /* wall; its cron was looked at up to then */
 	enum ledger_state ends; /* what it becomes when its log is in the store */
 	struct bytes manifest, log;
 	struct errand *errand;
@@ -105,7 +108,7 @@ void work_go(struct work *work);
 void work_on_made(struct work *work, int status, const struct ledger_run *run, const struct err *err);
 void work_on_listed(struct work *work, int status, const struct err *err);
 void work_on_put(struct work *work, int status, const struct err *err);
-void work_on_noted(struct work *work, int status, const struct err *err);
+void work_on_noted(struct work *work, int status, const struct ledger_run *now, const struct err *err);
 void work_on_answer(struct work *work, const struct driver_answer *answer);
 
 /* --- work_io.c: each sets step, and ends in one of the above --- */

@@ -8,6 +8,8 @@
 
 #include "base/clock.h"
 #include "base/container.h"
+#include "base/sha256.h"
+#include "buffer/pack.h"
 #include "mill/mill_private.h"
 
 #define FOLLOW_MS  INT64_C(5000)  /* between questions how a run is doing */
@@ -70,7 +72,7 @@ static struct when_facts facts(struct work *w)
 		.batches = w->due.batches,
 		.oldest_ms = w->due.oldest_ms,
 		.wall_ms = clock_wall_ms(),
-		.looked_ms = w->due.cron_ms,
+		.looked_ms = w->looked_ms,
 		.ended_since = ended_since,
 		.arg = w,
 	};
@@ -91,6 +93,7 @@ static void begin_if_due(struct work *w)
 	}
 	say_wait(w, "");
 	next = when_next_ms(&w->conf.when, &f);
+	w->looked_ms = f.wall_ms;
 	if (next < INT64_MAX)
 		wait_for(w, next);
 }
@@ -115,9 +118,20 @@ void work_on_made(struct work *w, int status, const struct ledger_run *run, cons
 
 /* --- Its manifest --- */
 
+static void park(struct work *w, const char *reason)
+{
+	struct ledger_run run = w->run;
+
+	run.state = LEDGER_PARKED;
+	run.ended_ms = clock_wall_ms();
+	snprintf(run.reason, sizeof run.reason, "%s", reason);
+	work_note(w, &run);
+}
+
 void work_on_listed(struct work *w, int status, const struct err *err)
 {
 	uint8_t sha256[SHA256_SIZE];
+	struct sha256 hash;
 
 	w->step = WORK_RESTS;
 	if (status < 0) {
@@ -125,10 +139,14 @@ void work_on_listed(struct work *w, int status, const struct err *err)
 		return;
 	}
 	w->failures = 0;
-	sha256_of(w->manifest.data, w->manifest.len, sha256);
+	sha256_init(&hash);
+	sha256_add(&hash, w->manifest.data, w->manifest.len);
+	sha256_finish(&hash, sha256);
 	if (w->run.state == LEDGER_DUE) {
 		memcpy(w->run.manifest, sha256, sizeof sha256);
 		work_put(w, "manifest.json", &w->manifest);
+	} else if (memcmp(w->run.manifest, sha256, sizeof sha256) != 0) {
+		park(w, "what its manifest was made of is damaged: its objects are in the store, and in its manifest there");
 	} else {
 		work_go(w);
 	}
@@ -195,7 +213,9 @@ static int make_driver(struct work *w)
 		.job = w->conf.name,
 		.settings = w->conf.settings,
 		.machine = w->stand ? w->stand->conf.settings : NULL,
-		.host_alias = w->stand ? w->stand->conf.name : NULL,
+		.machine_name = w->stand ? w->stand->conf.name : NULL,
+		.manifest_place = w->place,
+		.remote = w->run.remote[0] ? w->run.remote : NULL,
 		.manifest = w->manifest.data,
 		.manifest_len = w->manifest.len,
 		.on_answer = on_answer,
@@ -261,6 +281,25 @@ static void finish(struct work *w)
 }
 
 /* Packed, as a whole: only a run that ended well has the plain name, for an object is never written over. */
+static int add_packed(void *arg, const void *data, size_t len)
+{
+	return bytes_add(arg, data, len);
+}
+
+static int pack_log(const struct bytes *log, struct bytes *packed)
+{
+	uint8_t ignored[SHA256_SIZE];
+	struct pack pack;
+	int r = pack_init(&pack, add_packed, packed);
+
+	if (r == 0)
+		r = pack_write(&pack, log->data, log->len);
+	if (r == 0)
+		r = pack_finish(&pack, ignored);
+	pack_done(&pack);
+	return r;
+}
+
 static void put_log(struct work *w)
 {
 	struct bytes packed;
@@ -268,7 +307,7 @@ static void put_log(struct work *w)
 	int r;
 
 	bytes_init(&packed, LOG_MAX);
-	r = pack_whole(w->log.data, w->log.len, &packed);
+	r = pack_log(&w->log, &packed);
 	if (w->ends == LEDGER_DONE)
 		snprintf(name, sizeof name, "log.gz");
 	else
@@ -315,6 +354,15 @@ static void on_log(struct work *w, const struct driver_answer *answer)
 	}
 }
 
+/* The id that status and cancel want is written down before anything else is asked. */
+static void note_remote(struct work *w, const char *remote)
+{
+	struct ledger_run run = w->run;
+
+	snprintf(run.remote, sizeof run.remote, "%s", remote);
+	work_note(w, &run);
+}
+
 static void on_state(struct work *w, const struct driver_answer *answer)
 {
 	const char *why = answer->err ? answer->err->text : "";
@@ -329,6 +377,10 @@ static void on_state(struct work *w, const struct driver_answer *answer)
 	switch (answer->state) {
 	case DRIVER_RUNNING:
 		w->told = false;
+		if (answer->remote && strcmp(answer->remote, w->run.remote) != 0) {
+			note_remote(w, answer->remote);
+			break;
+		}
 		say_wait(w, "");
 		wait_for(w, FOLLOW_MS);
 		break;
@@ -364,4 +416,161 @@ void work_on_answer(struct work *w, const struct driver_answer *answer)
 	else
 		on_state(w, answer);
 	mill_count(w->mill, w->stand);
+}
+
+/* --- What was put, and what was noted --- */
+
+void work_on_put(struct work *w, int status, const struct err *err)
+{
+	w->step = WORK_RESTS;
+	if (status < 0) {
+		again_later(w, err);
+		return;
+	}
+	w->failures = 0;
+	if (w->run.state == LEDGER_DUE)
+		on_manifest_put(w);
+	else
+		finish(w);
+}
+
+static void forget_run(struct work *w)
+{
+	drop_driver(w);
+	w->has_run = w->cancel = false;
+	bytes_clear(&w->manifest);
+	bytes_clear(&w->log);
+	say_wait(w, "");
+}
+
+static void say_end(const struct work *w)
+{
+	static const char *const events[] = {
+		[LEDGER_DONE] = "run.done", [LEDGER_PARKED] = "run.parked", [LEDGER_CANCELLED] = "run.cancelled"
+	};
+
+	mill_say(w->mill, events[w->run.state], w->run.state == LEDGER_PARKED, "run %s of %s, attempt %u%s%s", w->run.id,
+	         w->conf.name, w->run.attempt, *w->run.reason ? ": " : "", w->run.reason);
+}
+
+static void on_ended(struct work *w)
+{
+	if (w->run.state == LEDGER_DONE)
+		w->last_done_ms = w->run.ended_ms;
+	if (w->run.state == LEDGER_PARKED) {
+		w->parked++;
+		memcpy(w->last_parked, w->run.id, sizeof w->last_parked);
+	}
+	say_end(w);
+	forget_run(w);
+}
+
+/* An attempt that failed, and another one follows. */
+static void on_failed(struct work *w)
+{
+	unsigned failed = w->run.attempt - w->first_attempt;
+
+	drop_driver(w);
+	w->retry_ms = clock_mono_ms() + doubled(RETRY_MS, failed > 0 ? failed - 1 : 0, RETRY_MAX);
+	mill_say(w->mill, "run.failed", true, "run %s of %s, attempt %u: %s", w->run.id, w->conf.name, w->run.attempt,
+	         w->run.reason);
+}
+
+/* w->run is what is written down now. before: what was. */
+void work_on_noted(struct work *w, int status, const struct ledger_run *now, const struct err *err)
+{
+	enum ledger_state before = w->run.state;
+
+	w->step = WORK_RESTS;
+	if (status < 0) {
+		again_later(w, err);
+		return;
+	}
+	w->failures = 0;
+	w->run = *now;
+	if (now->state >= LEDGER_DONE) {
+		on_ended(w);
+	} else if (now->state == LEDGER_STARTED && before == LEDGER_WRITTEN) {
+		w->told = true;
+		w->start_mono_ms = clock_mono_ms();
+		mill_say(w->mill, "run.started", false, "run %s of %s, attempt %u", now->id, w->conf.name, now->attempt);
+	} else if (now->state == LEDGER_WRITTEN && before == LEDGER_STARTED) {
+		on_failed(w);
+	}
+	mill_count(w->mill, w->stand);
+	work_go(w);
+}
+
+/* --- Going on --- */
+
+void work_go(struct work *w)
+{
+	if (w->step != WORK_RESTS || w->mill->closing)
+		return;
+	alarm_cancel(&w->alarm);
+	if (w->has_run && clock_mono_ms() < w->retry_ms && !w->cancel) {
+		wait_for(w, w->retry_ms - clock_mono_ms());
+		return;
+	}
+	if (!w->has_run) {
+		begin_if_due(w);
+		return;
+	}
+	switch (w->run.state) {
+	case LEDGER_DUE:
+		work_list(w);
+		break;
+	case LEDGER_WRITTEN:
+		start_if_ready(w);
+		break;
+	default:
+		follow(w);
+		break;
+	}
+}
+
+static void on_alarm(struct alarm *alarm)
+{
+	work_go(container_of(alarm, struct work, alarm));
+}
+
+struct work *work_new(struct mill *mill, const struct mill_job *conf, struct stand *stand)
+{
+	struct work *w = calloc(1, sizeof *w);
+
+	if (!w)
+		return NULL;
+	w->mill = mill;
+	w->conf = *conf;
+	w->stand = stand;
+	w->alarm.on_ring = on_alarm;
+	bytes_init(&w->manifest, MANIFEST_MAX);
+	bytes_init(&w->log, LOG_MAX);
+	return w;
+}
+
+/* Its timeout goes on where the clock that people see says that it is. */
+void work_load(struct work *w, const struct ledger_run *run)
+{
+	int64_t passed = run->started_ms > 0 ? clock_wall_ms() - run->started_ms : 0;
+
+	w->has_run = true;
+	w->run = *run;
+	w->first_attempt = run->state == LEDGER_STARTED ? 1 : run->attempt;
+	w->told = false;
+	w->retry_ms = 0;
+	w->start_mono_ms = clock_mono_ms() - (passed > 0 && passed < w->conf.timeout_ms ? passed : 0);
+	manifest_key(run, "manifest.json", w->place);
+}
+
+void work_free(struct work *w)
+{
+	if (!w)
+		return;
+	alarm_cancel(&w->alarm);
+	work_drop(w);
+	drop_driver(w);
+	bytes_done(&w->manifest);
+	bytes_done(&w->log);
+	free(w);
 }
