@@ -1640,6 +1640,43 @@ static void test_a_torn_tail_of_new_sources(void **state)
 		assert_int_equal(box_view(&w->box, source_names[s]).records, 5);
 }
 
+/* Two power cuts: the first one's batch was never committed, and its id is of another source's batch now. */
+static void test_a_batch_of_the_power_cut_before(void **state)
+{
+	struct world *w = *state;
+	char wal[256], before[256], first[256], second[256];
+
+	begin(w, 3);
+	wal_path(w, wal);
+	snprintf(before, sizeof before, "%s/before-wal", w->box.folder);
+	snprintf(first, sizeof first, "%s/first", w->box.folder);
+	snprintf(second, sizeof second, "%s/second", w->box.folder);
+	commit(w, 2, 0);
+	commit(w, 0, 5);
+	copy_file(wal, before);
+	for (int i = 0; i < 30; i++)
+		commit(w, 2, 0);
+	seal_one(w);
+	assert_string_equal(w->box.batch.source, source_names[0]);
+	box_close(&w->box);
+	copy_file(wal, first);
+	copy_file(before, wal);
+	box_open(&w->box);
+	configure(w);
+	commit(w, 2, 5);
+	seal_one(w);
+	assert_string_equal(w->box.batch.source, source_names[2]);
+	box_close(&w->box);
+	copy_file(wal, second);
+	assert_true(size_of(second) < size_of(first));
+	copy_file(first, wal);
+	lay_over(w, second, size_of(second));
+	write_at(wal, frame_at(1) + 2000, "\x55\xaa\x55", 3);
+	assert_int_equal(start(w, NULL), 1);
+	for (uint64_t seq = 1; seq < w->next[0]; seq++)
+		assert_true(w->records[0][seq].here);
+}
+
 /* --- While it runs --- */
 
 static void break_table(struct world *w, const char *sql)
@@ -1940,6 +1977,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_a_flip_in_the_last_transaction, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_torn_tail_of_two_power_cuts, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_torn_tail_of_new_sources, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_a_batch_of_the_power_cut_before, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_damage_while_it_runs, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_staged_fetch_outlasts_a_salvage, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_staged_fetch_that_is_lost, set_up, tear_down),
