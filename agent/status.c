@@ -365,13 +365,22 @@ static void add_salvaged(const struct agent *a, struct status_view *v)
 	add_problem(v, remedy, "buffer", "", what);
 }
 
+static bool is_stale(const struct source_view *source)
+{
+	return strcmp(source->state, "stale") == 0;
+}
+
 static int fill_problems(const struct agent *a, struct status_view *v)
 {
-	v->problems = calloc(v->n_sources + v->n_stores + 7, sizeof *v->problems);
+	size_t most = v->n_stores + 7;
+
+	for (size_t i = 0; i < v->n_sources; i++)
+		most += is_stale(&v->sources[i]);
+	v->problems = calloc(most, sizeof *v->problems);
 	if (!v->problems)
 		return -ENOMEM;
 	for (size_t i = 0; i < v->n_sources; i++)
-		if (strcmp(v->sources[i].state, "stale") == 0)
+		if (is_stale(&v->sources[i]))
 			add_stale(a, v, &v->sources[i]);
 	for (size_t i = 0; i < v->n_stores; i++) /* but what is the buffer's trouble is told once, as its own */
 		if (*v->stores[i].last_error && strcmp(v->stores[i].last_error, v->buffer.last_error) != 0)

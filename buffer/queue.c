@@ -125,7 +125,7 @@ void queue_settle(struct queue *q, bool held)
 	}
 }
 
-static int64_t highest_source(const struct queue *q)
+int64_t queue_next_source_id(const struct queue *q)
 {
 	int64_t highest = 0;
 
@@ -136,7 +136,7 @@ static int64_t highest_source(const struct queue *q)
 		if (id > highest)
 			highest = id;
 	}
-	return highest;
+	return highest + 1;
 }
 
 int queue_make_source(struct queue *q, struct source *source, struct err *err)
@@ -145,7 +145,7 @@ int queue_make_source(struct queue *q, struct source *source, struct err *err)
 
 	if (then->id > 0)
 		return 0;
-	then->id = highest_source(q) + 1;
+	then->id = queue_next_source_id(q);
 	return queue_put_source(q, source->name, then, err);
 }
 

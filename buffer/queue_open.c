@@ -388,17 +388,13 @@ int queue_look(struct queue *q, struct err *err)
 
 /* --- Opening --- */
 
-/*
- * Each time, not only for a new file: the run that made it may have been killed before it came here. A name that is not
- * durable takes all its commits along in a power cut.
- */
-static int sync_folder(const struct queue *q, struct err *err)
+int queue_sync_folder(const char *path, struct err *err)
 {
-	const char *slash = strrchr(q->path, '/');
+	const char *slash = strrchr(path, '/');
 	char folder[4096];
 	int fd, r = 0;
 
-	snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - q->path) + 1 : 1, slash ? q->path : ".");
+	snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
 	fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0 || fsync(fd) < 0)
 		r = err_fail(err, -errno, "buffer's folder \"%s\": %s", folder, strerror(errno));
@@ -423,7 +419,7 @@ static int make_ready(struct queue *q, struct err *err)
 	if (r == 0 && wal != 0)
 		r = err_fail(err, -EIO, "buffer \"%s\": this file system takes no write-ahead log", q->path);
 	if (r == 0)
-		r = sync_folder(q, err);
+		r = queue_sync_folder(q->path, err); /* each time: the run that made it may have been killed before */
 	return r;
 }
 

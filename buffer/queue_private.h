@@ -442,6 +442,12 @@ int queue_look(struct queue *q, struct err *err);
 int queue_lock(const struct queue *q, int *ret_fd, struct err *err);
 int queue_name_owner(const char *path, struct err *err);
 
+/*
+ * The folder that a file stands in: a name that is not durable takes all that is behind it along in a power cut. 0 or
+ * -errno.
+ */
+int queue_sync_folder(const char *path, struct err *err);
+
 /* Which files it has opened, by number; and whether their names still lead there. 0 or -EIO. */
 void queue_note_files(struct queue *q);
 int queue_check_files(const struct queue *q, struct err *err);
@@ -484,7 +490,8 @@ struct mark *queue_touch(struct source *source);
 /* The transaction has held (or not): every touched source's `then` is its `now` (or forgotten). */
 void queue_settle(struct queue *q, bool held);
 
-/* In a transaction: gives a source without a row its row. */
+/* In a transaction: gives a source without a row its row, with the next id. */
+int64_t queue_next_source_id(const struct queue *q);
 int queue_make_source(struct queue *q, struct source *source, struct err *err);
 
 int queue_find_store(const struct queue *q, const char *name); /* its index or -1 */

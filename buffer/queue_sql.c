@@ -5,13 +5,10 @@
  */
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
-#include <unistd.h>
 
 #include "buffer/queue_private.h"
 
@@ -263,18 +260,9 @@ int queue_prepare(struct queue *q, struct err *err)
  */
 static bool is_stopped(const struct queue *q)
 {
-	const char *slash = strrchr(q->path, '/');
-	char folder[4096];
-	bool stopped;
-	int fd;
+	struct err ignored;
 
-	snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - q->path) + 1 : 1, slash ? q->path : ".");
-	fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return false;
-	stopped = fsync(fd) < 0 && errno == EROFS;
-	close(fd);
-	return stopped;
+	return queue_sync_folder(q->path, &ignored) == -EROFS;
 }
 
 /* A card that is full or has turned read-only is an I/O error to SQLite, and no errno tells it from a broken one. */

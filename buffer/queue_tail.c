@@ -327,7 +327,7 @@ static int check_sealed(struct queue *q, struct err *err)
 	return 0;
 }
 
-/* A source whose first fetch it would be: 1: it has its row now. */
+/* A source whose first fetch it would be, with the id that it has in the row, or not at all. */
 static int make_source(struct queue *q, const struct tail_row *row, struct err *err)
 {
 	struct source *source;
@@ -336,13 +336,12 @@ static int make_source(struct queue *q, const struct tail_row *row, struct err *
 	if ((row->id & SEQ_MAX) != 1 || row->first_fetch != 1)
 		return 0;
 	r = queue_add_source(q, row->source, &source, err);
-	if (r < 0 || source->now.id != 0 || queue_touch(source)->id != 0)
+	if (r < 0 || source->now.id != 0 || queue_next_source_id(q) != row->id >> SEQ_BITS)
 		return r;
 	r = queue_make_source(q, source, err);
-	if (r < 0 || source->then.id != row->id >> SEQ_BITS)
-		return r;
-	source->now = source->then;
-	return 1;
+	if (r == 0)
+		source->now = source->then;
+	return r;
 }
 
 static int adopt_all(struct queue *q, struct err *err)

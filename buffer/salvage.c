@@ -36,9 +36,9 @@ static bool is_there(const char *path)
 	return stat(path, &st) == 0;
 }
 
-static int sync_path(const char *path, int flags, struct err *err)
+static int sync_file(const char *path, struct err *err)
 {
-	int fd = open(path, flags | O_CLOEXEC), r = 0;
+	int fd = open(path, O_RDWR | O_CLOEXEC), r = 0;
 
 	if (fd < 0 || fsync(fd) < 0)
 		r = err_fail(err, -errno, "\"%s\": %s", path, strerror(errno));
@@ -47,21 +47,12 @@ static int sync_path(const char *path, int flags, struct err *err)
 	return r;
 }
 
-static int sync_folder(const char *path, struct err *err)
-{
-	const char *slash = strrchr(path, '/');
-	char folder[PATH_LONGEST];
-
-	snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
-	return sync_path(folder, O_RDONLY | O_DIRECTORY, err);
-}
-
 /* Each step is durable before the next one is made. A file that is not there has moved already. */
 static int move(const char *from, const char *to, struct err *err)
 {
 	if (rename(from, to) < 0)
 		return errno == ENOENT ? 0 : err_fail(err, -errno, "\"%s\": %s", from, strerror(errno));
-	return sync_folder(to, err);
+	return queue_sync_folder(to, err);
 }
 
 /* A name that is free, with the time in it, for the file and for its WAL. */
@@ -340,7 +331,7 @@ static int put_in_place(struct salvage *s, const char *path)
 	if (r == 0)
 		r = full_path(whole, path, WHOLE, s->err);
 	if (r == 0)
-		r = sync_path(s->fresh->path, O_RDWR, s->err);
+		r = sync_file(s->fresh->path, s->err);
 	if (r == 0)
 		r = move(s->fresh->path, whole, s->err);
 	if (r == 0)

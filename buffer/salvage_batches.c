@@ -263,6 +263,8 @@ static int add_found(struct salvage *s, const struct batch_row *row)
 		.last = batch->last_seq,
 		.sure = !salvage_has_id(&s->unsure_batches, batch->id),
 	};
+	if (!batch->imported)
+		salvage_note_sealed(s->found[s->n_found - 1].origin, batch->last_seq);
 	return 0;
 }
 

@@ -73,6 +73,7 @@ int salvage_rows(struct salvage *s);
 int salvage_data(struct salvage *s); /* chunks and parts, as far as they are wanted */
 
 struct origin *salvage_origin(struct salvage *s, const char *name); /* NULL: err is filled */
+void salvage_note_sealed(struct origin *origin, uint64_t last);     /* all up to that seq is in batches */
 bool salvage_has_id(const struct ids *ids, int64_t id);
 
 /* --- salvage_batches.c --- */

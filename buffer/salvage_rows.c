@@ -105,7 +105,7 @@ struct origin *salvage_origin(struct salvage *s, const char *name)
 	return origin;
 }
 
-static void note_sealed(struct origin *origin, uint64_t last)
+void salvage_note_sealed(struct origin *origin, uint64_t last)
 {
 	if (origin->sealed < last)
 		origin->sealed = last;
@@ -153,7 +153,7 @@ static int add_source(struct salvage *s, const struct pages_row *row)
 		now->batch = number(row, 5);
 	note_batch_id(s, now->batch);
 	if (row->sure && seq > origin->sealed) {
-		note_sealed(origin, seq - 1);
+		salvage_note_sealed(origin, seq - 1);
 		origin->sealed_fetch = fetch;
 	}
 	if (origin->next < seq)
@@ -198,7 +198,11 @@ static int add_batch(struct salvage *s, const struct pages_row *row)
 		origin = salvage_origin(s, source);
 		if (!origin)
 			return -ENOMEM;
-		note_sealed(origin, (uint64_t)number(row, 4));
+		/* One that nobody may have committed counts if its row is still there in the end: ids come again. */
+		if (row->sure)
+			salvage_note_sealed(origin, (uint64_t)number(row, 4));
+		else if (origin->next <= (uint64_t)number(row, 4))
+			origin->next = (uint64_t)number(row, 4) + 1;
 	}
 	r = queue_get_batch(s->fresh, id, &before, &none);
 	if (r < 0 && r != -ENOENT)
@@ -227,7 +231,7 @@ static int add_booking(struct salvage *s, const struct pages_row *row, enum sql 
 	origin = salvage_origin(s, source);
 	if (!origin)
 		return -ENOMEM;
-	note_sealed(origin, (uint64_t)last);
+	salvage_note_sealed(origin, (uint64_t)last);
 	return put(s, sql, row);
 }
 

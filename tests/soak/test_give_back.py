@@ -96,7 +96,7 @@ def test_a_backlog_gives_back_what_it_took(trial, card, megabytes):
     given = before - after
     note(
         f"a backlog of {megabytes} MB delivered, then an hour",
-        "test_give_back",
+        "test_give_back.py",
         file_before=before,
         file_after=after,
         flash_bytes_of_that_hour=written,

@@ -200,7 +200,7 @@ def test_full_of_somebody_elses_files(daemon, server, card, fill):
     assert trial.edges().count("no-space") == trial.edges().count("ready")
     figures = trial.check()
     what = fill.__doc__.rstrip(".").split(" ", 1)[1]
-    note(f"card filled by others, {what}", "test_failing_card", **{"answers taken after": taken} | figures)
+    note(f"card filled by others, {what}", "test_failing_card.py", **{"answers taken after": taken} | figures)
 
 
 # --- Read-only -------------------------------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ def test_read_only_and_back(daemon, server, failing):
     trial.commit(20)
     daemon.flush(PATIENCE)
     assert trial.edges() == ["read-only", "ready"]
-    note("card turned read-only and back", "test_failing_card", **trial.check())
+    note("card turned read-only and back", "test_failing_card.py", **trial.check())
 
 
 def test_stopped_by_the_kernel(daemon, server, card):
@@ -246,7 +246,7 @@ def test_stopped_by_the_kernel(daemon, server, card):
     trial.commit(1, "b")
     daemon.flush(PATIENCE)
     assert trial.edges() == ["read-only"]
-    note("card stopped by the kernel (errors=remount-ro)", "test_failing_card", **trial.check(all_served=False))
+    note("card stopped by the kernel (errors=remount-ro)", "test_failing_card.py", **trial.check(all_served=False))
 
 
 # --- Failing ---------------------------------------------------------------------------------------------------------
@@ -272,7 +272,7 @@ def test_input_output_errors(daemon, server, failing, where):
     daemon.flush(PATIENCE)
     assert trial.edges() in ([], ["failing", "ready"])
     what = {"/buffer.db": "buffer", "=/buffer.db": "database", "=/buffer.db-wal": "WAL"}[where]
-    note(f"EIO from every write of the {what}", "test_failing_card", **trial.check())
+    note(f"EIO from every write of the {what}", "test_failing_card.py", **trial.check())
 
 
 def test_a_card_that_does_not_answer(daemon, server, failing):
@@ -291,7 +291,7 @@ def test_a_card_that_does_not_answer(daemon, server, failing):
     trial.commit(20)
     daemon.flush(PATIENCE)
     assert trial.edges() == ["hung", "ready"]
-    note("card that does not answer for ten seconds", "test_failing_card", **trial.check())
+    note("card that does not answer for ten seconds", "test_failing_card.py", **trial.check())
 
 
 # --- From the start on -----------------------------------------------------------------------------------------------
@@ -314,7 +314,7 @@ def check_goes_on(trial, what):
     trial.commit(20)
     trial.commit(1, "b")
     trial.daemon.flush(PATIENCE)
-    note(f"start on a card that is {what}", "test_failing_card", **trial.check())
+    note(f"start on a card that is {what}", "test_failing_card.py", **trial.check())
 
 
 @pytest.mark.parametrize("begin", [begin_anew, begin_again])

@@ -63,9 +63,18 @@ class Victim:
             self.daemon.poll(name)
         self.pid = self.daemon.process.pid
         self.sampler = memory.Sampler(self.pid)
-        self.idle = self.sampler.peak
         self.sampler.__enter__()
+        self.idle = self.measure_idle()
         return self
+
+    def measure_idle(self):
+        """With what a good answer and a look at all the sources take."""
+        for _ in range(3):
+            self.daemon.poll("warm")
+            self.rejected()
+            self.daemon.status()
+            self.sampler.look()
+        return self.sampler.peak
 
     def warm_up(self, sources):
         """What is made once, whoever asks: TLS, zlib, SQLite's pages."""

@@ -2,6 +2,7 @@
 """Hours in seconds: the build whose clock the test drives."""
 
 import itertools
+import os
 import signal
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
@@ -56,6 +57,20 @@ def test_it_polls_when_it_is_due(start):
     at = times(found)
     assert len(at) == 25
     assert {b - a for a, b in itertools.pairwise(at)} == {timedelta(minutes=5)}
+
+
+def test_a_buffer_that_cannot_be_opened_is_tried_every_few_seconds(make_daemon, millrace_sim, tmp_path):
+    clock = Clock(tmp_path / "clock", NOON)
+    daemon = make_daemon(program=millrace_sim, env={"MILLRACE_CLOCK": str(clock.path)})
+    daemon.configure({})
+    buffer = daemon.folder / "buffer.db"
+    os.mkfifo(buffer)
+    daemon.start()
+    clock.run(seconds=1)
+    buffer.unlink()
+    assert {daemon.status()["buffer"]["state"] for _ in range(50)} == {"failing"}, "nothing is tried while time stands"
+    clock.run(seconds=5)
+    wait_until("it to be open", lambda: daemon.status()["buffer"]["state"] == "ready")
 
 
 def test_a_batch_is_sealed_after_a_quarter_of_an_hour(start):

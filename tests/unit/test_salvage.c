@@ -1599,6 +1599,84 @@ static void test_a_torn_tail_of_two_power_cuts(void **state)
 		assert_true(w->records[0][seq].here);
 }
 
+/* The text of a row no longer is what its checksum says, wherever it stands. */
+static void damage_text(const char *path, const char *text)
+{
+	int64_t size = size_of(path);
+	char *data = malloc((size_t)size), *at = data;
+	int fd = open(path, O_RDONLY);
+
+	assert_non_null(data);
+	assert_int_equal(pread(fd, data, (size_t)size, 0), size);
+	close(fd);
+	while ((at = memmem(at, (size_t)(size - (at - data)), text, strlen(text)))) {
+		write_at(path, at - data, "\x55", 1);
+		at++;
+	}
+	free(data);
+}
+
+/* Two new sources in one transaction that is torn: the second one's rows are there, and its id is not the next one. */
+static void test_a_torn_tail_of_new_sources(void **state)
+{
+	struct world *w = *state;
+	struct fetch *first;
+	char wal[256];
+
+	begin(w, 3);
+	wal_path(w, wal);
+	first = make_fetch(w, 2, 5, CHUNK_FULL);
+	first->next = make_fetch(w, 0, 5, CHUNK_FULL);
+	assert_int_equal(queue_commit(w->box.q, first, &w->box.err), 0);
+	fetch_free(first->next);
+	fetch_free(first);
+	box_close(&w->box);
+	damage_text(wal, source_names[2]);
+	assert_int_equal(start(w, NULL), 0);
+	for (int s = N_SOURCES - 1; s >= 0; s--)
+		commit(w, s, 5);
+	box_reopen(&w->box);
+	for (int s = 0; s < N_SOURCES; s++)
+		assert_int_equal(box_view(&w->box, source_names[s]).records, 5);
+}
+
+/* Two power cuts: the first one's batch was never committed, and its id is of another source's batch now. */
+static void test_a_batch_of_the_power_cut_before(void **state)
+{
+	struct world *w = *state;
+	char wal[256], before[256], first[256], second[256];
+
+	begin(w, 3);
+	wal_path(w, wal);
+	snprintf(before, sizeof before, "%s/before-wal", w->box.folder);
+	snprintf(first, sizeof first, "%s/first", w->box.folder);
+	snprintf(second, sizeof second, "%s/second", w->box.folder);
+	commit(w, 2, 0);
+	commit(w, 0, 5);
+	copy_file(wal, before);
+	for (int i = 0; i < 30; i++)
+		commit(w, 2, 0);
+	seal_one(w);
+	assert_string_equal(w->box.batch.source, source_names[0]);
+	box_close(&w->box);
+	copy_file(wal, first);
+	copy_file(before, wal);
+	box_open(&w->box);
+	configure(w);
+	commit(w, 2, 5);
+	seal_one(w);
+	assert_string_equal(w->box.batch.source, source_names[2]);
+	box_close(&w->box);
+	copy_file(wal, second);
+	assert_true(size_of(second) < size_of(first));
+	copy_file(first, wal);
+	lay_over(w, second, size_of(second));
+	write_at(wal, frame_at(1) + 2000, "\x55\xaa\x55", 3);
+	assert_int_equal(start(w, NULL), 1);
+	for (uint64_t seq = 1; seq < w->next[0]; seq++)
+		assert_true(w->records[0][seq].here);
+}
+
 /* --- While it runs --- */
 
 static void break_table(struct world *w, const char *sql)
@@ -1898,6 +1976,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_a_flip_in_the_middle_of_the_wal, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_flip_in_the_last_transaction, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_torn_tail_of_two_power_cuts, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_a_torn_tail_of_new_sources, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_a_batch_of_the_power_cut_before, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_damage_while_it_runs, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_staged_fetch_outlasts_a_salvage, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_staged_fetch_that_is_lost, set_up, tear_down),
