@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 
+#include "agent/config_mill.h"
 #include "base/log.h"
 #include "base/option.h"
 #include "buffer/store.h"
@@ -66,6 +67,7 @@ struct config {
 	size_t n_sources;
 	struct config_store **stores; /* the same */
 	size_t n_stores;
+	struct config_mill *mill; /* the same; never NULL: it may be empty */
 };
 
 enum config_use {
@@ -106,7 +108,8 @@ bool config_same_store(const struct config_store *a, const struct config_store *
 /*
  * Moves each source and store of `before` into `now` where `now` has the same under that name, in place of its own,
  * which is freed; a source takes stores and batch from its own. So pointers to them stay good, and what is left in
- * `before` is what is gone or changed. Loop thread, while no job reads either of the two. Cannot fail.
+ * `before` is what is gone or changed. Loop thread, while no job reads either of the two. Cannot fail. So it is with
+ * the mill as a whole: where it is the same, `now` has that of `before`, whose own is NULL then.
  */
 void config_keep(struct config *now, struct config *before);
 

@@ -19,6 +19,7 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "base/sha256.h"
+#include "mill/mill.h"
 
 struct api;
 struct api_call; /* one request that waits for its answer */
@@ -58,6 +59,17 @@ struct api_backend {
 	/* since_day: UTC days since 1970; INT64_MIN: all. repair: what is missing is sent again. One at a time. */
 	void (*audit)(void *agent, int64_t since_day, bool repair, struct api_call *call);
 	void (*retry)(void *agent, int64_t batch, struct api_call *call);
+
+	/* Of this moment; freed with mill_view_free. NULL: no memory. */
+	struct mill_view *(*mill)(void *agent);
+	/* The newest RUNS_SHOWN of all jobs, answered with view_runs; or one, by its id, with view_run. */
+	void (*runs)(void *agent, struct api_call *call);
+	void (*run)(void *agent, const char *run, struct api_call *call);
+	/* As mill.h says; both err and the result become a problem. */
+	int (*wake)(void *agent, const char *machine, struct err *err);
+	int (*start)(void *agent, const char *job, struct err *err);
+	int (*cancel)(void *agent, const char *run, struct err *err);
+	int (*retry_run)(void *agent, const char *run, struct err *err);
 };
 
 /*

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "buffer/queue.h"
+#include "mill/mill.h"
 
 struct source_view {
 	const char *name, *kind, *origin;
@@ -104,6 +105,15 @@ json_t *view_batches(const struct batch *batches, size_t n);
 
 /* One of the elements of {"rejected": [...]}. "excerpt" is text (as view_text makes it, NUL included). */
 json_t *view_rejected(const struct rejected_view *view);
+
+#define RUNS_SHOWN 100
+
+/* {"machines": [...], "jobs": [...]}: docs/api.md has the words. */
+json_t *view_machines(const struct mill_view *view, int64_t now_ms);
+
+/* {"runs": [...]}, and one of its elements with its stages, manifest and the end of its log. */
+json_t *view_runs(const struct ledger_run *runs, size_t n);
+json_t *view_run(const struct ledger_run *run);
 
 /* A text from anywhere as a JSON string (NULL: an empty one); what is not UTF-8 becomes U+FFFD. NULL: no memory. */
 json_t *view_text(const char *text);

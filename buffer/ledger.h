@@ -23,6 +23,7 @@
 #define LEDGER_RUNS    50 /* done or cancelled ones that are kept of a job, and 64 times as many of all that ever were */
 #define LEDGER_OBJECTS 4096 /* of a manifest; the next run takes the others */
 #define LEDGER_LOG     4096
+#define LEDGER_REMOTE  128
 #define LEDGER_DAYS    62 /* that are kept of a machine */
 
 struct ledger_job {
@@ -72,7 +73,8 @@ struct ledger_run {
 	uint64_t objects, records, bytes;
 	uint8_t manifest[SHA256_SIZE]; /* all zeros: not written yet */
 	char reason[ERR_MAX];
-	uint8_t log[LEDGER_LOG]; /* its end */
+	char remote[LEDGER_REMOTE]; /* the id that the other side gave the attempt; "" */
+	uint8_t log[LEDGER_LOG];    /* its end */
 	size_t log_len;
 };
 
