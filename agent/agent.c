@@ -26,7 +26,8 @@
 
 static bool all_idle(const struct agent *a)
 {
-	return worker_idle(a->worker) && courier_idle(a->courier) && http_active(a->http) == 0;
+	return worker_idle(a->worker) && courier_idle(a->courier) && http_active(a->http) == 0 &&
+	       (!a->mill || mill_idle(a->mill));
 }
 
 static void on_tick(uv_timer_t *timer)
@@ -105,6 +106,8 @@ static void on_view(void *arg, const struct queue_view *view)
 	bool full = view->full && a->config->on_full == CONFIG_PAUSE;
 
 	begin_polling(a, view);
+	if (a->mill)
+		mill_nudge(a->mill);
 	records_note(a, view);
 	intake_set_full(a->intake, view->full);
 	if (full == a->full)
@@ -179,6 +182,22 @@ static void run_until_closed(struct agent *a)
 		uv_run(&a->loop, UV_RUN_ONCE);
 }
 
+static void count_process(uv_handle_t *handle, void *arg)
+{
+	*(unsigned *)arg += uv_handle_get_type(handle) == UV_PROCESS;
+}
+
+/* Those of the mill were killed; the kernel may take its time. */
+static void wait_for_children(struct agent *a)
+{
+	for (unsigned n = 1; n > 0;) {
+		n = 0;
+		uv_walk(&a->loop, count_process, &n);
+		if (n > 0)
+			uv_run(&a->loop, UV_RUN_ONCE);
+	}
+}
+
 /* No new answers; those that are complete still become durable, unless the buffer is failing. */
 static void stop_sources(struct agent *a)
 {
@@ -228,6 +247,7 @@ static void stop(struct agent *a)
 	uv_timer_start(&a->deadline, on_deadline, DEADLINE_MS, 0);
 	if (a->clockwork)
 		clockwork_stop(a->clockwork);
+	miller_stop(a);
 	stop_sources(a);
 	backend_stop(a);
 	a->open++;
@@ -239,6 +259,7 @@ static void stop(struct agent *a)
 	a->open++;
 	http_close(a->http, closed_one, a);
 	run_until_closed(a);
+	wait_for_children(a);
 	close_queue(a);
 	clockwork_free(a->clockwork);
 	intake_free(a->intake);
@@ -338,7 +359,9 @@ static int start_parts(struct agent *a, const char *shut, struct err *err)
 	r = start_api(a, err);
 	if (r < 0)
 		return r;
-	r = start_clock(a); /* a trusted clock begins the polls at once */
+	r = miller_start(a);
+	if (r == 0)
+		r = start_clock(a); /* a trusted clock begins the polls at once */
 	return r < 0 ? err_fail(err, r, "cannot start: %s", strerror(-r)) : 0;
 }
 

@@ -271,6 +271,7 @@ struct read {
 	struct api_call *call;
 	int (*work)(struct read *read);
 	int64_t batch; /* that is to be tried again, or that the list goes on behind; else 0 */
+	char run[LEDGER_RUN];
 	int status;
 	struct err err;
 	json_t *body;
@@ -328,6 +329,30 @@ static int read_rejected(struct read *read)
 	return r < 0 ? r : 0;
 }
 
+static int read_runs(struct read *read)
+{
+	struct ledger_run *runs = calloc(RUNS_SHOWN, sizeof *runs);
+	int n = runs ? ledger_runs(read->agent->queue, NULL, runs, RUNS_SHOWN, &read->err)
+	             : err_fail(&read->err, -ENOMEM, "no memory");
+
+	if (n >= 0)
+		read->body = view_runs(runs, (size_t)n);
+	free(runs);
+	return n < 0 ? n : 0;
+}
+
+static int read_run(struct read *read)
+{
+	struct ledger_run run;
+	int r = ledger_find_run(read->agent->queue, read->run, &run, &read->err);
+
+	if (r == 0)
+		read->body = view_run(&run);
+	if (r == -ENOENT)
+		err_fail(&read->err, r, "there is no run \"%s\"; `millrace show runs` lists the newest", read->run);
+	return r;
+}
+
 static void read_work(struct job *job)
 {
 	struct read *read = container_of(job, struct read, job);
@@ -358,7 +383,7 @@ static void on_read_done(struct job *job)
 	read->agent->reads--;
 	if (read->status == 0 && read->work == read_waits)
 		look_and_retry(read->agent, read->batch, read->call);
-	else if (read->status == -ENOENT && read->work == read_waits)
+	else if (read->status == -ENOENT && (read->work == read_waits || read->work == read_run))
 		api_answer_problem(read->call, 404, "%s", read->err.text);
 	else if (read->status < 0)
 		api_answer_problem(read->call, 503, "%s", read->err.text);
@@ -370,7 +395,9 @@ static void on_read_done(struct job *job)
 	free(read);
 }
 
-static void start_read(struct agent *a, int (*work)(struct read *read), int64_t batch, struct api_call *call)
+/* run: NULL: of none. */
+static void start_read(struct agent *a, int (*work)(struct read *read), int64_t batch, const char *run,
+                       struct api_call *call)
 {
 	struct read *read = a->reads < READS_MAX ? calloc(1, sizeof *read) : NULL;
 
@@ -383,6 +410,7 @@ static void start_read(struct agent *a, int (*work)(struct read *read), int64_t 
 	read->call = call;
 	read->work = work;
 	read->batch = batch;
+	snprintf(read->run, sizeof read->run, "%s", run ? run : "");
 	read->status = -ECANCELED;
 	snprintf(read->err.text, sizeof read->err.text, "the daemon ends");
 	a->reads++;
@@ -391,7 +419,7 @@ static void start_read(struct agent *a, int (*work)(struct read *read), int64_t 
 
 static void backend_batches(void *agent, bool waiting, int64_t after, struct api_call *call)
 {
-	start_read(agent, waiting ? read_waiting : read_batches, after, call);
+	start_read(agent, waiting ? read_waiting : read_batches, after, NULL, call);
 }
 
 static void backend_object(void *agent, int64_t batch, struct api_call *call)
@@ -411,12 +439,12 @@ static void backend_import(void *agent, const struct api_object *object, struct 
 
 static void backend_rejected(void *agent, struct api_call *call)
 {
-	start_read(agent, read_rejected, 0, call);
+	start_read(agent, read_rejected, 0, NULL, call);
 }
 
 static void backend_retry(void *agent, int64_t batch, struct api_call *call)
 {
-	start_read(agent, read_waits, batch, call);
+	start_read(agent, read_waits, batch, NULL, call);
 }
 
 static bool is_known(const struct agent *a, const char *source)
@@ -441,6 +469,41 @@ static void backend_records(void *agent, const char *source, size_t last, bool f
 		records_answer(a, source, last, follow, call);
 }
 
+static struct mill_view *backend_mill(void *agent)
+{
+	return mill_view(((struct agent *)agent)->mill);
+}
+
+static void backend_runs(void *agent, struct api_call *call)
+{
+	start_read(agent, read_runs, 0, NULL, call);
+}
+
+static void backend_run(void *agent, const char *run, struct api_call *call)
+{
+	start_read(agent, read_run, 0, run, call);
+}
+
+static int backend_wake(void *agent, const char *machine, struct err *err)
+{
+	return mill_wake(((struct agent *)agent)->mill, machine, err);
+}
+
+static int backend_start(void *agent, const char *job, struct err *err)
+{
+	return mill_start(((struct agent *)agent)->mill, job, err);
+}
+
+static int backend_cancel(void *agent, const char *run, struct err *err)
+{
+	return mill_cancel(((struct agent *)agent)->mill, run, err);
+}
+
+static int backend_retry_run(void *agent, const char *run, struct err *err)
+{
+	return mill_retry(((struct agent *)agent)->mill, run, err);
+}
+
 const struct api_backend agent_backend = {
 	.status = backend_status,
 	.config = backend_config,
@@ -453,4 +516,11 @@ const struct api_backend agent_backend = {
 	.flush = backend_flush,
 	.audit = backend_audit,
 	.retry = backend_retry,
+	.mill = backend_mill,
+	.runs = backend_runs,
+	.run = backend_run,
+	.wake = backend_wake,
+	.start = backend_start,
+	.cancel = backend_cancel,
+	.retry_run = backend_retry_run,
 };

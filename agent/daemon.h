@@ -40,6 +40,7 @@ struct agent_source {
 struct poll_wait; /* somebody who waits for the end of a poll; backend.c's */
 struct object_in; /* an object that is being taken over; object_in.c's */
 struct reading;   /* somebody who reads records; records.c's */
+struct mill_put;  /* an object of the mill's on its way to a store; miller.c's */
 
 /* A reload under way (agent/reload.c). */
 struct reload {
@@ -72,6 +73,8 @@ struct agent {
 	struct intake *intake;
 	struct courier *courier;
 	struct clockwork *clockwork;
+	struct mill *mill;
+	struct mill_put *mill_puts;
 	struct api *api;
 	struct agent_source *sources;
 	struct alarm sweep; /* looks for sources that are gone and at rest */
@@ -115,6 +118,15 @@ bool agent_has_source(const struct agent *agent, const char *name);
  * others start all the same.
  */
 int agent_configure_sources(struct agent *agent, struct config *before);
+
+/* The mill goes on from what the ledger says. 0 or -ENOMEM. */
+int miller_start(struct agent *agent);
+
+/* Another configuration, after config_keep; `before` loses its mill where that is gone. */
+void miller_configure(struct agent *agent, struct config *before);
+
+/* Ends it, as one of the open parts. */
+void miller_stop(struct agent *agent);
 
 /* Drops fetches under way. */
 void agent_free_sources(struct agent *agent);

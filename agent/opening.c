@@ -66,6 +66,24 @@ static int tell_routes(const struct config *config, struct queue *queue, struct 
 	return r;
 }
 
+static int tell_jobs(const struct config *config, struct queue *queue, struct err *err)
+{
+	const struct config_mill *mill = config->mill;
+	struct ledger_job *jobs = calloc(mill->n_jobs + 1, sizeof *jobs);
+	int r;
+
+	if (!jobs)
+		return err_fail(err, -ENOMEM, "no memory");
+	for (size_t i = 0; i < mill->n_jobs; i++)
+		jobs[i] = (struct ledger_job){ .name = mill->jobs[i].name,
+			                       .store = mill->jobs[i].store,
+			                       .sources = (const char *const *)mill->jobs[i].sources.names,
+			                       .n_sources = mill->jobs[i].sources.n };
+	r = ledger_configure(queue, jobs, mill->n_jobs, err);
+	free(jobs);
+	return r;
+}
+
 static int64_t largest_record(const struct config *config)
 {
 	int64_t largest = 0;
@@ -85,6 +103,8 @@ int opening_configure(const struct config *config, struct queue *queue, struct e
 	int r = tell_routes(config, queue, err);
 
 	clockwork_bound(config, queue);
+	if (r == 0)
+		r = tell_jobs(config, queue, err);
 	return r == 0 ? queue_bound(queue, &bounds, err) : r;
 }
 

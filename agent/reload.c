@@ -128,6 +128,7 @@ static void take(struct agent *a)
 	log_init((enum log_format)now->log);
 	courier_configure(a->courier, now, before);
 	clockwork_configure(a->clockwork, now);
+	miller_configure(a, before);
 	if (a->polling && agent_configure_sources(a, before) < 0)
 		log_error("source.refused", "no memory for a source; reload the configuration to try again");
 	config_free(before);

@@ -365,6 +365,47 @@ static void add_salvaged(const struct agent *a, struct status_view *v)
 	add_problem(v, remedy, "buffer", "", what);
 }
 
+static const char *machine_problem(const struct mill_machine_view *machine)
+{
+	bool away = machine->machine.failures > 0 || machine->machine.next_try_ms != ALARM_NEVER;
+
+	return machine->known && (machine->machine.refuses || away) ? machine->machine.reason : NULL;
+}
+
+static const char *job_problem(const struct mill_job_view *job, char what[], size_t size)
+{
+	if (job->trouble)
+		return job->waits_for;
+	if (job->parked == 0)
+		return NULL;
+	snprintf(what, size, "%u of its runs are parked, the newest is %s", job->parked, job->last_parked);
+	return what;
+}
+
+static void add_machines(struct status_view *v, const struct mill_view *mill)
+{
+	char what[sizeof v->problems->what];
+	const char *text;
+
+	for (size_t i = 0; i < mill->n_machines; i++) {
+		text = machine_problem(&mill->machines[i]);
+		if (text)
+			add_problem(v,
+			            mill->machines[i].machine.refuses
+			                    ? "once it is mended it goes on by itself, within a minute"
+			                    : "see whether it wakes (docs/mill.md); `millrace wake` tries at once",
+			            "machine", mill->machines[i].name, text);
+	}
+	for (size_t i = 0; i < mill->n_jobs; i++) {
+		text = job_problem(&mill->jobs[i], what, sizeof what);
+		if (text)
+			add_problem(v,
+			            "`millrace show run RUN` tells why; then `millrace retry RUN`, or `millrace cancel "
+			            "RUN`",
+			            "job", mill->jobs[i].name, text);
+	}
+}
+
 static bool is_stale(const struct source_view *source)
 {
 	return strcmp(source->state, "stale") == 0;
@@ -372,13 +413,16 @@ static bool is_stale(const struct source_view *source)
 
 static int fill_problems(const struct agent *a, struct status_view *v)
 {
-	size_t most = v->n_stores + 7;
+	struct mill_view *mill = a->mill ? mill_view(a->mill) : NULL;
+	size_t most = v->n_stores + 7 + (mill ? mill->n_machines + mill->n_jobs : 0);
 
 	for (size_t i = 0; i < v->n_sources; i++)
 		most += is_stale(&v->sources[i]);
 	v->problems = calloc(most, sizeof *v->problems);
-	if (!v->problems)
+	if (!v->problems) {
+		mill_view_free(mill);
 		return -ENOMEM;
+	}
 	for (size_t i = 0; i < v->n_sources; i++)
 		if (is_stale(&v->sources[i]))
 			add_stale(a, v, &v->sources[i]);
@@ -391,6 +435,9 @@ static int fill_problems(const struct agent *a, struct status_view *v)
 	add_unsynced(a, v);
 	add_buffer(a, v);
 	add_salvaged(a, v);
+	if (mill)
+		add_machines(v, mill);
+	mill_view_free(mill);
 	return 0;
 }
 

@@ -43,6 +43,7 @@ static int put_row(struct queue *q, const struct run_row *row, struct err *err)
 		cell_number((int64_t)run->bytes),
 		cell_blob(run->manifest, sizeof run->manifest),
 		cell_text(run->reason),
+		cell_text(run->remote),
 		cell_blob(run->log, run->log_len),
 	};
 
@@ -59,19 +60,21 @@ static int read_texts(struct queue *q, enum sql sql, struct ledger_run *run, str
 		r = queue_text(q, sql, 2, run->store, sizeof run->store, err);
 	if (r == 0)
 		r = queue_text(q, sql, 17, run->reason, sizeof run->reason, err);
+	if (r == 0)
+		r = queue_text(q, sql, 18, run->remote, sizeof run->remote, err);
 	return r;
 }
 
 static int read_blobs(struct queue *q, enum sql sql, struct ledger_run *run, struct err *err)
 {
 	sqlite3_stmt *stmt = q->statements[sql];
-	int log_len = sqlite3_column_bytes(stmt, 18);
+	int log_len = sqlite3_column_bytes(stmt, 19);
 
 	if (sqlite3_column_bytes(stmt, 16) != SHA256_SIZE || log_len > LEDGER_LOG)
 		return queue_damaged(q, err, "run", run->created_ms, "its manifest's SHA-256 or its log is too long");
 	memcpy(run->manifest, sqlite3_column_blob(stmt, 16), SHA256_SIZE);
 	if (log_len > 0)
-		memcpy(run->log, sqlite3_column_blob(stmt, 18), (size_t)log_len);
+		memcpy(run->log, sqlite3_column_blob(stmt, 19), (size_t)log_len);
 	run->log_len = (size_t)log_len;
 	return 0;
 }

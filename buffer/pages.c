@@ -161,7 +161,7 @@ static const struct form forms[] = {
 	{ PAGES_REJECTED, "tittiiibc", NULL, 0 },
 	{ PAGES_DUE, "tittibic", NULL, 0 },
 	{ PAGES_JOB, "tiiic", NULL, 0 },
-	{ PAGES_RUN, "tttiiiiiiiiiiiiibtbc", NULL, 0 },
+	{ PAGES_RUN, "tttiiiiiiiiiiiiibttbc", NULL, 0 },
 	{ PAGES_MACHINE, "tiiitc", NULL, 0 },
 	{ PAGES_DAY, "itiic", NULL, 0 },
 };

@@ -23,7 +23,7 @@
 #define DUE      "job, n, store, object, bytes, sha256, delivered, crc"
 #define RUN                                                                                                            \
 	"id, job, store, first, last, edge, state, attempt, created, written, ready, started, ended, objects, "        \
-	"records, bytes, manifest, reason, log, crc"
+	"records, bytes, manifest, reason, remote, log, crc"
 #define MACHINE "name, state, since, ours, reason, crc"
 #define DAY     "day, machine, wakes, awake, crc"
 /* States of runs that have let go of their objects: LEDGER_DONE, LEDGER_CANCELLED. */
@@ -156,7 +156,7 @@ static const struct statement statements[SQL_STATEMENTS] = {
 	[SQL_DUE_DELETE] = { "DELETE FROM due WHERE job = ? AND n BETWEEN ? AND ?", NULL },
 	[SQL_RUN_GET] = { "SELECT " RUN " FROM run WHERE id = ?", "run" },
 	[SQL_RUN_PUT] = { "INSERT OR REPLACE INTO run (" RUN ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, "
-	                  "?, ?, ?, ?, ?)",
+	                  "?, ?, ?, ?, ?, ?)",
 	                  NULL },
 	[SQL_RUNS] = { "SELECT " RUN " FROM run WHERE id < ? ORDER BY id DESC LIMIT ?", "run" },
 	[SQL_RUNS_TRIM] = { "DELETE FROM run WHERE id IN (SELECT id FROM run WHERE job = ? AND " OVER

@@ -296,13 +296,13 @@ static int add_job(struct salvage *s, const struct pages_row *row)
 
 static int add_run(struct salvage *s, const struct pages_row *row)
 {
-	char id[LEDGER_RUN], job[UNITS_NAME_MAX], store[UNITS_NAME_MAX], reason[ERR_MAX];
+	char id[LEDGER_RUN], job[UNITS_NAME_MAX], store[UNITS_NAME_MAX], reason[ERR_MAX], remote[LEDGER_REMOTE];
 	int r;
 
 	if (!take_text(row, 0, id, sizeof id) || !take_text(row, 1, job, sizeof job) ||
 	    !take_text(row, 2, store, sizeof store) || number(row, 6) < 0 || number(row, 6) > LEDGER_CANCELLED ||
 	    row->cells[16].len != SHA256_SIZE || !take_text(row, 17, reason, sizeof reason) ||
-	    row->cells[18].len > LEDGER_LOG)
+	    !take_text(row, 18, remote, sizeof remote) || row->cells[19].len > LEDGER_LOG)
 		return 0;
 	r = ledger_has_edge(s->fresh, id, number(row, 5), s->err);
 	return r == 0 ? put(s, SQL_RUN_PUT, row) : r < 0 ? r : 0;

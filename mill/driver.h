@@ -71,7 +71,7 @@ struct driver_ops {
 	void (*start)(struct driver *driver);                /* RUNNING, or how it ended already */
 	void (*ask)(struct driver *driver);                  /* UNKNOWN: to be started */
 	void (*log)(struct driver *driver, uint64_t offset); /* NULL: its kind has none to give */
-	void (*cancel)(struct driver *driver);               /* as ask; NULL: its kind cannot */
+	void (*cancel)(struct driver *driver);               /* as ask; REFUSED where it cannot be */
 	/* Drops what is under way, but for a command of exec: that is killed. */
 	void (*free)(struct driver *driver);
 };

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/container.h"
+#include "mill/mill_private.h"
 
 static void work(struct job *job)
 {
@@ -15,23 +16,22 @@ static void work(struct job *job)
 static void on_done(struct job *job)
 {
 	struct errand *errand = container_of(job, struct errand, job);
-	void (*end)(struct errand *) = errand->free;
+	struct mill *mill = errand->mill;
 
-	(*errand->under_way)--;
-	if (errand->done && !worker_closing(errand->worker)) /* given back unworked: the next start makes it */
+	if (errand->done && !worker_closing(mill->env.worker)) /* given back unworked: the next start makes it */
 		errand->done(errand);
-	if (end)
-		end(errand);
+	if (errand->free)
+		errand->free(errand);
 	free(errand);
+	mill_settle(mill);
 }
 
-void errand_send(struct errand *errand, struct worker *worker, unsigned *under_way)
+void errand_send(struct errand *errand, struct mill *mill)
 {
 	errand->job = (struct job){ .work = work, .done = on_done };
-	errand->worker = worker;
-	errand->under_way = under_way;
-	(*under_way)++;
-	worker_submit(worker, &errand->job);
+	errand->mill = mill;
+	mill->under_way++;
+	worker_submit(mill->env.worker, &errand->job);
 }
 
 void errand_drop(struct errand *errand)

@@ -93,6 +93,11 @@ const struct option machine_options[] = {
 	OPTION_END,
 };
 
+const char *const machine_state_names[] = {
+	[LEDGER_ASLEEP] = "asleep",   [LEDGER_WAKING] = "waking", [LEDGER_UP] = "up",
+	[LEDGER_RUNNING] = "running", [LEDGER_IDLE] = "idle",     [LEDGER_SLEEPING] = "sleeping",
+};
+
 /* What a choice makes necessary. */
 int machine_check(const struct machine_settings *s, struct err *err)
 {

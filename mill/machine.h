@@ -71,6 +71,7 @@ struct machine_settings {
 };
 
 extern const struct option machine_options[];
+extern const char *const machine_state_names[]; /* by enum ledger_machine_state */
 
 /* 0, or -EINVAL: a setting is left out that another one makes necessary. */
 int machine_check(const struct machine_settings *settings, struct err *err);

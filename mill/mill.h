@@ -40,10 +40,10 @@ struct mill_env {
 	struct worker *worker;
 	const char *device;
 	/* Seals what waits and brings it to the stores, as far as that goes soon; ends in mill_on_flushed. */
-	void (*flush)(void *arg, void *token);
+	void (*flush)(void *arg);
 	/* Puts a small object into a store, whole and durable under its key, in place of what stands there; data is
-	   borrowed until it ends, in mill_on_put. */
-	void (*put)(void *arg, const char *store, const char *key, const struct bytes *data, void *token);
+	   borrowed until it ends, in mill_on_put. 0 or -ENOMEM: that does not come. */
+	int (*put)(void *arg, const char *store, const char *key, const struct bytes *data, void *token);
 	void (*say)(void *arg, const char *event, const char *text, bool bad); /* for the log */
 	void *arg;
 };
@@ -58,8 +58,8 @@ struct mill *mill_new(const struct mill_env *env, const struct mill_machine *mac
 /* The buffer is open (again), or there are new deliveries. */
 void mill_nudge(struct mill *mill);
 
-/* The end of env.flush: as far as it went. Not from within it. */
-void mill_on_flushed(struct mill *mill, void *token);
+/* The end of env.flush, as far as it went; more often is no harm. Not from within it. */
+void mill_on_flushed(struct mill *mill);
 
 /* The end of env.put: 0, or why it is to be tried again. Not from within it. */
 void mill_on_put(struct mill *mill, void *token, int status, const struct err *err);
@@ -103,6 +103,9 @@ struct mill_view {
 /* Of this moment, from memory; texts are borrowed until the loop goes on. NULL: no memory. */
 struct mill_view *mill_view(const struct mill *mill);
 void mill_view_free(struct mill_view *view);
+
+/* Nothing is under way: only time, a delivery or a person brings it on. */
+bool mill_idle(const struct mill *mill);
 
 /* Drops what is under way and tells nobody: the next start goes on. on_closed may come from within. */
 void mill_close(struct mill *mill, void (*on_closed)(void *arg), void *arg);

@@ -41,6 +41,7 @@ CREATE TABLE run (
     bytes    INTEGER NOT NULL,
     manifest BLOB NOT NULL,     -- SHA-256 of what is in the store; zeros: not written yet
     reason   TEXT NOT NULL,     -- of the last failure
+    remote   TEXT NOT NULL,     -- the id that the other side gave the attempt; '': none
     log      BLOB NOT NULL,     -- the end of its log, up to 4 KB
     crc      INTEGER NOT NULL
 ) WITHOUT ROWID;

@@ -31,7 +31,7 @@ static const char *const tables[PAGES_TABLES] = {
 
 #define RUN                                                                                                            \
 	"id, job, store, first, last, edge, state, attempt, created, written, ready, started, ended, objects, "        \
-	"records, bytes, manifest, reason, log"
+	"records, bytes, manifest, reason, remote, log"
 
 /* In the order of the statements. */
 static const char *const columns[PAGES_TABLES] = {

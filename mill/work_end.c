@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a driver says of a run; and how an attempt ends: its log goes into the store, and then it is written down. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "buffer/pack.h"
+#include "mill/mill_private.h"
+
+#define FOLLOW_MS  INT64_C(5000)  /* between questions how a run is doing */
+#define REFUSED_MS INT64_C(60000) /* the same, where a person has to mend something first */
+#define RETRY_MS   INT64_C(60000) /* before the second attempt; doubled up to RETRY_MAX */
+#define RETRY_MAX  INT64_C(3600000)
+#define LOG_MAX    (8 << 20)
+
+/* --- Parked runs --- */
+
+void work_park_id(struct work *w, const char *run)
+{
+	memmove(w->parked[1], w->parked[0], sizeof w->parked - sizeof w->parked[0]);
+	snprintf(w->parked[0], sizeof w->parked[0], "%s", run);
+	w->n_parked++;
+}
+
+void work_unpark(struct work *w, const char *run)
+{
+	size_t i = 0;
+
+	while (i < MILL_PARKED_KEPT && strcmp(w->parked[i], run) != 0)
+		i++;
+	if (i == MILL_PARKED_KEPT)
+		return;
+	memmove(w->parked[i], w->parked[i + 1], (MILL_PARKED_KEPT - 1 - i) * sizeof w->parked[0]);
+	w->parked[MILL_PARKED_KEPT - 1][0] = '\0';
+	w->n_parked--;
+}
+
+/* --- What was noted ends something --- */
+
+/* An attempt that failed, and another one follows. */
+static void on_failed(struct work *w)
+{
+	unsigned failed = w->run.attempt - w->first_attempt;
+
+	work_drop_driver(w);
+	w->retry_ms = clock_mono_ms() + mill_doubled(RETRY_MS, failed, RETRY_MAX);
+	mill_say(w->mill, "run.failed", true, "run %s of %s, attempt %u: %s", w->run.id, w->conf.name, w->run.attempt,
+	         w->run.reason);
+}
+
+void work_on_end(struct work *w)
+{
+	static const char *const events[] = {
+		[LEDGER_DONE] = "run.done", [LEDGER_PARKED] = "run.parked", [LEDGER_CANCELLED] = "run.cancelled"
+	};
+	const struct ledger_run *run = &w->run;
+
+	if (run->state < LEDGER_DONE) {
+		on_failed(w);
+		return;
+	}
+	mill_say(w->mill, events[run->state], run->state == LEDGER_PARKED, "run %s of %s, attempt %u%s%s", run->id,
+	         w->conf.name, run->attempt, *run->reason ? ": " : "", run->reason);
+	if (run->state == LEDGER_DONE)
+		w->done_ms = run->ended_ms;
+	if (run->state == LEDGER_PARKED)
+		work_park_id(w, run->id);
+	work_forget(w);
+	if (run->state == LEDGER_DONE)
+		mill_go(w->mill, NULL); /* others may wait for its end */
+}
+
+/* --- The end of an attempt --- */
+
+void work_finish(struct work *w)
+{
+	struct ledger_run run = w->run;
+	bool more = w->ends == LEDGER_PARKED && !w->stuck && run.attempt - w->first_attempt < (unsigned)w->conf.retries;
+	size_t len = w->log.len < LEDGER_LOG ? w->log.len : LEDGER_LOG;
+
+	if (len > 0)
+		memcpy(run.log, w->log.data + w->log.len - len, len);
+	run.log_len = len;
+	run.state = more ? LEDGER_WRITTEN : w->ends;
+	run.ended_ms = clock_wall_ms();
+	memcpy(run.reason, w->reason, sizeof run.reason);
+	work_note(w, &run);
+}
+
+static int add_packed(void *arg, const void *data, size_t len)
+{
+	return bytes_add(arg, data, len);
+}
+
+static int pack_log(const struct bytes *log, struct bytes *packed)
+{
+	uint8_t ignored[SHA256_SIZE];
+	struct pack pack;
+	int r = pack_init(&pack, add_packed, packed);
+
+	if (r < 0)
+		return r;
+	r = pack_write(&pack, log->data, log->len);
+	if (r == 0)
+		r = pack_finish(&pack, ignored);
+	pack_done(&pack);
+	return r;
+}
+
+/* Each attempt has its own; that of the one that ended well has the plain name. */
+static void put_log(struct work *w)
+{
+	struct bytes packed;
+	char name[32];
+
+	snprintf(name, sizeof name, "log-%u.gz", w->run.attempt);
+	bytes_init(&packed, LOG_MAX);
+	if (w->log.len > 0 && pack_log(&w->log, &packed) == 0)
+		work_put(w, w->ends == LEDGER_DONE ? "log.gz" : name, &packed);
+	else
+		work_finish(w);
+	bytes_done(&packed);
+}
+
+static void end(struct work *w, enum ledger_state state, const char *reason)
+{
+	w->ends = state;
+	snprintf(w->reason, sizeof w->reason, "%s", reason);
+	bytes_done(&w->log);
+	bytes_init(&w->log, LOG_MAX);
+	if (!w->conf.driver->log) {
+		work_finish(w);
+		return;
+	}
+	w->step = WORK_READS;
+	w->conf.driver->log(w->driver, 0);
+}
+
+/* The run has ended, whatever becomes of its log: a machine that is gone is not waited for. */
+static void on_log(struct work *w, const struct bytes *log)
+{
+	static const char rest[] = "\n[the rest of the log is on the machine]\n";
+
+	if (!log || log->len == 0) {
+		put_log(w);
+	} else if (w->log.len + log->len + sizeof rest > LOG_MAX || bytes_add(&w->log, log->data, log->len) < 0) {
+		bytes_add_text(&w->log, rest);
+		put_log(w);
+	} else {
+		w->step = WORK_READS;
+		w->conf.driver->log(w->driver, w->log.len);
+	}
+}
+
+/* --- What it says --- */
+
+static void on_running(struct work *w, const char *remote)
+{
+	struct ledger_run run = w->run;
+
+	w->fresh = false;
+	if (remote && strcmp(remote, run.remote) != 0) {
+		/* It is written down before anything else is asked, for all else is asked by it. */
+		snprintf(run.remote, sizeof run.remote, "%s", remote);
+		work_note(w, &run);
+	} else {
+		work_wait(w, FOLLOW_MS, false, "");
+	}
+}
+
+static void on_refused(struct work *w, const char *why)
+{
+	char text[ERR_MAX];
+
+	if (w->fresh) {
+		end(w, LEDGER_PARKED, why);
+	} else if (w->late) {
+		w->stuck = true;
+		snprintf(text, sizeof text, "it took longer than its timeout, and was not ended: %.400s", why);
+		end(w, LEDGER_PARKED, text);
+	} else {
+		work_wait(w, REFUSED_MS, true, why);
+	}
+}
+
+static void on_state(struct work *w, const struct driver_answer *answer)
+{
+	const char *why = answer->err ? answer->err->text : "";
+
+	switch (answer->state) {
+	case DRIVER_RUNNING:
+		on_running(w, answer->remote);
+		break;
+	case DRIVER_UNKNOWN:
+		if (w->late) {
+			end(w, LEDGER_PARKED, "it took longer than its timeout, and is not known there any more");
+		} else {
+			w->fresh = true; /* it never got there, or what it was told was lost: the same attempt again */
+			work_go(w);
+		}
+		break;
+	case DRIVER_DONE:
+		end(w, LEDGER_DONE, "");
+		break;
+	case DRIVER_FAILED:
+		end(w, LEDGER_PARKED, w->late ? "it took longer than its timeout" : why);
+		break;
+	case DRIVER_AWAY:
+		work_wait(w, FOLLOW_MS, false, why);
+		break;
+	case DRIVER_REFUSED:
+		on_refused(w, why);
+		break;
+	}
+}
+
+static void on_cancelled(struct work *w, const struct driver_answer *answer)
+{
+	char text[ERR_MAX] = "cancelled";
+
+	if (answer->state == DRIVER_REFUSED && answer->err)
+		snprintf(text, sizeof text, "cancelled, and it may go on there: %.400s", answer->err->text);
+	end(w, answer->state == DRIVER_DONE ? LEDGER_DONE : LEDGER_CANCELLED, answer->state == DRIVER_DONE ? "" : text);
+}
+
+void work_on_answer(struct work *w, const struct driver_answer *answer)
+{
+	enum work_step step = w->step;
+
+	w->step = WORK_RESTS;
+	if (answer->state != DRIVER_AWAY && w->stand)
+		machine_answered(w->stand->machine);
+	if (step == WORK_READS)
+		on_log(w, answer->log);
+	else if (w->cancel && answer->state != DRIVER_RUNNING && answer->state != DRIVER_AWAY)
+		on_cancelled(w, answer);
+	else
+		on_state(w, answer);
+}
