@@ -183,8 +183,8 @@ int queue_next_delivery(struct queue *queue, const char *store, int64_t after, s
 int queue_read_part(struct queue *queue, int64_t batch, int n, struct bytes *ret_data, struct err *err);
 
 /*
- * A batch that waits has fewer bytes than its row says, as who reads its parts has found: the buffer is damaged, perhaps
- * in what leads to them alone, and is to be salvaged. -EBADMSG.
+ * A batch that waits has fewer bytes than its row says, as who reads its parts has found: the buffer is damaged,
+ * perhaps in what leads to them alone, and is to be salvaged. -EBADMSG.
  */
 int queue_lacks_parts(struct queue *queue, int64_t batch, struct err *err);
 
