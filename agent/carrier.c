@@ -227,17 +227,22 @@ static void read_work(struct job *job)
 	struct load *load = container_of(job, struct load, job);
 
 	bytes_clear(&load->data);
-	load->status = queue_read_part(load->carrier->env.queue, load->batch.id, load->part, &load->data, &load->err);
-	load->dropped = load->status == -ENOENT && !queue_waits(load->carrier->env.queue, load->batch.id);
-	if (load->status == -ENOENT)
-		load->status = err_fail(&load->err, -EBADMSG, "the buffer has %llu bytes of it, not %llu",
-		                        (unsigned long long)load->read, (unsigned long long)load->batch.bytes);
+	struct queue *queue = load->carrier->env.queue;
+
+	load->status = queue_read_part(queue, load->batch.id, load->part, &load->data, &load->err);
+	load->dropped = load->status == -ENOENT && !queue_waits(queue, load->batch.id);
+	if (load->status == -ENOENT && !load->dropped)
+		load->status = queue_lacks_parts(queue, load->batch.id, &load->err);
+	if (load->status < 0)
+		load->fresh = queue_view(queue); /* what is damaged is salvaged by whoever sees it there */
 }
 
 static void end_load(struct load *load)
 {
 	load->used = load->dropped = false;
 	bytes_done(&load->data);
+	queue_view_free(load->fresh);
+	load->fresh = NULL;
 }
 
 static void book_work(struct job *job)
@@ -286,7 +291,9 @@ static void on_booked(struct job *job)
 static void conclude(struct load *load)
 {
 	struct carrier *c = load->carrier;
+	struct queue_view *fresh = load->fresh;
 
+	load->fresh = NULL;
 	if (load->verdict == LOAD_DELIVERED) {
 		load->job = (struct job){ .work = book_work, .done = on_booked };
 		load->status = -ECANCELED;
@@ -304,7 +311,7 @@ static void conclude(struct load *load)
 		note_away(c, load->err.text, load->retry_after_ms);
 	end_load(load);
 	look(c);
-	tell(c, NULL);
+	tell(c, fresh);
 }
 
 void load_done(struct load *load, enum load_verdict verdict, int64_t retry_after_ms)

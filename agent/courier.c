@@ -271,7 +271,7 @@ static void note_open(struct courier *c)
 	c->failed_salvages = 0;
 	c->error[0] = '\0';
 	c->why = 0;
-	nudge_carriers(c);
+	retry_carriers(c); /* what is parked may be so because of what was damaged */
 	c->env.on_open(c->env.arg);
 }
 

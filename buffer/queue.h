@@ -182,6 +182,12 @@ int queue_next_delivery(struct queue *queue, const char *store, int64_t after, s
 /* Part n (from 0) of a batch's object, appended to ret_data. 0; -ENOENT: there are no more. Checked by its checksum. */
 int queue_read_part(struct queue *queue, int64_t batch, int n, struct bytes *ret_data, struct err *err);
 
+/*
+ * A batch that waits has fewer bytes than its row says, as who reads its parts has found: the buffer is damaged,
+ * perhaps in what leads to them alone, and is to be salvaged. -EBADMSG.
+ */
+int queue_lacks_parts(struct queue *queue, int64_t batch, struct err *err);
+
 /* Whether the batch is still here for some store that has it not: queue_drop may have taken it. */
 bool queue_waits(const struct queue *queue, int64_t batch);
 

@@ -364,7 +364,7 @@ static int next_waiting(struct page *page, struct merge *merge, struct queue_ran
 	if (!w)
 		return 0;
 	merge->waits = w->first_seq + w->records;
-	r = queue_get_batch(page->q, w->id, &row, page->err);
+	r = queue_get_waiting(page->q, w, &row, page->err);
 	if (r == 0)
 		r = read_batch(page->q, &row.batch, ret_range, page->err);
 	return r < 0 ? r : 1;

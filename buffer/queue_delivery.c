@@ -50,10 +50,9 @@ int queue_next_delivery(struct queue *q, const char *store, int64_t after, struc
 
 		if (!((w->source->route.stores & ~w->done) >> bit & 1))
 			continue;
-		r = queue_get_batch(q, w->id, &row, err);
+		r = queue_get_waiting(q, w, &row, err);
 		if (r < 0)
-			/* -ENOENT would say that nothing is left to deliver. */
-			return r == -ENOENT ? queue_damaged(q, err, "batch", w->id, "it is gone") : r;
+			return r;
 		row.batch.stores_done = (size_t)__builtin_popcountll(w->done & w->source->route.stores);
 		row.batch.stores_all = (size_t)__builtin_popcountll(w->source->route.stores);
 		q->stores[bit].handed = w->id;
@@ -87,6 +86,11 @@ int queue_read_part(struct queue *q, int64_t batch, int n, struct bytes *ret_dat
 	return r;
 }
 
+int queue_lacks_parts(struct queue *q, int64_t batch, struct err *err)
+{
+	return queue_damaged(q, err, "batch", batch, "its parts are not all there");
+}
+
 static int put_delivery(struct queue *q, int64_t batch, const char *store, int64_t wall_ms, struct err *err)
 {
 	const struct cell row[] = { cell_number(batch), cell_text(store), cell_number(wall_ms) };
@@ -105,7 +109,7 @@ static int book(struct queue *q, struct waiting *w, const char *store, uint64_t 
 
 	if (r < 0)
 		return r;
-	r = queue_get_batch(q, w->id, &row, err);
+	r = queue_get_waiting(q, w, &row, err);
 	if (r == 0)
 		r = queue_book(q, QUEUE_DELIVERED, store, &row.batch, err);
 	row.batch.delivered_ms = wall_ms;
@@ -446,9 +450,9 @@ int queue_drop(struct queue *q, const int64_t *skip, size_t n_skip, struct batch
 		q->stores[i].handed = 0;
 	if (!w)
 		return 0;
-	r = queue_get_batch(q, w->id, &row, err);
+	r = queue_get_waiting(q, w, &row, err);
 	if (r < 0)
-		return r == -ENOENT ? queue_damaged(q, err, "batch", w->id, "it is gone") : r;
+		return r;
 	r = queue_begin(q, err);
 	if (r == 0)
 		r = queue_end(q, drop(q, w, &row.batch, err), err);

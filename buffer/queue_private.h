@@ -430,6 +430,10 @@ int queue_put_batch(struct queue *q, const struct batch_row *row, struct err *er
 /* 0, -ENOENT, … */
 int queue_get_batch(struct queue *q, int64_t id, struct batch_row *ret_row, struct err *err);
 
+/* The same of one that waits: that it is not there is damage, where -ENOENT would say that all is done. */
+struct waiting;
+int queue_get_waiting(struct queue *q, const struct waiting *waiting, struct batch_row *ret_row, struct err *err);
+
 int queue_put_source(struct queue *q, const char *name, const struct mark *mark, struct err *err);
 
 /* --- the others --- */

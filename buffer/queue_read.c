@@ -124,7 +124,7 @@ static int unpack_batch(struct reading *r, const struct batch *batch)
 	}
 	unpack_done(&unpack);
 	if (status == -ENOENT && r->seq != batch->last_seq + 1)
-		return queue_damaged(r->q, r->err, "batch", batch->id, "its parts are not all there");
+		return queue_lacks_parts(r->q, batch->id, r->err);
 	return status == -ENOENT ? 0 : status;
 }
 

@@ -694,3 +694,10 @@ int queue_get_batch(struct queue *q, int64_t id, struct batch_row *ret_row, stru
 	queue_reset(q, SQL_BATCH_GET);
 	return r;
 }
+
+int queue_get_waiting(struct queue *q, const struct waiting *waiting, struct batch_row *ret_row, struct err *err)
+{
+	int r = queue_get_batch(q, waiting->id, ret_row, err);
+
+	return r == -ENOENT ? queue_damaged(q, err, "batch", waiting->id, "it is gone") : r;
+}

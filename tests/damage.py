@@ -488,6 +488,24 @@ class Bench:
         start = 0 if name == "db" else WAL_HEADER
         return len(row.records), self.end(state, {(name, (at - start) // unit_size(name))})
 
+    def run_key(self, state):
+        """The keys in the tree that lead to the parts: most are not found. Nothing of them is damaged itself."""
+        self.put(state)
+        db = sqlite3.connect(self.buffer)
+        (root,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'part'").fetchone()
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        db.close()
+        pages = Pages(self.buffer)
+        page, (_, n) = pages.get(root)
+        assert page[0] == INNER, "too few parts"
+        cells = struct.unpack_from(f">{struct.unpack_from('>H', page, 3)[0]}H", page, 12)
+        with self.buffer.open("r+b") as file:
+            for cell in cells:
+                file.seek(n * PAGE + cell + 4)
+                file.write(b"\x81")  # the first byte of a key of four: none is below it
+        self.daemon.start()
+        return self.end(state, set())
+
     def _find_payload(self, source, first):
         db = sqlite3.connect(copy_buffer(self.buffer, self.folder / "scratch"))
         sql = "SELECT data FROM chunk WHERE source = ? AND id & 1099511627775 = ?"

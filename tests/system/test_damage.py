@@ -47,3 +47,10 @@ def test_a_byte_of_a_chunk(bench):
             records, outcome = bench.run_chunk(state)
             assert (outcome.lost, outcome.unbooked, outcome.open_ended) == (records, 0, 0)
             assert outcome.salvaged == 1
+
+
+def test_a_key_of_the_tree_of_parts(bench):
+    """SQLite finds nothing wrong with it, and not what it leads to."""
+    worn = next(s for s in bench.make_states() if s.name == "worn")
+    outcome = bench.run_key(worn)
+    assert (outcome.lost, outcome.unbooked, outcome.salvaged) == (0, 0, 1)
