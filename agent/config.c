@@ -10,6 +10,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "agent/config_mill_private.h"
 #include "agent/config_options.h"
 #include "agent/config_secrets.h"
 #include "agent/config_text.h"
@@ -19,18 +20,6 @@
 #define SOCKET_MAX    (sizeof((struct sockaddr_un *)0)->sun_path - 1)
 #define WHERE_MAX     128 /* bytes of `batch of source "parking"` */
 #define EMBEDDED_NAME "local"
-
-static bool is_nameable(struct settings *s, const config_setting_t *setting, const char *what)
-{
-	const char *name = config_setting_name(setting);
-	if (units_is_name(name))
-		return true;
-	settings_mistake(
-	        s, setting,
-	        "\"%.80s\" is no name for a %s; it has small letters, digits, _ and -, a letter first, up to %d", name,
-	        what, UNITS_NAME_MAX - 1);
-	return false;
-}
 
 /* Which of the kinds a group names: its index, or -1 after telling what is wrong. */
 static int find_kind(struct settings *s, const config_setting_t *group, const char *where, const char *const *kinds,
@@ -131,7 +120,7 @@ static int read_store_settings(struct settings *s, const config_setting_t *setti
 
 static int read_store(struct settings *s, const config_setting_t *setting, struct config *config)
 {
-	if (!is_nameable(s, setting, "store") || !settings_is_group(s, setting, "stores"))
+	if (!settings_is_name(s, setting, "store") || !settings_is_group(s, setting, "stores"))
 		return 0;
 	struct config_store *store = calloc(1, sizeof *store);
 	if (!store)
@@ -172,25 +161,17 @@ static int check_stores(struct settings *s, const config_setting_t *source_setti
                         const struct config_source *source)
 {
 	const config_setting_t *setting = config_setting_get_member(source_setting, "stores");
-	const config_setting_t *stores = config_lookup(&s->tree, "stores");
-	size_t n = stores && config_setting_is_group(stores) ? (size_t)config_setting_length(stores) : 0;
-	const char **known = calloc(n + 1, sizeof *known);
+	size_t n = 0;
+	const char **known = settings_names(s, "stores", &n);
 	if (!known)
 		return -ENOMEM;
-	for (size_t i = 0; i < n; i++)
-		known[i] = config_setting_name(config_setting_get_elem(stores, (unsigned)i));
 	if (n == 0)
 		known[n++] = EMBEDDED_NAME;
 	if (source->stores.names && source->stores.n == 0)
 		settings_mistake(s, setting, "\"stores\" in %s is empty; name a store, or leave it out for all of them",
 		                 where);
-	for (size_t i = 0; source->stores.names && i < source->stores.n; i++) {
-		size_t k = 0;
-		while (k < n && strcmp(known[k], source->stores.names[i]) != 0)
-			k++;
-		if (k == n)
-			settings_unknown(s, setting, "store", source->stores.names[i], where, known, n);
-	}
+	for (size_t i = 0; source->stores.names && i < source->stores.n; i++)
+		settings_is_known(s, setting, "store", source->stores.names[i], where, known, n);
 	free(known);
 	return 0;
 }
@@ -249,7 +230,7 @@ static int read_source_settings(struct settings *s, const config_setting_t *sett
 
 static int read_source(struct settings *s, const config_setting_t *setting, struct config *config)
 {
-	if (!is_nameable(s, setting, "source") || !settings_is_group(s, setting, "sources"))
+	if (!settings_is_name(s, setting, "source") || !settings_is_group(s, setting, "sources"))
 		return 0;
 	struct config_source *source = calloc(1, sizeof *source);
 	if (!source)
@@ -277,14 +258,20 @@ static int on_sources(struct settings *s, const config_setting_t *setting, void 
 static int read_file(struct settings *s, struct config *config)
 {
 	static const struct settings_section sections[] = {
-		{ "buffer", on_buffer },   { "batch", on_batch }, { "stores", on_stores },
-		{ "sources", on_sources }, { NULL, NULL },
+		{ "buffer", on_buffer },
+		{ "batch", on_batch },
+		{ "stores", on_stores },
+		{ "sources", on_sources },
+		{ "machines", config_read_machines },
+		{ "jobs", config_read_jobs },
+		{ NULL, NULL },
 	};
 	const struct settings_group group = {
 		.options = { config_top_options }, .targets = { config }, .sections = sections, .arg = config
 	};
 	config->path = strdup(s->path);
-	int r = config->path ? option_defaults(config_top_options, config) : -ENOMEM;
+	config->mill = calloc(1, sizeof *config->mill);
+	int r = config->path && config->mill ? option_defaults(config_top_options, config) : -ENOMEM;
 	if (r == 0)
 		r = option_defaults(config_buffer_options, config);
 	if (r == 0)
@@ -466,6 +453,8 @@ static int read_config(struct settings *s, struct config *config, enum config_us
 		r = complete_paths(s, config);
 	if (r == 0)
 		r = complete_stores(s, config);
+	if (r == 0)
+		r = config_complete_mill(s, config);
 	if (r == 0 && use != CONFIG_ASK)
 		r = config_read_secrets(s, config, use == CONFIG_CHECK);
 	if (r < 0) {
@@ -474,8 +463,10 @@ static int read_config(struct settings *s, struct config *config, enum config_us
 	}
 	complete_batches(config);
 	check_sizes(s, config);
-	if (use == CONFIG_CHECK)
+	if (use == CONFIG_CHECK) {
 		warn_of_folders(s, config);
+		config_warn_of_keys(s, config);
+	}
 	return s->mistakes > 0 ? -EINVAL : 0;
 }
 
@@ -529,6 +520,7 @@ void config_free(struct config *config)
 		config_free_source(config->sources[i]);
 	for (size_t i = 0; i < config->n_stores; i++)
 		config_free_store(config->stores[i]);
+	config_free_mill(config->mill);
 	option_done(config_top_options, config);
 	option_done(config_buffer_options, config);
 	free(config->sources);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "agent/config.h"
+#include "agent/config_mill_private.h"
 #include "agent/config_options.h"
 
 #define NAMES_MAX 180 /* bytes of the names of one kind of change; three of them fit into CONFIG_CHANGES_MAX */
@@ -100,6 +101,38 @@ static void compare_stores(const struct config *now, const struct config *before
 			add(removed, "store", " ", before->stores[i]->name);
 }
 
+static void compare_machines(const struct config_mill *now, const struct config_mill *before, struct names *added,
+                             struct names *changed, struct names *removed)
+{
+	for (size_t i = 0; i < now->n_machines; i++) {
+		const struct config_machine *a = &now->machines[i], *b = config_find_machine(before, a->name);
+
+		if (!b)
+			add(added, "machine", " ", a->name);
+		else if (!config_same_machine(a, b))
+			add(changed, "machine", " ", a->name);
+	}
+	for (size_t i = 0; i < before->n_machines; i++)
+		if (!config_find_machine(now, before->machines[i].name))
+			add(removed, "machine", " ", before->machines[i].name);
+}
+
+static void compare_jobs(const struct config_mill *now, const struct config_mill *before, struct names *added,
+                         struct names *changed, struct names *removed)
+{
+	for (size_t i = 0; i < now->n_jobs; i++) {
+		const struct config_job *a = &now->jobs[i], *b = config_find_job(before, a->name);
+
+		if (!b)
+			add(added, "job", " ", a->name);
+		else if (!config_same_job(a, b))
+			add(changed, "job", " ", a->name);
+	}
+	for (size_t i = 0; i < before->n_jobs; i++)
+		if (!config_find_job(now, before->jobs[i].name))
+			add(removed, "job", " ", before->jobs[i].name);
+}
+
 static void tell(char text[CONFIG_CHANGES_MAX], const char *what, const struct names *names)
 {
 	size_t len = strlen(text);
@@ -120,6 +153,8 @@ void config_changes(const struct config *now, const struct config *before, char 
 	add_options(&changed, "batch", config_batch_options, &now->batch, &before->batch);
 	compare_sources(now, before, &added, &changed, &removed);
 	compare_stores(now, before, &added, &changed, &removed);
+	compare_machines(now->mill, before->mill, &added, &changed, &removed);
+	compare_jobs(now->mill, before->mill, &added, &changed, &removed);
 	ret_text[0] = '\0';
 	tell(ret_text, "added", &added);
 	tell(ret_text, "changed", &changed);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What of a configuration outlives it: comparing, keeping, taking and freeing sources and stores one by one. */
+/* What of a configuration outlives it: sources and stores one by one, and the mill as a whole. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -88,6 +88,11 @@ void config_keep(struct config *now, struct config *before)
 		struct config_store *kept = config_take_store(before, now->stores[i]->name);
 		config_free_store(now->stores[i]);
 		now->stores[i] = kept;
+	}
+	if (config_same_mill(now->mill, before->mill)) {
+		config_free_mill(now->mill);
+		now->mill = before->mill;
+		before->mill = NULL;
 	}
 }
 

@@ -3,8 +3,10 @@
 
 #include <errno.h>
 #include <stddef.h>
+#include <string.h>
 
 #include "agent/config.h"
+#include "agent/config_mill_private.h"
 #include "base/units.h"
 
 #define SECOND INT64_C(1000)
@@ -106,5 +108,62 @@ const struct option config_source_options[] = {
 	  .type = OPTION_BOOL,
 	  .offset = offsetof(struct config_source, enabled),
 	  .fallback = "true" },
+	OPTION_END,
+};
+
+static int check_job_source(const char *name, struct err *err)
+{
+	if (strcmp(name, CONFIG_POLLS) == 0 || units_is_name(name))
+		return 0;
+	return err_fail(err, -EINVAL, "\"%.80s\" is no name of a source, nor \"" CONFIG_POLLS "\"", name);
+}
+
+static int check_when(const char *value, struct err *err)
+{
+	struct when when;
+	return when_parse(value, &when, err);
+}
+
+/* The manifest, which is JSON, tells it to the machine. */
+static int check_path_there(const char *value, struct err *err)
+{
+	if (*value != '/')
+		return err_fail(err, -EINVAL,
+		                "\"%.80s\" does not begin with /; it is where the machine finds the store, as in "
+		                "\"/mnt/lake\"",
+		                value);
+	json_t *text = json_string(value);
+	json_decref(text);
+	return text ? 0 : err_fail(err, -EINVAL, "the path is not UTF-8");
+}
+
+const struct option config_job_options[] = {
+	{ .name = "machine", .type = OPTION_TEXT, .offset = offsetof(struct config_job, machine) },
+	{ .name = "store", .type = OPTION_TEXT, .offset = offsetof(struct config_job, store) },
+	{ .name = "sources",
+	  .type = OPTION_NAMES,
+	  .offset = offsetof(struct config_job, sources),
+	  .check_name = check_job_source },
+	{ .name = "when",
+	  .type = OPTION_TEXT,
+	  .offset = offsetof(struct config_job, when_text),
+	  .required = true,
+	  .check = check_when },
+	{ .name = "timeout",
+	  .type = OPTION_DURATION,
+	  .offset = offsetof(struct config_job, timeout_ms),
+	  .fallback = "1h",
+	  .min = SECOND,
+	  .max = 7 * DAY },
+	{ .name = "retries",
+	  .type = OPTION_NUMBER,
+	  .offset = offsetof(struct config_job, retries),
+	  .fallback = "3",
+	  .min = 0,
+	  .max = 100 },
+	{ .name = "path_there",
+	  .type = OPTION_TEXT,
+	  .offset = offsetof(struct config_job, path_there),
+	  .check = check_path_there },
 	OPTION_END,
 };

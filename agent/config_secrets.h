@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The secrets that the settings of stores and sources refer to. Private to agent/config*.c. */
+/* The secrets that the settings of stores, sources, machines and jobs refer to. Private to agent/config*.c. */
 #ifndef AGENT_CONFIG_SECRETS_H
 #define AGENT_CONFIG_SECRETS_H
 

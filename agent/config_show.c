@@ -37,15 +37,45 @@ static void print_source(const struct config *config, const struct config_source
 	fputs(source->enabled ? "\n" : ", disabled\n", out);
 }
 
+static void print_count(const char *before, size_t n, const char *what, FILE *out)
+{
+	fprintf(out, "%s%zu %s%s", before, n, what, n == 1 ? "" : "s");
+}
+
+static void print_mill(const struct config_mill *mill, FILE *out)
+{
+	const struct option *wake = option_find(machine_options, "wake");
+	for (size_t i = 0; i < mill->n_machines; i++) {
+		const struct machine_settings *settings = &mill->machines[i].settings;
+		fprintf(out, "  machine %s: %s, wake %s\n", mill->machines[i].name, settings->host,
+		        wake->choices[settings->wake]);
+	}
+	for (size_t i = 0; i < mill->n_jobs; i++) {
+		const struct config_job *job = &mill->jobs[i];
+		fprintf(out, "  job %s: %s%s%s, of %s:", job->name, job->driver->kind, job->machine ? " on " : "",
+		        job->machine ? job->machine : "", job->store);
+		for (size_t k = 0; k < job->sources.n; k++)
+			fprintf(out, "%s %s", k > 0 ? "," : "", job->sources.names[k]);
+		fprintf(out, "%s, when %s\n", job->sources.n == 0 ? " nothing" : "", job->when_text);
+	}
+}
+
 void config_print(const struct config *config, FILE *out)
 {
-	fprintf(out, "%s: fine: %zu source%s, %zu store%s\n", config->path, config->n_sources,
-	        config->n_sources == 1 ? "" : "s", config->n_stores, config->n_stores == 1 ? "" : "s");
+	fprintf(out, "%s: fine: ", config->path);
+	print_count("", config->n_sources, "source", out);
+	print_count(", ", config->n_stores, "store", out);
+	if (config->mill->n_machines > 0)
+		print_count(", ", config->mill->n_machines, "machine", out);
+	if (config->mill->n_jobs > 0)
+		print_count(", ", config->mill->n_jobs, "job", out);
+	fputc('\n', out);
 	for (size_t i = 0; i < config->n_sources; i++)
 		print_source(config, config->sources[i], out);
 	for (size_t i = 0; i < config->n_stores; i++)
 		fprintf(out, "  store %s: %s %s\n", config->stores[i]->name, config->stores[i]->kind->kind,
 		        config->stores[i]->place);
+	print_mill(config->mill, out);
 	if (config->n_sources == 0)
 		fputs("  no source is named: nothing will be collected\n", out);
 }
@@ -197,6 +227,34 @@ static json_t *sources_json(const struct config *config)
 	return done(json, rc);
 }
 
+static json_t *machines_json(const struct config_mill *mill)
+{
+	json_t *json = json_object();
+	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < mill->n_machines; i++)
+		rc = json_object_set_new(json, mill->machines[i].name,
+		                         group_json(machine_options, &mill->machines[i].settings));
+	return done(json, rc);
+}
+
+static json_t *job_json(const struct config_job *job)
+{
+	json_t *json = json_pack("{s:s}", "driver", job->driver->kind);
+	int rc = add_options(json, config_job_options, job);
+	if (rc == 0)
+		rc = add_options(json, job->driver->options, job->settings);
+	return done(json, rc);
+}
+
+static json_t *jobs_json(const struct config_mill *mill)
+{
+	json_t *json = json_object();
+	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < mill->n_jobs; i++)
+		rc = json_object_set_new(json, mill->jobs[i].name, job_json(&mill->jobs[i]));
+	return done(json, rc);
+}
+
 json_t *config_json(const struct config *config)
 {
 	json_t *json = json_object();
@@ -209,5 +267,9 @@ json_t *config_json(const struct config *config)
 		rc = json_object_set_new(json, "stores", stores_json(config));
 	if (rc == 0)
 		rc = json_object_set_new(json, "sources", sources_json(config));
+	if (rc == 0)
+		rc = json_object_set_new(json, "machines", machines_json(config->mill));
+	if (rc == 0)
+		rc = json_object_set_new(json, "jobs", jobs_json(config->mill));
 	return done(json, rc);
 }

@@ -119,6 +119,39 @@ void settings_unknown(struct settings *s, const config_setting_t *at, const char
 	settings_mistake(s, at, "unknown %s \"%.80s\"%s%s; known: %s", what, word, IN(where), list);
 }
 
+bool settings_is_known(struct settings *s, const config_setting_t *at, const char *what, const char *word,
+                       const char *where, const char *const *known, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(known[i], word) == 0)
+			return true;
+	settings_unknown(s, at, what, word, where, known, n);
+	return false;
+}
+
+const char **settings_names(const struct settings *s, const char *group, size_t *ret_n)
+{
+	const config_setting_t *setting = config_lookup(&s->tree, group);
+	size_t n = setting && config_setting_is_group(setting) ? (size_t)config_setting_length(setting) : 0;
+	const char **names = calloc(n + 1, sizeof *names);
+	for (size_t i = 0; names && i < n; i++)
+		names[i] = config_setting_name(config_setting_get_elem(setting, (unsigned)i));
+	*ret_n = n;
+	return names;
+}
+
+bool settings_is_name(struct settings *s, const config_setting_t *setting, const char *what)
+{
+	const char *name = config_setting_name(setting);
+	if (units_is_name(name))
+		return true;
+	settings_mistake(
+	        s, setting,
+	        "\"%.80s\" is no name for a %s; it has small letters, digits, _ and -, a letter first, up to %d", name,
+	        what, UNITS_NAME_MAX - 1);
+	return false;
+}
+
 static const char *shape(const config_setting_t *setting)
 {
 	switch (config_setting_type(setting)) {

@@ -45,6 +45,19 @@ bool settings_others_read(const struct settings *s, const config_setting_t *at, 
 void settings_unknown(struct settings *s, const config_setting_t *at, const char *what, const char *word,
                       const char *where, const char *const *known, size_t n);
 
+/* Whether it is one of the n known ones; if not, that is told like this. */
+bool settings_is_known(struct settings *s, const config_setting_t *at, const char *what, const char *word,
+                       const char *where, const char *const *known, size_t n);
+
+/*
+ * The names that stand in one of the file's groups, in an array with room for one more, which the caller frees; they
+ * are borrowed. NULL: no memory.
+ */
+const char **settings_names(const struct settings *s, const char *group, size_t *ret_n);
+
+/* Whether it bears a name that may be configured; if not, that is told. what: "source". */
+bool settings_is_name(struct settings *s, const config_setting_t *setting, const char *what);
+
 /* Whether it is a group; if not, that is told. */
 bool settings_is_group(struct settings *s, const config_setting_t *setting, const char *where);
 

@@ -153,19 +153,25 @@ static void free_names(struct option_names *list)
 	*list = (struct option_names){ 0 };
 }
 
+static int check_usual_name(const char *name, struct err *err)
+{
+	char text[SHOWN_MAX];
+	if (units_is_name(name))
+		return 0;
+	return err_fail(err, -EINVAL,
+	                "\"%s\" is no name; write small letters, digits, _ and -, a letter first, up to %d",
+	                shown(name, text), UNITS_NAME_MAX - 1);
+}
+
 /* One element, which the list owns from then on. */
-static int add_name(struct option_names *list, const char *start, size_t len, struct err *err)
+static int add_name(const struct option *option, struct option_names *list, const char *start, size_t len,
+                    struct err *err)
 {
 	char *name = strndup(start, len);
 	if (!name)
 		return err_fail(err, -ENOMEM, "out of memory");
 	list->names[list->n] = name;
-	char text[SHOWN_MAX];
-	int rc = 0;
-	if (!units_is_name(name))
-		rc = err_fail(err, -EINVAL,
-		              "\"%s\" is no name; write small letters, digits, _ and -, a letter first, up to %d",
-		              shown(name, text), UNITS_NAME_MAX - 1);
+	int rc = (option->check_name ? option->check_name : check_usual_name)(name, err);
 	for (size_t i = 0; rc == 0 && i < list->n; i++) {
 		if (strcmp(list->names[i], name) == 0)
 			rc = err_fail(err, -EINVAL, "\"%s\" stands there twice", name);
@@ -174,7 +180,7 @@ static int add_name(struct option_names *list, const char *start, size_t len, st
 	return rc;
 }
 
-static int split_names(struct option_names *list, const char *value, struct err *err)
+static int split_names(const struct option *option, struct option_names *list, const char *value, struct err *err)
 {
 	value += strspn(value, " ");
 	if (*value == '\0')
@@ -183,7 +189,7 @@ static int split_names(struct option_names *list, const char *value, struct err 
 		size_t len = strcspn(value, ","), kept = len;
 		while (kept > 0 && value[kept - 1] == ' ')
 			kept--;
-		int rc = add_name(list, value, kept, err);
+		int rc = add_name(option, list, value, kept, err);
 		if (rc < 0 || value[len] == '\0')
 			return rc;
 		value += len + 1;
@@ -191,7 +197,7 @@ static int split_names(struct option_names *list, const char *value, struct err 
 	}
 }
 
-static int set_names(struct option_names *field, const char *value, struct err *err)
+static int set_names(const struct option *option, struct option_names *field, const char *value, struct err *err)
 {
 	size_t most = 1;
 	for (const char *at = value; *at; at++)
@@ -199,7 +205,7 @@ static int set_names(struct option_names *field, const char *value, struct err *
 	struct option_names list = { .names = calloc(most, sizeof *list.names) };
 	if (!list.names)
 		return err_fail(err, -ENOMEM, "out of memory");
-	int rc = split_names(&list, value, err);
+	int rc = split_names(option, &list, value, err);
 	if (rc < 0) {
 		free_names(&list);
 		return rc;
@@ -286,7 +292,7 @@ int option_set(const struct option *option, void *target, const char *value, str
 	case OPTION_CHOICE:
 		return set_choice(option, field, value, err);
 	case OPTION_NAMES:
-		return set_names(field, value, err);
+		return set_names(option, field, value, err);
 	case OPTION_PAIRS:
 		return add_pair(option, field, value, err);
 	}

@@ -55,7 +55,8 @@ struct option {
 	bool secret; /* of OPTION_TEXT: a reference to a secret (base/secret.h), whose value no message shows */
 	/* Of OPTION_TEXT, or of a pair's value, once it is read: 0, or says what is wrong with it; NULL: any. */
 	int (*check)(const char *value, struct err *err);
-	int (*check_name)(const char *name, struct err *err); /* of a pair; NULL: any */
+	/* Of a pair; NULL: any. Of OPTION_NAMES, each; NULL: units_is_name. */
+	int (*check_name)(const char *name, struct err *err);
 };
 
 #define OPTION_END                                                                                                     \

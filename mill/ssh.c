@@ -28,9 +28,17 @@ struct ssh_call {
 	struct ssh_answer answer;
 };
 
-/* Whether the key is a file that ssh will take; it would say so in many lines, and then ask for a password. */
-static int check_key(const char *path, struct err *err)
+static const char *key_path(const struct machine_settings *machine)
 {
+	const char *prefix = "file:";
+	bool has = strncmp(machine->key, prefix, strlen(prefix)) == 0;
+	return machine->key + (has ? strlen(prefix) : 0);
+}
+
+/* ssh itself would say so in many lines, and then ask for a password. */
+int ssh_check_key(const struct machine_settings *machine, struct err *err)
+{
+	const char *path = key_path(machine);
 	struct stat st;
 	if (stat(path, &st) < 0)
 		return err_fail(err, -errno,
@@ -45,13 +53,6 @@ static int check_key(const char *path, struct err *err)
 		                "the key %s cannot be read (%s); it must belong to the user that Millrace runs as",
 		                path, strerror(errno));
 	return 0;
-}
-
-static const char *key_path(const struct machine_settings *machine)
-{
-	const char *prefix = "file:";
-	bool has = strncmp(machine->key, prefix, strlen(prefix)) == 0;
-	return machine->key + (has ? strlen(prefix) : 0);
 }
 
 /* What a person is to type */
@@ -334,7 +335,7 @@ static int spawn(uv_loop_t *loop, struct ssh_call *call, struct err *err)
 	static const char *const environment[] = { "LC_ALL=C", NULL };
 	const struct ssh_request *r = &call->request;
 	struct arguments args = { .n = 0 };
-	int rc = check_key(key_path(r->machine), err);
+	int rc = ssh_check_key(r->machine, err);
 	if (rc < 0)
 		return rc;
 	make_arguments(r, &args);

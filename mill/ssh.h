@@ -47,6 +47,9 @@ struct ssh_request {
 
 struct ssh_call;
 
+/* Whether the machine's key is a file that ssh will take. 0 or -errno; err has the remedy. */
+int ssh_check_key(const struct machine_settings *machine, struct err *err);
+
 /* 0 or -ENOMEM; all else is told by on_answer. */
 int ssh_start(uv_loop_t *loop, struct alarms *alarms, const struct ssh_request *request, struct ssh_call **ret_call);
 

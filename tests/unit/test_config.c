@@ -1,24 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <errno.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
+#include "tests/unit/config_box.h"
 
-#include <cmocka.h>
-
-#include "agent/config.h"
 #include "agent/config_text.h"
 #include "buffer/store_file.h"
 #include "buffer/store_s3.h"
 #include "collectors/rest.h"
 
-static char folder[200]; /* a new one for the run, without symbolic links */
 static const char *host = "pi-host";
 
 /* The linker takes this one before the C library's: the host name is the test's. */
@@ -26,90 +13,6 @@ int gethostname(char *name, size_t len)
 {
 	snprintf(name, len, "%s", host);
 	return 0;
-}
-
-static const char *in_folder(const char *name)
-{
-	static char path[300];
-	snprintf(path, sizeof path, "%s/%s", folder, name);
-	return path;
-}
-
-static void write_bytes(const char *name, const void *data, size_t len)
-{
-	FILE *f = fopen(in_folder(name), "w");
-	assert_non_null(f);
-	assert_int_equal(fwrite(data, 1, len, f), len);
-	assert_int_equal(fclose(f), 0);
-}
-
-static void write_file(const char *name, const char *text)
-{
-	write_bytes(name, text, strlen(text));
-}
-
-/* Replaces the folder by DIR and the file by FILE, wherever they stand; the result is freed by the caller. */
-static char *neutral(char *text)
-{
-	static const char file[] = "/x.conf";
-	char *out = calloc(1, 4 * strlen(text) + 1), *to = out;
-	assert_non_null(out);
-	for (const char *p = text; *p;) {
-		size_t n = strncmp(p, folder, strlen(folder)) == 0 ? strlen(folder) : 0;
-		bool whole = n > 0 && strncmp(p + n, file, strlen(file)) == 0;
-		if (n == 0) {
-			*to++ = *p++;
-			continue;
-		}
-		to = stpcpy(to, whole ? "FILE" : "DIR");
-		p += whole ? n + strlen(file) : n;
-	}
-	free(text);
-	return out;
-}
-
-/* What config_load says; the result is freed by the caller. */
-static char *told_for(enum config_use use, const char *path, int expected, struct config **ret_config)
-{
-	char *text = NULL;
-	size_t len = 0;
-	struct config *config = NULL;
-	FILE *errors = open_memstream(&text, &len);
-	assert_non_null(errors);
-	int r = config_load(path, use, errors, &config);
-	fclose(errors);
-	if (r != expected)
-		print_error("%s", text);
-	assert_int_equal(r, expected);
-	assert_true((r == 0) == (config != NULL));
-	if (ret_config)
-		*ret_config = config;
-	else
-		config_free(config);
-	return neutral(text);
-}
-
-static char *told(const char *path, int expected, struct config **ret_config)
-{
-	return told_for(CONFIG_ASK, path, expected, ret_config);
-}
-
-static struct config *load(const char *text)
-{
-	struct config *config;
-	write_file("x.conf", text);
-	char *lines = told(in_folder("x.conf"), 0, &config);
-	assert_string_equal(lines, "");
-	free(lines);
-	return config;
-}
-
-static void assert_told(const char *text, const char *expected)
-{
-	write_file("x.conf", text);
-	char *lines = told(in_folder("x.conf"), -EINVAL, NULL);
-	assert_string_equal(lines, expected);
-	free(lines);
 }
 
 #define TWICE "stands there twice; what is behind it was not checked\n"
@@ -131,8 +34,9 @@ static const struct {
 	{ SOURCE(EVERY " evry = \"2m\""),
 	  "FILE:5: unknown setting \"evry\" in source \"parking\"; did you mean \"every\"?\n" },
 	{ "devise = \"a\"", "FILE:1: unknown setting \"devise\"; did you mean \"device\"?\n" },
-	{ "\nwhat = 1", "FILE:2: unknown setting \"what\"; known: buffer, batch, stores, sources, device, socket, log, "
-	                "clock, clock_wait\n" },
+	{ "\nwhat = 1",
+	  "FILE:2: unknown setting \"what\"; known: buffer, batch, stores, sources, machines, jobs, device, "
+	  "socket, log, clock, clock_wait\n" },
 	{ "buffer = { keep = \"1h\"\nxyzzy = 1 }",
 	  "FILE:1: unknown setting \"keep\" in buffer; known: path, max_size, on_full, keep_delivered\n"
 	  "FILE:2: unknown setting \"xyzzy\" in buffer; known: path, max_size, on_full, keep_delivered\n" },
@@ -480,12 +384,6 @@ static void test_an_s3_store(void **state)
 	config_free(config);
 }
 
-static void write_keys(const char *access)
-{
-	(void)mkdir(in_folder("keys"), 0700);
-	write_file("keys/access", access);
-}
-
 static void test_secrets_are_read_for_a_run(void **state)
 {
 	(void)state;
@@ -742,26 +640,6 @@ static void test_a_client_of_a_file_that_is_none(void **state)
 }
 
 /* --- Reloads --- */
-
-static void assert_changes(const char *before_text, const char *now_text, const char *expected)
-{
-	char text[CONFIG_CHANGES_MAX];
-	struct config *before = load(before_text), *now = load(now_text);
-	config_changes(now, before, text);
-	assert_string_equal(text, expected);
-	config_free(before);
-	config_free(now);
-}
-
-static struct config *load_for_run(const char *text)
-{
-	struct config *config;
-	write_file("x.conf", text);
-	char *lines = told_for(CONFIG_RUN, in_folder("x.conf"), 0, &config);
-	assert_string_equal(lines, "");
-	free(lines);
-	return config;
-}
 
 static bool same_source(const char *a, const char *b)
 {
@@ -1059,18 +937,6 @@ static void test_a_file_has_at_most_a_megabyte(void **state)
 	free(text);
 }
 
-static char *printed(struct config *config)
-{
-	char *text = NULL;
-	size_t len = 0;
-	FILE *out = open_memstream(&text, &len);
-	assert_non_null(out);
-	config_print(config, out);
-	fclose(out);
-	config_free(config);
-	return neutral(text);
-}
-
 static void test_print(void **state)
 {
 	(void)state;
@@ -1125,7 +991,8 @@ static void test_json(void **state)
 	                 "\"stores\":[\"lake\",\"disk\"],"
 	                 "\"batch\":{\"max_bytes\":\"8M\",\"max_records\":100000,\"max_age\":\"90s\"}},"
 	                 "\"two\":{\"kind\":\"rest\",\"url\":\"http://h/\",%s,\"stores\":[\"disk\"],\"enabled\":false,"
-	                 "\"batch\":{\"max_bytes\":\"8M\",\"max_records\":7,\"max_age\":\"90s\"}}}}",
+	                 "\"batch\":{\"max_bytes\":\"8M\",\"max_records\":7,\"max_age\":\"90s\"}}},"
+	                 "\"machines\":{},\"jobs\":{}}",
 	                 rest, rest) > 0);
 	assert_string_equal(text, expected);
 	free(expected);
@@ -1177,29 +1044,6 @@ static void test_the_sample_is_fine(void **state)
 	assert_int_equal(rest->every_ms, 60000);
 	assert_string_equal(rest->records, "$");
 	config_free(config);
-}
-
-static int make_folder(void **state)
-{
-	(void)state;
-	const char *tmp = getenv("TMPDIR");
-	char name[150];
-	snprintf(name, sizeof name, "%s/millrace-config-XXXXXX", tmp ? tmp : "/tmp");
-	char *real = mkdtemp(name) ? realpath(name, NULL) : NULL;
-	if (!real)
-		return -1;
-	snprintf(folder, sizeof folder, "%s", real);
-	free(real);
-	return 0;
-}
-
-static int remove_folder(void **state)
-{
-	(void)state;
-	static const char *const names[] = { "x.conf", "inc.conf", "sub", "keys/access", "keys" };
-	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-		(void)remove(in_folder(names[i]));
-	return rmdir(folder);
 }
 
 int main(void)

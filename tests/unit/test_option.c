@@ -21,7 +21,7 @@ struct settings {
 	int64_t parallel, offset;
 	bool enabled;
 	int format;
-	struct option_names stores;
+	struct option_names stores, words;
 	struct option_pairs headers;
 };
 
@@ -57,6 +57,7 @@ static const struct option table[] = {
 	{ .name = "enabled", .type = OPTION_BOOL, FIELD(enabled), .fallback = "true" },
 	{ .name = "format", .type = OPTION_CHOICE, FIELD(format), .fallback = "ndjson", .choices = formats },
 	{ .name = "stores", .type = OPTION_NAMES, FIELD(stores) },
+	{ .name = "words", .type = OPTION_NAMES, FIELD(words), .check_name = check_header },
 	{ .name = "headers",
 	  .type = OPTION_PAIRS,
 	  FIELD(headers),
@@ -224,6 +225,11 @@ static void test_names(void **state)
 	assert_int_equal(settings.stores.n, 3);
 	takes("stores", "lake");
 	assert_int_equal(settings.stores.n, 1);
+	takes("words", "A word,B"); /* its own check alone */
+	assert_string_equal(settings.words.names[0], "A word");
+	refuses("words", "a,_b", "\"_b\" has a _");
+	refuses("words", "a,b,a", "\"a\" stands there twice");
+	assert_int_equal(settings.words.n, 2);
 }
 
 static void test_secret_is_not_repeated(void **state)
