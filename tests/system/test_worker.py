@@ -97,11 +97,36 @@ def refused(said, status, *words):
 def test_health(machine, waiting):
     health = machine.ask("health")
     assert health.pop("uptime") > 0
+    assert 0 < len(health.pop("awake")) < 64
     sessions = health.pop("sessions")
     assert sessions == 0 or not machine.whole
     jobs = ["count", "counts-itself", "stubborn", "waits"]
     assert set(jobs) <= set(health.pop("jobs"))
     assert health == {"protocol": 1, "worker": "0.1.0", "running": [waiting], "sleep_error": None}
+
+
+def awake(machine, *before):
+    """What health says of it, asked at the machine."""
+    program = "/usr/local/lib/millrace-worker/millrace_worker"
+    said = machine.run(*before, "sudo", "-n", "-u", machine.user, "--", "/usr/bin/python3", "-I", program, "health")
+    assert said.returncode == 0, said.stderr
+    return json.loads(said.stdout)["awake"]
+
+
+def test_health_tells_whether_it_has_slept_since(whole):
+    before = whole.ask("health")["awake"]
+    assert awake(whole) == before
+    other = ("unshare", "--time", "--fork", "--boottime")
+    if whole.run(*other, "1", "true").returncode != 0:
+        pytest.skip("NO TIME NAMESPACES: the kernel is older than 5.6")
+    slept = [awake(whole, *other, seconds) for seconds in ("1", "2", "86400")]
+    assert awake(whole, *other, "1") == slept[0]
+    boot = whole.path("/run/boot")
+    boot.write_text("00000000-0000-0000-0000-000000000000\n")
+    bind = 'mount --bind /run/boot /proc/sys/kernel/random/boot_id && exec "$0" "$@"'
+    started = awake(whole, "unshare", "--mount", "sh", "-c", bind)
+    assert len({before, started, *slept}) == 5
+    assert whole.ask("health")["awake"] == before
 
 
 def test_a_run_from_start_to_end(machine):

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether anybody needs this machine awake: a run, a login, an inhibitor, another agent, a lease."""
+"""Since when this machine is awake, and whether anybody needs that: a run, a login, an inhibitor, another agent, a
+lease.
+"""
 
 import contextlib
 import json
@@ -13,6 +15,15 @@ from millrace_worker.refusal import NOT_NOW, Refusal
 LEASE = 15 * 60  # seconds after an agent's last word
 LOGIN1 = ("org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager")
 HOLDS = {"sleep", "idle"}  # inhibitors of shutdown, or of a key, let a machine sleep
+
+
+def since():
+    """A text that stays the same while the machine stays awake, and is another one once it has slept, or was started
+    anew. The two clocks differ by the time asleep; of several looks the one that nothing came between is right.
+    """
+    clock = time.clock_gettime
+    slept = max(clock(time.CLOCK_BOOTTIME) - clock(time.CLOCK_MONOTONIC) for _ in range(5))
+    return f"{runs.boot()}+{round(slept)}"
 
 
 def ask(*command):

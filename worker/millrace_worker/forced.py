@@ -48,6 +48,7 @@ def health(settings, agent):
         "running": [run.name for run in runs.running(settings)],
         "sessions": sessions,
         "uptime": uptime,
+        "awake": awake.since(),
         "sleep_error": durable.read_json(settings.sleep_error),
     }
 
