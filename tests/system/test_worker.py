@@ -727,6 +727,7 @@ def stays_awake(machine, *words, agent="pi"):
 
 
 def falls_asleep(machine):
+    machine.slept.unlink(missing_ok=True)
     assert machine.ask("sleep") == {"asleep": True}
     wait_until("sleep", machine.slept.exists)
 
@@ -760,19 +761,51 @@ def test_a_lease_keeps_awake(quiet):
     assert not past.exists()
 
 
-def test_another_agent_keeps_awake(quiet):
-    quiet.make_key("second")
-    assert quiet.setup(agent="second").returncode == 0
-    quiet.ask("health", agent="second")
-    stays_awake(quiet, "agent second asked for something 0 minutes ago")
+@pytest.fixture(scope="module")
+def second(machine):
+    """The name of another agent."""
+    machine.make_key("second")
+    assert machine.setup(agent="second").returncode == 0
+    return "second"
+
+
+def test_another_agent_keeps_awake(quiet, second):
+    run = new_run()
+    quiet.ask("status", run, agent=second)
+    stays_awake(quiet, "agent second asked for a run 0 minutes ago")
     quarter = time.time() - 15 * 60
-    quiet.ask("health")
+    quiet.ask("status", run)
     os.utime(quiet.path(f"{HOME}/state/agents/pi"), (quarter + 30, quarter + 30))
-    stays_awake(quiet, "agent pi asked for something 14 minutes ago", agent="second")
+    stays_awake(quiet, "agent pi asked for a run 14 minutes ago", agent=second)
     # who asks for sleep needs it no longer: two who do so do not keep each other awake
     falls_asleep(quiet)
-    quiet.ask("health", agent="second")
+    quiet.ask("status", run, agent=second)
     os.utime(quiet.path(f"{HOME}/state/agents/second"), (quarter, quarter))
+    falls_asleep(quiet)
+
+
+@pytest.mark.parametrize("verb", ["start", "status", "cancel"])
+def test_what_concerns_a_run_keeps_awake(quiet, second, verb):
+    run = new_run()
+    words = (run, "count") if verb == "start" else (run,)
+    quiet.ask(verb, *words, data=quiet.manifest(run), agent=second)
+    if verb == "start":
+        quiet.end_of(run)
+    stays_awake(quiet, "agent second asked for a run 0 minutes ago")
+
+
+def test_who_merely_looks_keeps_nobody_awake(quiet, second):
+    quiet.ask("health", agent=second)
+    assert quiet.say("log", new_run(), "0", agent=second).returncode == 0
+    assert list(quiet.path(f"{HOME}/state/agents").iterdir()) == []
+    falls_asleep(quiet)
+    # nor does a lease of long ago begin anew
+    quiet.ask("status", new_run(), agent=second)
+    lease = quiet.path(f"{HOME}/state/agents/second")
+    os.utime(lease, (1, 1))
+    quiet.ask("health", agent=second)
+    quiet.say("log", new_run(), "0", agent=second)
+    assert lease.stat().st_mtime == 1
     falls_asleep(quiet)
 
 

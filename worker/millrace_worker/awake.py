@@ -12,7 +12,7 @@ import time
 from millrace_worker import durable, runs
 from millrace_worker.refusal import NOT_NOW, Refusal
 
-LEASE = 15 * 60  # seconds after an agent's last word
+LEASE = 15 * 60  # seconds after an agent last asked for a run
 LOGIN1 = ("org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager")
 HOLDS = {"sleep", "idle"}  # inhibitors of shutdown, or of a key, let a machine sleep
 
@@ -86,7 +86,7 @@ def leases(settings, agent):
     for entry in os.scandir(settings.agents):
         age = now - entry.stat().st_mtime
         if entry.name != agent and abs(age) < LEASE:
-            found.append(f"agent {entry.name} asked for something {max(0, int(age)) // 60} minutes ago")
+            found.append(f"agent {entry.name} asked for a run {max(0, int(age)) // 60} minutes ago")
     for entry in os.scandir(settings.leases):
         until = entry.stat(follow_symlinks=False).st_mtime
         if until > now:
