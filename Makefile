@@ -175,10 +175,12 @@ MAKE_AGAIN = +@$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$
 
 .PHONY: demo bench test test-stores soak durability unit system lint format install clean
 STORE ?= file
-DEMO_NEEDS := $(if $(filter minio,$(STORE)),test-deps $(MINIO_STAMP),deps)
-demo: $(DEMO_NEEDS) ## see it work: a simulated feed, the daemon and a reader that counts (STORE=minio: into MinIO)
+MILL ?= 0
+MILL_WORD := $(if $(filter 1,$(MILL)),mill)
+DEMO_NEEDS := $(if $(filter minio,$(STORE)),test-deps $(MINIO_STAMP),deps) $(if $(MILL_WORD),mill-deps)
+demo: $(DEMO_NEEDS) ## see it work: a simulated feed, the daemon, a reader that counts (STORE=minio, MILL=1: a machine is woken)
 	$(MAKE_AGAIN) all
-	@$(if $(filter minio,$(STORE)),$(VENV)/bin/python,$(PYTHON)) tests/demo.py $(O)/millrace $(O)/demo $(STORE)
+	@$(if $(filter minio,$(STORE)),$(VENV)/bin/python,$(PYTHON)) tests/demo.py $(O)/millrace $(O)/demo $(STORE) $(MILL_WORD)
 
 test: test-deps $(MINIO_STAMP) ## unit tests, then system tests on the real binary (K='-k word' picks system tests)
 	$(MAKE_AGAIN) unit
