@@ -74,7 +74,7 @@ class MillDemo:
 
     # ---- what came of it
 
-    def happenings(self):
+    def of_the_machine(self):
         """(time, words)"""
         woken = awake = None
         packets = self.mill.packets()
@@ -82,25 +82,32 @@ class MillDemo:
             at, state = line["at"], line["state"]
             if state == "booting":
                 woken = at
-                yield at, "the machine is woken by a magic packet"
+                yield at, "woken: its magic packet has come"
             elif state == "awake":
                 awake = at
                 sent = sum(woken - 0.5 <= packet["at"] <= at for packet in packets)
-                yield at, f"it has started, after {sent} packets"
+                yield at, f"awake: its sshd starts; packets until now: {sent}"
+                yield from self.first_ready(at)
             else:
-                yield at, f"it is asleep again, having been awake for {at - awake:.0f} s"
+                yield at, f"asleep: it was awake for {at - awake:.0f} s"
+
+    def first_ready(self, awake):
+        ready = [seconds_of(run["ready_at"]) for run in self.runs if run["ready_at"]]
+        for at in sorted(at for at in ready if at >= awake)[:1]:
+            yield at, "ready: its worker answers"
+
+    def of_the_runs(self):
         for run in self.runs:
             name = f"run {run['id'][:12]}…{run['id'][-4:]}"
-            yield seconds_of(run["created_at"]), f"{name} is due: objects {run['objects']}, records {run['records']}"
-            for key, words in (("ready_at", "the machine is ready for"), ("started_at", "started:")):
-                if run[key]:
-                    yield seconds_of(run[key]), f"{words} {name}"
+            yield seconds_of(run["created_at"]), f"due: {name}, objects {run['objects']}, records {run['records']}"
+            if run["started_at"]:
+                yield seconds_of(run["started_at"]), f"started: {name}"
             if run["ended_at"]:
                 yield seconds_of(run["ended_at"]), f"{run['state']}: {name} {run['reason']}".rstrip()
 
     def show(self):
         print("What happened, in seconds since the beginning:\n")
-        for at, words in sorted(self.happenings(), key=lambda one: one[0]):
+        for at, words in sorted([*self.of_the_machine(), *self.of_the_runs()], key=lambda one: one[0]):
             print(f"  {at - self.began:6.1f}  {words}")
         print()
 
