@@ -110,7 +110,10 @@ $(SABOTAGES:%=$(O)/cut/%/millrace):
 
 DEPS := build-essential pkg-config libuv1-dev libcurl4-openssl-dev libsqlite3-dev zlib1g-dev libconfig-dev \
 	libjansson-dev libmicrohttpd-dev libmbedtls-dev ca-certificates python3
-TEST_DEPS := $(DEPS) curl libcmocka-dev python3-venv tinyproxy-bin libfuse3-dev fuse3
+# Of a machine that sleeps and is woken: its sshd, its network.
+MILL_DEPS := openssh-server openssh-client iproute2 util-linux
+TEST_DEPS := $(DEPS) $(MILL_DEPS) curl libcmocka-dev python3-venv tinyproxy-bin libfuse3-dev fuse3 sudo dbus systemd \
+	procps
 SOAK_DEPS := $(TEST_DEPS) valgrind
 LINT_DEPS := $(TEST_DEPS) clang clang-format clang-tidy cppcheck shellcheck
 
@@ -118,12 +121,19 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 APT = $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -q
 installed = $(shell dpkg-query -W -f '$${Package}/$${db:Status-Status} ' $(1) 2>/dev/null)
 missing = $(patsubst %/installed,%,$(filter-out $(call installed,$(1)),$(addsuffix /installed,$(1))))
+# Debian starts an sshd that it installs, now and at each boot, unless that file is there.
+NO_SSHD := /etc/ssh/sshd_not_to_be_run
+no-sshd = $(if $(filter openssh-server,$(1)),echo "the sshd is for tests alone: $(NO_SSHD) keeps Debian from starting it" \
+	&& $(SUDO) mkdir -p $(dir $(NO_SSHD)) && $(SUDO) touch $(NO_SSHD) &&)
 install-missing = $(if $(call missing,$(1)),@echo "installing from Debian: $(call missing,$(1))" && \
-	$(APT) update && $(APT) install -y --no-install-recommends $(call missing,$(1)),@:)
+	$(call no-sshd,$(call missing,$(1))) $(APT) update && \
+	$(APT) install -y --no-install-recommends --no-remove $(call missing,$(1)),@:)
 
-.PHONY: deps test-deps soak-deps lint-deps
+.PHONY: deps mill-deps test-deps soak-deps lint-deps
 deps: ## install what is missing of Debian's packages for build and demo (through sudo when not root)
 	$(call install-missing,$(DEPS))
+mill-deps:
+	$(call install-missing,$(DEPS) $(MILL_DEPS))
 test-deps:
 	$(call install-missing,$(TEST_DEPS))
 soak-deps:
@@ -165,10 +175,12 @@ MAKE_AGAIN = +@$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$
 
 .PHONY: demo bench test test-stores soak durability unit system lint format install clean
 STORE ?= file
-DEMO_NEEDS := $(if $(filter minio,$(STORE)),test-deps $(MINIO_STAMP),deps)
-demo: $(DEMO_NEEDS) ## see it work: a simulated feed, the daemon and a reader that counts (STORE=minio: into MinIO)
+MILL ?= 0
+MILL_WORD := $(if $(filter 1,$(MILL)),mill)
+DEMO_NEEDS := $(if $(filter minio,$(STORE)),test-deps $(MINIO_STAMP),deps) $(if $(MILL_WORD),mill-deps)
+demo: $(DEMO_NEEDS) ## see it work: a simulated feed, the daemon, a reader that counts (STORE=minio, MILL=1: a machine is woken)
 	$(MAKE_AGAIN) all
-	@$(if $(filter minio,$(STORE)),$(VENV)/bin/python,$(PYTHON)) tests/demo.py $(O)/millrace $(O)/demo $(STORE)
+	@$(if $(filter minio,$(STORE)),$(VENV)/bin/python,$(PYTHON)) tests/demo.py $(O)/millrace $(O)/demo $(STORE) $(MILL_WORD)
 
 test: test-deps $(MINIO_STAMP) ## unit tests, then system tests on the real binary (K='-k word' picks system tests)
 	$(MAKE_AGAIN) unit
@@ -264,8 +276,8 @@ lint: lint-deps $(VENV)/stamp ## includes, formatting, cppcheck, clang-tidy, she
 
 format: lint-deps $(VENV)/stamp ## put C and Python into the project's form
 	@clang-format -i $(wildcard $(addsuffix /*.[ch],$(FOLDERS) tests/*))
-	@$(VENV)/bin/ruff format --quiet tests
-	@$(VENV)/bin/ruff check --quiet --fix tests
+	@$(VENV)/bin/ruff format --quiet tests worker
+	@$(VENV)/bin/ruff check --quiet --fix tests worker
 
 install: all ## into DESTDIR and PREFIX: the program, and the sample configuration below share/doc
 	install -D -m 755 $(O)/millrace $(DESTDIR)$(PREFIX)/bin/millrace

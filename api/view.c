@@ -6,6 +6,7 @@
 
 #include "base/sha256.h"
 #include "base/units.h"
+#include "base/utf8.h"
 
 enum field_type {
 	FIELD_TEXT,   /* const char * */
@@ -144,22 +145,6 @@ static const struct field status_fields[] = {
 	FIELD(TIME, status_view, started_ms, "started"), FIELD_END,
 };
 
-/* Bytes of the UTF-8 sequence at p (RFC 3629 §4), of which len are there; 0: it is none. */
-static size_t sequence(const unsigned char *p, size_t len)
-{
-	if (*p < 0x80)
-		return 1;
-	size_t n = *p >= 0xF0 ? 4 : *p >= 0xE0 ? 3 : 2;
-	if (*p < 0xC2 || *p > 0xF4 || n > len)
-		return 0;
-	unsigned char low = *p == 0xE0 ? 0xA0 : *p == 0xF0 ? 0x90 : 0x80;
-	unsigned char high = *p == 0xED ? 0x9F : *p == 0xF4 ? 0x8F : 0xBF;
-	for (size_t i = 1; i < n; i++, low = 0x80, high = 0xBF)
-		if (p[i] < low || p[i] > high)
-			return 0;
-	return n;
-}
-
 /* ret_mark (NULL: not asked): how many of its characters stand before the byte at `place`. */
 static json_t *text_value(const void *data, size_t len, size_t place, size_t *ret_mark)
 {
@@ -169,7 +154,7 @@ static json_t *text_value(const void *data, size_t len, size_t place, size_t *re
 	if (!mended)
 		return NULL;
 	for (size_t at = 0, step; at < len; at += step) {
-		size_t n = sequence(from + at, len - at);
+		size_t n = utf8_decode(from + at, len - at, NULL);
 		step = n ? n : 1;
 		memcpy(to, n ? (const char *)from + at : "\xEF\xBF\xBD", n ? n : 3);
 		to += n ? n : 3;

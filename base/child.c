@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/container.h"
+#include "base/utf8.h"
 
 #define GRACE_MS 2000
 
@@ -42,25 +43,12 @@ struct child {
 
 /* --- Text --- */
 
-/*
- * Length of the UTF-8 sequence (RFC 3629 §4) of a character that takes a place on a line, or 0 where text starts with
- * none.
- */
+/* Length of the character, one that takes a place on a line, with which text begins; 0: there is none. */
 static size_t printable(const unsigned char *text, size_t len)
 {
-	static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
-	size_t n = text[0] < 0x80 ? 1 : text[0] >= 0xf0 ? 4 : text[0] >= 0xe0 ? 3 : 2;
-	uint32_t code = n == 1 ? text[0] : text[0] & (0x7fU >> n);
-	if (n > len || text[0] >= 0xf8 || (text[0] & 0xc0) == 0x80)
-		return 0;
-	for (size_t i = 1; i < n; i++) {
-		if ((text[i] & 0xc0) != 0x80)
-			return 0;
-		code = code << 6 | (text[i] & 0x3f);
-	}
-	bool surrogate = code >= 0xd800 && code <= 0xdfff;
-	bool control = code <= ' ' || (code >= 0x7f && code < 0xa0) || code == 0x2028 || code == 0x2029;
-	return code < least[n] || surrogate || control || code > 0x10ffff ? 0 : n;
+	uint32_t code = 0;
+	size_t n = utf8_decode(text, len, &code);
+	return code == ' ' || utf8_breaks_line(code) ? 0 : n;
 }
 
 static void make_text(struct child *c)

@@ -6,17 +6,17 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/utf8.h"
+
 /*
  * Takes over a text that was written with room for more than fits, so that the first byte lost can be seen: a cut moves
- * back to the start of a UTF-8 sequence, for half a character would spoil the log line or JSON it ends in.
+ * back to the start of a character, for half a character would spoil the log line or JSON it ends in.
  */
 static void set_text(struct err *err, const char *text)
 {
 	size_t len = strlen(text);
 	if (len >= ERR_MAX) {
-		len = ERR_MAX - 1;
-		for (int back = 0; back < 3 && ((unsigned char)text[len] & 0xc0) == 0x80; back++)
-			len--;
+		len = utf8_cut(text, ERR_MAX - 1);
 	}
 	memcpy(err->text, text, len);
 	err->text[len] = '\0';

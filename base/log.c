@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/units.h"
+#include "base/utf8.h"
 
 #define LINE_MAX_BYTES 1024 /* with the line break */
 #define ID_MAX         40
@@ -66,29 +67,6 @@ void log_init(enum log_format format)
 		output = stderr_is_journal() ? OUTPUT_JOURNAL : OUTPUT_TEXT;
 }
 
-/* Length of the UTF-8 sequence (RFC 3629 §4) that text starts with, or 0 where it is none. A NUL ends every text. */
-static size_t utf8_decode(const unsigned char *text, uint32_t *ret_code)
-{
-	static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
-	size_t n = text[0] < 0x80 ? 1 : text[0] >= 0xf0 ? 4 : text[0] >= 0xe0 ? 3 : 2;
-	uint32_t code = n == 1 ? text[0] : text[0] & (0x7fU >> n);
-	for (size_t i = 1; i < n; i++) {
-		if ((text[i] & 0xc0) != 0x80)
-			return 0;
-		code = code << 6 | (text[i] & 0x3f);
-	}
-	bool surrogate = code >= 0xd800 && code <= 0xdfff;
-	if (text[0] >= 0xf8 || (text[0] & 0xc0) == 0x80 || code < least[n] || surrogate || code > 0x10ffff)
-		return 0;
-	*ret_code = code;
-	return n;
-}
-
-static bool breaks_line(uint32_t code)
-{
-	return code < 0x20 || (code >= 0x7f && code < 0xa0) || code == 0x2028 || code == 0x2029;
-}
-
 static bool put(struct line *line, const char *data, size_t len)
 {
 	if (len > line->room)
@@ -104,12 +82,12 @@ static void put_text(struct line *line, const char *text)
 {
 	for (size_t n; *text; text += n) {
 		uint32_t code = 0;
-		n = utf8_decode((const unsigned char *)text, &code);
+		n = utf8_decode(text, UTF8_MAX, &code);
 		bool fits;
 		if (n == 0) {
 			n = 1;
 			fits = put(line, "\xef\xbf\xbd", 3);
-		} else if (breaks_line(code)) {
+		} else if (utf8_breaks_line(code)) {
 			fits = put(line, " ", 1);
 		} else if (output == OUTPUT_JSON && (code == '"' || code == '\\')) {
 			fits = put(line, code == '"' ? "\\\"" : "\\\\", 2);

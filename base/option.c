@@ -12,6 +12,7 @@
 #include "base/bytes.h"
 #include "base/secret.h"
 #include "base/units.h"
+#include "base/utf8.h"
 
 #define SHOWN_MAX 80 /* bytes of a wrong value that a message repeats, so that the advice behind it is still read */
 
@@ -21,9 +22,7 @@ static const char *shown(const char *value, char text[SHOWN_MAX])
 	size_t len = strlen(value);
 	if (len < SHOWN_MAX)
 		return strcpy(text, value);
-	len = SHOWN_MAX - sizeof "…";
-	while (len > 0 && ((unsigned char)value[len] & 0xc0) == 0x80)
-		len--;
+	len = utf8_cut(value, SHOWN_MAX - sizeof "…");
 	memcpy(text, value, len);
 	strcpy(text + len, "…");
 	return text;

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """make demo: a simulated feed with all its troubles, the daemon, and a reader that counts what arrived in the store.
-STORE=minio: the store is a bucket of a MinIO that it starts for the while.
+STORE=minio: the store is a bucket of a MinIO that it starts for the while. MILL=1: a machine sleeps beside it, which is
+woken for each batch, has a job run over it, and sleeps again (tests/mill_demo.py).
 
 The last line, `demo: N records served, N in the store, 0 lost, 0 twice`, compares the objects with what the feed
 served; the daemon's own counters are only shown. Exits with 1 when they differ or anything is left running.
@@ -37,28 +38,32 @@ SETTINGS = {
 }
 
 
-def show_progress(daemon, feed, second):
+def show_line(text, second):
     """One line that renews itself on a terminal, and else a line every few seconds."""
-    status = daemon.status()
-    source = next(s for s in status["sources"] if s["name"] == SOURCE)
-    store = status["stores"][0]
-    last = feed.happened[-1] if feed.happened else "fresh"
-    text = (
-        f"{second:2d} s  {source['polls']} polls: {source['unchanged']} unchanged, {source['refused']} refused, "
-        f"{source['failed']} failed; {source['records']} records, {store['delivered_batches']} objects ({last})"
-    )
     if sys.stdout.isatty():
         print(f"\r\033[K{text[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
     elif second % 5 == 0:
         print(text, flush=True)
 
 
-def run(daemon, feed):
+def show_progress(daemon, feed, second, more=""):
+    status = daemon.status()
+    source = next(s for s in status["sources"] if s["name"] == SOURCE)
+    store = status["stores"][0]
+    last = feed.happened[-1] if feed.happened else "fresh"
+    text = (
+        f"{second:2d} s  {source['polls']} polls: {source['unchanged']} unchanged, {source['refused']} refused, "
+        f"{source['failed']} failed; {source['records']} records, {store['delivered_batches']} objects ({last}){more}"
+    )
+    show_line(text, second)
+
+
+def run(daemon, feed, mill):
     """Lets it work for a while, then has it bring everything to the store; returns the source's last counters."""
     started = time.monotonic()
     for second in range(SECONDS):
         time.sleep(max(0, started + second - time.monotonic()))
-        show_progress(daemon, feed, second)
+        show_progress(daemon, feed, second, mill.now(daemon) if mill else "")
     print()
     feed.freeze()
     wait_until("the feed's last version to be in the buffer", lambda: daemon.poll(SOURCE)["outcome"] == "unchanged")
@@ -121,7 +126,8 @@ class Folder:
         self.settings = {"kind": "file", "path": str(self.place)}
 
     def read(self):
-        return lake.read(self.place)
+        stored = lake.in_folder(self.place)
+        return lake.check({key: content for key, content in stored.items() if not key.startswith("_runs/")})
 
     def end(self):
         pass
@@ -155,17 +161,26 @@ class Minio:
 STORES = {"file": Folder, "minio": Minio}
 
 
-def main(binary, folder, kind):
+def main(binary, folder, kind, with_mill):
+    if with_mill and kind != "file":
+        raise RuntimeError(f"MILL=1 reads the objects out of a folder: leave STORE={kind} out")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     store = STORES[kind](folder)
+    mill = None
     try:
-        return demonstrate(binary, folder, store)
+        if with_mill:
+            import mill_demo
+
+            mill = mill_demo.MillDemo(SOURCE, store.place)
+        return demonstrate(binary, folder, store, mill)
     finally:
+        if mill:
+            mill.end()
         store.end()
 
 
-def demonstrate(binary, folder, store):
+def demonstrate(binary, folder, store, mill):
     # A Unix socket's path has at most 107 bytes; that of a folder may have more.
     with tempfile.TemporaryDirectory(prefix="millrace-demo-") as short:
         server = Server()
@@ -178,17 +193,21 @@ def demonstrate(binary, folder, store):
             socket=str(daemon.socket),
             stores={"lake": store.settings},
             **SETTINGS,
+            **(mill.settings if mill else {}),
         )
         print(f"A feed of nine car parks on {server.url(PATH)}, new every 2 s, and `millrace run -c {daemon.config}`.")
         print("It freezes, answers slowly, with 503, cut short, and with HTML. Half a minute, please.\n", flush=True)
         try:
             daemon.start()
-            source = run(daemon, feed)
+            source = run(daemon, feed, mill)
+            if mill:
+                mill.wait(daemon, show_line)
             stopped = stop(daemon)
             found = store.read()
             table(source, found)
             show_objects(store.place, found)
-            return judge(server, found) and stopped
+            milled = mill.judge(found) if mill else True
+            return judge(server, found) and milled and stopped
         finally:
             daemon.end()
             server.close()
@@ -196,7 +215,7 @@ def demonstrate(binary, folder, store):
 
 if __name__ == "__main__":
     try:
-        sys.exit(0 if main(sys.argv[1], Path(sys.argv[2]).resolve(), sys.argv[3]) else 1)
+        sys.exit(0 if main(sys.argv[1], Path(sys.argv[2]).resolve(), sys.argv[3], sys.argv[4:] == ["mill"]) else 1)
     except KeyboardInterrupt:
         sys.exit("\ndemo: stopped; nothing is left running")
     except (AssertionError, OSError, RuntimeError) as error:

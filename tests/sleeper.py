@@ -20,8 +20,9 @@ Once it is there it prints one line of JSON, which FOLDER/machine.json has too:
 stands for it, {near} for the other. "ports" are what it waits on: others than 9 and 7 where those may not be had.
 
     FOLDER/state            asleep, booting or awake
-    FOLDER/packets.jsonl    each magic packet for it, as it came: {"state": "asleep", "to": "255.255.255.255",
-                            "port": 9}; to is null and port 0 for one without UDP
+    FOLDER/states.jsonl     each of its states, as it begins: {"at": 1795255200.123, "state": "asleep"}
+    FOLDER/packets.jsonl    each magic packet for it, as it came: {"at": 1795255201.456, "state": "asleep",
+                            "to": "255.255.255.255", "port": 9}; to is null and port 0 for one without UDP
     touch FOLDER/sleep      it sleeps half a second later, and what it runs ends: SIGTERM, and SIGKILL for what goes on
     touch FOLDER/off        its power fails: SIGKILL at once
 
@@ -47,6 +48,7 @@ from pathlib import Path
 CLONE_NEWNET, PR_SET_CHILD_SUBREAPER = 0x40000000, 36
 ETH_P_ALL, ETH_P_IP = 0x0003, 0x0800
 PORTS = (9, 7)
+BOOKS = ("packets.jsonl", "states.jsonl")
 TICK = 0.05
 LINGER = 0.5  # seconds: whoever told it to sleep, by ssh, still hears the answer
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL
@@ -195,7 +197,7 @@ class Machine:
         ]
         self.pid = None
         self.awake_at = None  # while it boots
-        self.packets = (self.folder / "packets.jsonl").open("w", buffering=1)
+        self.packets, self.states = ((self.folder / name).open("w", buffering=1) for name in BOOKS)
         self.describe(arguments)
         self.set_state("asleep")
 
@@ -212,8 +214,12 @@ class Machine:
         }
         (self.folder / "machine.json").write_text(json.dumps(self.about) + "\n")
 
+    def note(self, book, **what):
+        book.write(json.dumps({"at": round(time.time(), 3)} | what) + "\n")
+
     def set_state(self, state):
         self.state = state
+        self.note(self.states, state=state)
         fresh = self.folder / "state.tmp"
         fresh.write_text(state)
         fresh.rename(self.folder / "state")
@@ -222,7 +228,7 @@ class Machine:
         frame, to, port = self.network.receive(s)
         if self.magic not in frame:
             return
-        self.packets.write(json.dumps({"state": self.state, "to": to, "port": port}) + "\n")
+        self.note(self.packets, state=self.state, to=to, port=port)
         if self.state == "asleep":
             self.awake_at = time.monotonic() + self.boot
             self.set_state("booting")

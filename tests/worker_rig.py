@@ -29,7 +29,6 @@ HOME = "/var/lib/millrace-worker"
 
 # Whatever an sshd may allow: the key's own line has to refuse it.
 SSHD_CONFIG = """\
-ListenAddress 127.0.0.1
 UsePAM no
 PasswordAuthentication no
 KbdInteractiveAuthentication no
@@ -78,6 +77,7 @@ class Machine:
     """What both kinds have. `pi` is the agent whose key it knows from the start."""
 
     whole = False
+    host = "127.0.0.1"
     user = pwd.getpwuid(os.geteuid()).pw_name
 
     def __init__(self):
@@ -95,7 +95,10 @@ class Machine:
         self.sshd = self.master = None
         self.make_key("host")
         self.make_key("pi")
-        known = f"[127.0.0.1]:{self.port} {(self.folder / 'host.pub').read_text()}"
+        self.know_host()
+
+    def know_host(self):
+        known = f"[{self.host}]:{self.port} {(self.folder / 'host.pub').read_text()}"
         (self.folder / "known_hosts").write_text(known)
 
     def make_key(self, name):
@@ -119,12 +122,14 @@ class Machine:
         self.start_sshd()
         return self
 
-    def start_sshd(self):
+    def sshd_command(self, host):
         config = self.folder / "sshd_config"
         own = f"Port {self.port}\nHostKey {self.folder}/host\nPidFile {self.folder}/sshd.pid\n"
         config.write_text(SSHD_CONFIG + own + self.sshd_settings())
-        command = [*self.inside(), SSHD, "-D", "-f", str(config), "-E", str(self.folder / "sshd.log")]
-        self.sshd = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        return [SSHD, "-D", "-f", str(config), "-E", str(self.folder / "sshd.log"), f"-oListenAddress={host}"]
+
+    def start_sshd(self):
+        self.sshd = subprocess.Popen([*self.inside(), *self.sshd_command(self.host)], stdin=subprocess.DEVNULL)
         wait_until("sshd to listen", self.listens)
         self.connect()
 
@@ -143,7 +148,7 @@ class Machine:
             (self.folder / "master").unlink(missing_ok=True)
 
     def listens(self):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)) as there:
+        with contextlib.suppress(OSError), socket.create_connection((self.host, self.port)) as there:
             return there.recv(4) == b"SSH-"
 
     def ssh(self, *words, agent="pi", options=(), alone=False):
@@ -158,7 +163,7 @@ class Machine:
         if agent == "pi" and not alone:
             settings["ControlPath"] = self.folder / "master"
         named = [f"-o{name}={value}" for name, value in settings.items()]
-        login = f"{self.user}@127.0.0.1"
+        login = f"{self.user}@{self.host}"
         key = str(self.folder / agent)
         return ["ssh", "-F", "none", "-p", str(self.port), "-i", key, *options, *named, login, "--", *words]
 

@@ -38,8 +38,8 @@ def checks():
         "cppcheck": [["cppcheck", *CPPCHECK, "--std=c11", "-j2", "-I.", *sources, *unit]],
         "clang-tidy": [["clang-tidy", "--quiet", file, "--", *C_FLAGS] for file in sources],
         "shellcheck": [["shellcheck", *shell_scripts()]],
-        "ruff check": [[python, "-m", "ruff", "check", "--quiet", "--no-cache", "tests"]],
-        "ruff format": [[python, "-m", "ruff", "format", "--quiet", "--no-cache", "--check", "tests"]],
+        "ruff check": [[python, "-m", "ruff", "check", "--quiet", "--no-cache", "tests", "worker"]],
+        "ruff format": [[python, "-m", "ruff", "format", "--quiet", "--no-cache", "--check", "tests", "worker"]],
     }
 
 

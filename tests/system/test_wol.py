@@ -39,8 +39,13 @@ class Sleeper:
     def wait(self, state):
         wait_until(f"the machine to be {state}", lambda: self.state() == state)
 
+    def book(self, name):
+        """Without the times."""
+        lines = [json.loads(line) for line in (self.folder / f"{name}.jsonl").read_text().splitlines()]
+        return [{key: value for key, value in line.items() if key != "at"} for line in lines]
+
     def packets(self):
-        return [json.loads(line) for line in (self.folder / "packets.jsonl").read_text().splitlines()]
+        return self.book("packets")
 
     def answers(self):
         try:
@@ -161,6 +166,8 @@ def test_it_sleeps_and_wakes_again(far, word):
             peer.recv(1)  # no end was sent: the machine has gone
     far.send(magic(six(MAC)))
     wait_until("its service to answer again", far.answers)
+    far.wait("awake")
+    assert [line["state"] for line in far.book("states")] == ["asleep", "booting", "awake"] * 2
 
 
 def test_it_takes_its_time_to_boot(make_far):

@@ -97,11 +97,36 @@ def refused(said, status, *words):
 def test_health(machine, waiting):
     health = machine.ask("health")
     assert health.pop("uptime") > 0
+    assert 0 < len(health.pop("awake")) < 64
     sessions = health.pop("sessions")
     assert sessions == 0 or not machine.whole
     jobs = ["count", "counts-itself", "stubborn", "waits"]
     assert set(jobs) <= set(health.pop("jobs"))
     assert health == {"protocol": 1, "worker": "0.1.0", "running": [waiting], "sleep_error": None}
+
+
+def awake(machine, *before):
+    """What health says of it, asked at the machine."""
+    program = "/usr/local/lib/millrace-worker/millrace_worker"
+    said = machine.run(*before, "sudo", "-n", "-u", machine.user, "--", "/usr/bin/python3", "-I", program, "health")
+    assert said.returncode == 0, said.stderr
+    return json.loads(said.stdout)["awake"]
+
+
+def test_health_tells_whether_it_has_slept_since(whole):
+    before = whole.ask("health")["awake"]
+    assert awake(whole) == before
+    other = ("unshare", "--time", "--fork", "--boottime")
+    if whole.run(*other, "1", "true").returncode != 0:
+        pytest.skip("NO TIME NAMESPACES: the kernel is older than 5.6")
+    slept = [awake(whole, *other, seconds) for seconds in ("1", "2", "86400")]
+    assert awake(whole, *other, "1") == slept[0]
+    boot = whole.path("/run/boot")
+    boot.write_text("00000000-0000-0000-0000-000000000000\n")
+    bind = 'mount --bind /run/boot /proc/sys/kernel/random/boot_id && exec "$0" "$@"'
+    started = awake(whole, "unshare", "--mount", "sh", "-c", bind)
+    assert len({before, started, *slept}) == 5
+    assert whole.ask("health")["awake"] == before
 
 
 def test_a_run_from_start_to_end(machine):
@@ -702,6 +727,7 @@ def stays_awake(machine, *words, agent="pi"):
 
 
 def falls_asleep(machine):
+    machine.slept.unlink(missing_ok=True)
     assert machine.ask("sleep") == {"asleep": True}
     wait_until("sleep", machine.slept.exists)
 
@@ -735,19 +761,51 @@ def test_a_lease_keeps_awake(quiet):
     assert not past.exists()
 
 
-def test_another_agent_keeps_awake(quiet):
-    quiet.make_key("second")
-    assert quiet.setup(agent="second").returncode == 0
-    quiet.ask("health", agent="second")
-    stays_awake(quiet, "agent second asked for something 0 minutes ago")
+@pytest.fixture(scope="module")
+def second(machine):
+    """The name of another agent."""
+    machine.make_key("second")
+    assert machine.setup(agent="second").returncode == 0
+    return "second"
+
+
+def test_another_agent_keeps_awake(quiet, second):
+    run = new_run()
+    quiet.ask("status", run, agent=second)
+    stays_awake(quiet, "agent second asked for a run 0 minutes ago")
     quarter = time.time() - 15 * 60
-    quiet.ask("health")
+    quiet.ask("status", run)
     os.utime(quiet.path(f"{HOME}/state/agents/pi"), (quarter + 30, quarter + 30))
-    stays_awake(quiet, "agent pi asked for something 14 minutes ago", agent="second")
+    stays_awake(quiet, "agent pi asked for a run 14 minutes ago", agent=second)
     # who asks for sleep needs it no longer: two who do so do not keep each other awake
     falls_asleep(quiet)
-    quiet.ask("health", agent="second")
+    quiet.ask("status", run, agent=second)
     os.utime(quiet.path(f"{HOME}/state/agents/second"), (quarter, quarter))
+    falls_asleep(quiet)
+
+
+@pytest.mark.parametrize("verb", ["start", "status", "cancel"])
+def test_what_concerns_a_run_keeps_awake(quiet, second, verb):
+    run = new_run()
+    words = (run, "count") if verb == "start" else (run,)
+    quiet.ask(verb, *words, data=quiet.manifest(run), agent=second)
+    if verb == "start":
+        quiet.end_of(run)
+    stays_awake(quiet, "agent second asked for a run 0 minutes ago")
+
+
+def test_who_merely_looks_keeps_nobody_awake(quiet, second):
+    quiet.ask("health", agent=second)
+    assert quiet.say("log", new_run(), "0", agent=second).returncode == 0
+    assert list(quiet.path(f"{HOME}/state/agents").iterdir()) == []
+    falls_asleep(quiet)
+    # nor does a lease of long ago begin anew
+    quiet.ask("status", new_run(), agent=second)
+    lease = quiet.path(f"{HOME}/state/agents/second")
+    os.utime(lease, (1, 1))
+    quiet.ask("health", agent=second)
+    quiet.say("log", new_run(), "0", agent=second)
+    assert lease.stat().st_mtime == 1
     falls_asleep(quiet)
 
 

@@ -370,6 +370,7 @@ static const struct {
 	{ "cron 0 0 31 2,4 *", "at character 10 stands \"31 2,4 *\", where a day that its month has" },
 	{ "cron 0 0 30 feb *", "stands \"30 feb *\"" },
 };
+
 static void test_mistakes(void **state)
 {
 	(void)state;

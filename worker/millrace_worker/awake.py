@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether anybody needs this machine awake: a run, a login, an inhibitor, another agent, a lease."""
+"""Since when this machine is awake, and whether anybody needs that: a run, a login, an inhibitor, another agent, a
+lease.
+"""
 
 import contextlib
 import json
@@ -10,9 +12,18 @@ import time
 from millrace_worker import durable, runs
 from millrace_worker.refusal import NOT_NOW, Refusal
 
-LEASE = 15 * 60  # seconds after an agent's last word
+LEASE = 15 * 60  # seconds after an agent last asked for a run
 LOGIN1 = ("org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager")
 HOLDS = {"sleep", "idle"}  # inhibitors of shutdown, or of a key, let a machine sleep
+
+
+def since():
+    """A text that stays the same while the machine stays awake, and is another one once it has slept, or was started
+    anew. The two clocks differ by the time asleep; of several looks the one that nothing came between is right.
+    """
+    clock = time.clock_gettime
+    slept = max(clock(time.CLOCK_BOOTTIME) - clock(time.CLOCK_MONOTONIC) for _ in range(5))
+    return f"{runs.boot()}+{round(slept)}"
 
 
 def ask(*command):
@@ -75,7 +86,7 @@ def leases(settings, agent):
     for entry in os.scandir(settings.agents):
         age = now - entry.stat().st_mtime
         if entry.name != agent and abs(age) < LEASE:
-            found.append(f"agent {entry.name} asked for something {max(0, int(age)) // 60} minutes ago")
+            found.append(f"agent {entry.name} asked for a run {max(0, int(age)) // 60} minutes ago")
     for entry in os.scandir(settings.leases):
         until = entry.stat(follow_symlinks=False).st_mtime
         if until > now:

@@ -48,6 +48,7 @@ def health(settings, agent):
         "running": [run.name for run in runs.running(settings)],
         "sessions": sessions,
         "uptime": uptime,
+        "awake": awake.since(),
         "sleep_error": durable.read_json(settings.sleep_error),
     }
 
@@ -131,13 +132,15 @@ def say(data):
         pass
 
 
-def lease(path, wanted):
-    """Whatever an agent asks for keeps the machine awake for a while; who asks for sleep gives that back."""
+def lease(path, function):
+    """Who asks for a run keeps the machine awake for a while, and who asks for sleep gives that back. Merely to look
+    counts for nothing: two agents that look now and then would keep each other's machine awake for ever.
+    """
     try:
-        if wanted:
+        if function in (start, status, cancel):
             with open(path, "ab"):
                 os.utime(path)
-        elif os.path.exists(path):
+        elif function is sleep and os.path.exists(path):
             os.unlink(path)
     except OSError as error:  # on a full disk a run can still be asked for, and cancelled
         if error.errno not in DISK:
@@ -148,7 +151,7 @@ def perform(etc, agent, command):
     function, words = parse(command)
     settings = where.load(etc)
     if agent:
-        lease(os.path.join(settings.agents, agent), function is not sleep)
+        lease(os.path.join(settings.agents, agent), function)
     answer = function(settings, agent or "", *words)
     say(answer if isinstance(answer, bytes) else json.dumps(answer).encode() + b"\n")
 

@@ -4,7 +4,7 @@
 ETC/worker.json     user (null: whoever runs it), state (a folder), sleep (a command; null: never)
 ETC/s3.json         credentials of the object store, for the worker's user alone
 ETC/jobs/NAME/run   jobs of the machine's owner
-STATE/state/        lock, sleep_error.json, agents/NAME (its mtime: when it last asked), runs/RUN/
+STATE/state/        lock, sleep_error.json, agents/NAME (its mtime: when it last asked for a run), runs/RUN/
 STATE/home/         the jobs' HOME
 STATE/leases/       anyone may put a file here: until its mtime the machine stays awake
 """
