@@ -173,6 +173,18 @@ int s3_put(const struct s3 *s3, const struct batch *batch, bool only_new, int64_
 	return finish(&d, hex, wall_ms, ret);
 }
 
+int s3_put_small(const struct s3 *s3, const char *key, const uint8_t sha256[SHA256_SIZE], const char *content_type,
+                 int64_t wall_ms, struct s3_request *ret)
+{
+	struct draft d = { .s3 = s3, .method = "PUT", .key = key, .query = "" };
+	char base64[BASE64_MAX], hex[SHA256_HEX];
+
+	encode_base64(sha256, base64);
+	add(&d, "content-type", content_type);
+	add(&d, "x-amz-checksum-sha256", base64);
+	return finish(&d, sha256_hex(sha256, 2 * SHA256_SIZE, hex), wall_ms, ret);
+}
+
 int s3_head(const struct s3 *s3, const char *key, int64_t wall_ms, struct s3_request *ret)
 {
 	struct draft d = { .s3 = s3, .method = "HEAD", .key = key, .query = "" };

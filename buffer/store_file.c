@@ -13,12 +13,13 @@
 #include "base/container.h"
 #include "buffer/object.h"
 
-#define MARK        ".millrace-store"
-#define MARK_TEXT   "Millrace writes here; without this file it takes the folder for a disk that is not mounted.\n"
-#define TMP         ".tmp"
-#define FOLDER_MODE 0755
-#define FILE_MODE   0644
-#define PIECE       (64 * 1024)
+#define MARK         ".millrace-store"
+#define MARK_TEXT    "Millrace writes here; without this file it takes the folder for a disk that is not mounted.\n"
+#define TMP          ".tmp"
+#define TMP_PATH_MAX (OBJECT_KEY_MAX + sizeof TMP)
+#define FOLDER_MODE  0755
+#define FILE_MODE    0644
+#define PIECE        (64 * 1024)
 
 struct store_file {
 	struct store store;
@@ -30,7 +31,7 @@ struct store_file {
 	int root, folder, file; /* -1: not open */
 	bool stands;            /* the same bytes are there under its key already: file is they, to be read only */
 	char key[OBJECT_KEY_MAX];
-	char tmp[OBJECT_KEY_MAX + sizeof TMP]; /* its name within the folder */
+	char tmp[TMP_PATH_MAX]; /* its name within the folder */
 	uint64_t bytes, written;
 	uint8_t sha256[SHA256_SIZE];
 	struct sha256 hash;
@@ -195,12 +196,26 @@ static int probe(struct store *store, bool known, struct err *err)
 
 /* --- One object --- */
 
+/*
+ * Whether the temporary name is still that of our file. Who replaced the same key before, and is waited for by nobody
+ * any more, may go on beside us on a slow disk: neither may give the other's half-written file the final name, or take
+ * it away.
+ */
+static bool has_tmp(const struct store_file *s)
+{
+	struct stat ours, there;
+
+	return fstat(s->file, &ours) == 0 && fstatat(s->folder, s->tmp, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       ours.st_dev == there.st_dev && ours.st_ino == there.st_ino;
+}
+
 static void abort_object(struct store *store)
 {
 	struct store_file *s = of(store);
 
 	if (s->file >= 0 && !s->stands) {
-		unlinkat(s->folder, s->tmp, 0);
+		if (has_tmp(s))
+			unlinkat(s->folder, s->tmp, 0);
 		sha256_drop(&s->hash);
 	}
 	shut(&s->file);
@@ -347,31 +362,46 @@ static int clear_tmp(const struct store_file *s, const char *path, struct err *e
 	return 0;
 }
 
-/* A new file under the temporary name; or what stands under the final one, where that is the object already. */
-static int open_file(struct store_file *s, struct err *err)
+/* Always the same temporary name for a key, so that nothing is left lying about. */
+static void name_tmp(struct store_file *s, char ret_path[TMP_PATH_MAX])
 {
-	char path[sizeof s->key + sizeof TMP];
-	struct err ignored;
+	snprintf(s->tmp, sizeof s->tmp, "%s" TMP, last_part(s->key));
+	snprintf(ret_path, TMP_PATH_MAX, "%s" TMP, s->key);
+}
+
+/* A new file under the temporary name. */
+static int open_tmp(struct store_file *s, struct err *err)
+{
+	char path[TMP_PATH_MAX];
 	int r;
 
-	/* Always the same temporary name for a key, so that nothing is left lying about. */
-	snprintf(s->tmp, sizeof s->tmp, "%s" TMP, last_part(s->key));
-	snprintf(path, sizeof path, "%s" TMP, s->key);
-	r = find_same(s, &s->file, err);
-	if (r == 1) {
-		s->stands = true;
-		clear_tmp(s, path, &ignored);
-		return 0;
-	}
-	if (r == 0)
-		r = clear_tmp(s, path, err);
+	name_tmp(s, path);
+	r = clear_tmp(s, path, err);
 	if (r < 0)
 		return r;
 	s->file = openat(s->folder, s->tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, FILE_MODE);
 	return s->file < 0 ? fail_below(s, path, err) : 0;
 }
 
-static int open_object(struct store_file *s, struct err *err)
+/* The same; or what stands under the final name, where that is the object already. */
+static int open_file(struct store_file *s, struct err *err)
+{
+	char path[TMP_PATH_MAX];
+	struct err ignored;
+	int r = find_same(s, &s->file, err);
+
+	if (r == 0)
+		return open_tmp(s, err);
+	if (r < 0)
+		return r;
+	s->stands = true;
+	name_tmp(s, path);
+	clear_tmp(s, path, &ignored);
+	return 0;
+}
+
+/* The folder of the key, on the disk that has the mark. */
+static int open_way(struct store_file *s, struct err *err)
 {
 	int r = open_root(s, &s->root, err);
 
@@ -380,8 +410,7 @@ static int open_object(struct store_file *s, struct err *err)
 	/* Again: the disk may have gone since the probe. What is opened below stays on the disk that has the mark. */
 	if (faccessat(s->root, MARK, F_OK, 0) < 0)
 		return errno == ENOENT ? refuse_unmarked(s, err) : fail(s, MARK, err);
-	r = open_folder(s, err);
-	return r < 0 ? r : open_file(s, err);
+	return open_folder(s, err);
 }
 
 static int begin(struct store *store, const char *key, uint64_t bytes, const uint8_t sha256[SHA256_SIZE],
@@ -396,7 +425,9 @@ static int begin(struct store *store, const char *key, uint64_t bytes, const uin
 	s->written = 0;
 	s->stands = false;
 	memcpy(s->sha256, sha256, SHA256_SIZE);
-	r = open_object(s, err);
+	r = open_way(s, err);
+	if (r == 0)
+		r = open_file(s, err);
 	if (r < 0)
 		abort_object(store);
 	else if (!s->stands)
@@ -481,6 +512,36 @@ static int finish(struct store *store, struct err *err)
 	if (r == 0 && fsync(s->folder) < 0)
 		r = fail(s, s->key, err);
 	abort_object(store); /* of the temporary file nothing stays, whatever came out */
+	return r;
+}
+
+/* --- In place of what stands there --- */
+
+static int write_over(struct store_file *s, const void *data, size_t len, struct err *err)
+{
+	if (write_all(s->file, data, len) < 0 || fsync(s->file) < 0)
+		return fail(s, s->key, err);
+	if (!has_tmp(s))
+		return err_fail(err, -EAGAIN, "\"%s/%s\" is written by somebody else, too", s->path, s->key);
+	if (renameat(s->folder, s->tmp, s->folder, last_part(s->key)) < 0)
+		return fail_below(s, s->key, err);
+	return fsync(s->folder) < 0 ? fail(s, s->key, err) : 0;
+}
+
+int store_file_replace(struct store *store, const char *key, const void *data, size_t len, struct err *err)
+{
+	struct store_file *s = of(store);
+	int r;
+
+	assert(is_key(key) && s->file < 0);
+	snprintf(s->key, sizeof s->key, "%s", key);
+	s->stands = false;
+	r = open_way(s, err);
+	if (r == 0)
+		r = open_tmp(s, err);
+	if (r == 0)
+		r = write_over(s, data, len, err);
+	abort_object(store);
 	return r;
 }
 

@@ -17,4 +17,11 @@ struct store_file_settings {
 /* path is copied. make: the folder itself is made if need be (the embedded default alone). NULL: no memory. */
 struct store *store_file_new(const char *path, bool make);
 
+/*
+ * Puts what is no batch under its key, durable and whole, in place of the file that stands there; at every moment that
+ * is the one or the other. Blocks. -EEXIST as struct store_ops says; -EAGAIN: another call has begun the same key
+ * since. Without the mark nothing is written (-ENODEV), and no folder of a store is made (-ENOENT).
+ */
+int store_file_replace(struct store *store, const char *key, const void *data, size_t len, struct err *err);
+
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The store `s3`: MinIO and any S3. Pure: it builds signed requests and judges answers; agent/bearer_s3 carries them
+ * The store `s3`: MinIO and any S3. Pure: it builds signed requests and judges answers; agent/s3_call carries them
  * with base/http. What it learns (the store's clock) it keeps for the next request. Loop thread, or any one thread.
  */
 #ifndef BUFFER_STORE_S3_H
@@ -40,6 +40,10 @@ void s3_request_done(struct s3_request *request);
 
 /* PUT of a batch's object, by its key below the prefix. only_new: with If-None-Match: *. */
 int s3_put(const struct s3 *s3, const struct batch *batch, bool only_new, int64_t wall_ms, struct s3_request *ret);
+
+/* PUT of what is no batch, in place of what stands there. */
+int s3_put_small(const struct s3 *s3, const char *key, const uint8_t sha256[SHA256_SIZE], const char *content_type,
+                 int64_t wall_ms, struct s3_request *ret);
 
 /* HEAD of an object, its checksum asked for. */
 int s3_head(const struct s3 *s3, const char *key, int64_t wall_ms, struct s3_request *ret);

@@ -195,14 +195,15 @@ int tally_excuse(struct tally *t, const struct queue_range *range)
 int tally_find(struct tally *t, const char *key, size_t *ret_index)
 {
 	struct object_name name;
-	size_t origin = 0;
+	size_t origin;
 	int r = object_read_key(key, &name);
 
-	if (r == 0)
-		origin = find_origin(t, name.device, name.boot);
-	if (r < 0 || origin == t->n_origins || name.day < t->since) {
+	if (r < 0)
+		return r;
+	origin = find_origin(t, name.device, name.boot);
+	if (origin == t->n_origins || name.day < t->since) {
 		t->foreign++;
-		return r < 0 ? r : -ENOENT;
+		return -ENOENT;
 	}
 	struct item item = {
 		.first = name.first_seq,

@@ -34,7 +34,7 @@ int tally_excuse(struct tally *tally, const struct queue_range *range);
 /*
  * An object that stands in the store: its key below the prefix (interface.md's form). 0: it is one of ours to look at,
  * and ret_index stands for it, counted from 0; -ENOENT: not of a device and boot of the books, or before `since`:
- * counted as foreign, nothing to check; -EINVAL: no key of an object at all (counted too); -ENOMEM, -ENOBUFS.
+ * counted as foreign, nothing to check; -EINVAL: no key of an object at all, not counted; -ENOMEM, -ENOBUFS.
  */
 int tally_find(struct tally *tally, const char *key, size_t *ret_index);
 

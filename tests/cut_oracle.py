@@ -187,7 +187,7 @@ class Oracle:
 
     def read_store(self, folder, found):
         """All under final names must be whole; what else lies there is judged at the end."""
-        for path in sorted(folder.rglob("*.gz")):
+        for path in sorted(folder.glob("source=*/**/*.gz")):
             for record in self._object(str(path.relative_to(folder)), path.read_bytes(), found):
                 if (record.source, record.seq) in found.store:
                     found.twice += 1

@@ -22,6 +22,7 @@ ENVELOPE = ["source", "device", "boot", "seq", "fetch", "fetched_at", "clock"]
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00"  # no name, no time
 MARKS = (".millrace-store", ".millrace-probe")
+RUNS = "_runs/"  # manifests and logs of runs, which are no objects
 
 
 @dataclass
@@ -141,7 +142,9 @@ def check(stored):
     """Key -> bytes, read and checked."""
     lake = Lake()
     for key, content in stored.items():
-        found = read_object(content, key, lake.problems) if key not in MARKS else None
+        if key in MARKS or key.startswith(RUNS):
+            continue
+        found = read_object(content, key, lake.problems)
         if found:
             lake.objects.append(found)
     lake.objects.sort(key=lambda o: (o.records[0].source, o.records[0].seq) if o.records else ("", 0))

@@ -45,6 +45,17 @@ def test_a_good_store_is_good(store):
     assert judge(store) == (0, 0, 0)
 
 
+def test_what_runs_leave_is_no_object(store):
+    put(store, 3, 4, [line(3, b"3"), line(4, b"4")])
+    run = store / "_runs/parking/0198aa10f3b2c4d5e6f708192a3b4c5d"
+    run.mkdir(parents=True)
+    (run / "manifest.json").write_text("{}")
+    (run / "log.gz").write_bytes(gzip.compress(b"done\n", mtime=0))
+    assert judge(store) == (0, 0, 0)
+    (store / "_runs.gz").write_bytes(b"")
+    assert judge(store) == (0, 0, 1)
+
+
 def test_a_missing_object_is_lost(store):
     put(store, 4, 4, [line(4, b"4")])
     assert judge(store) == (1, 0, 1)

@@ -45,7 +45,9 @@ class Place:
         if self._bucket:
             self._bucket.put(f"landing/{key}", content)
         else:
-            (self._folder / key).write_bytes(content)
+            path = self._folder / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
 
     def delete(self, key):
         if self._bucket:
@@ -208,6 +210,16 @@ def test_an_object_that_is_not_booked_yet_is_early_and_not_double(daemon, server
     audit = Audit(report.returncode, report.stdout, json.loads(report.stdout))
     assert audit.sound(), audit.text
     assert audit.ranges("early") == [(4, 4)]
+
+
+def test_what_is_no_object_is_none_of_others_either(audited, place):
+    """A run's manifest and log, and what people leave beside objects."""
+    folder = place.in_order()[0].rpartition("/")[0]
+    for key in ("_runs/parking/0198aa10/manifest.json", "_runs/parking/0198aa10/log.gz", f"{folder}/notes.txt"):
+        place.put(key, b"{}")
+    audit = audited()
+    assert audit.sound(), audit.text
+    assert (audit.store["objects"], audit.store["foreign"]) == (BATCHES, 0)
 
 
 def test_it_reads_all_pages_of_a_list(daemon, server, bucket):

@@ -306,6 +306,25 @@ static void test_put(void **state)
 	assert_null(strstr(header(box, "authorization"), "if-none-match"));
 }
 
+static void test_put_small(void **state)
+{
+	struct box *box = *state;
+
+	make(box);
+	assert_int_equal(s3_put_small(box->s3, "_runs/parking/0198/manifest.json", box->batch.sha256,
+	                              "application/json", NOW, &box->request),
+	                 0);
+	assert_string_equal(box->request.method, "PUT");
+	assert_string_equal(box->request.url,
+	                    "http://minio.lan:9000/lake/" STRANGE_IN_PATH "/_runs/parking/0198/manifest.json");
+	assert_string_equal(header(box, "content-type"), "application/json");
+	assert_string_equal(header(box, "if-none-match"), "");
+	assert_string_equal(header(box, "x-amz-content-sha256"), SHA256);
+	assert_string_equal(header(box, "x-amz-checksum-sha256"), BASE64);
+	is_signed(box, "content-type;host;x-amz-checksum-sha256;x-amz-content-sha256;x-amz-date",
+	          "9b59e8f4a2eacb3e759f75ef5cbcd4531f0da38dd89535f596e0450e2d326e71");
+}
+
 static void test_head_and_get(void **state)
 {
 	struct box *box = *state;
@@ -421,6 +440,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_names, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_place, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_put, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_put_small, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_head_and_get, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_probe, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_list, set_up, tear_down),

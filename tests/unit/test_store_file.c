@@ -25,6 +25,16 @@ static char synced[4096];
 static int fsync_fails_at, fsyncs;
 static int mkdir_errno; /* what mkdirat fails with; 0: it works */
 static int root_errno;  /* what faccessat says about writing to the root */
+static char taken[512]; /* a file that is somebody else's once it is synced; "": none */
+
+static void take_away(const char *path)
+{
+	if (!taken[0] || !strstr(path, ".json.tmp"))
+		return;
+	assert_int_equal(unlink(taken), 0);
+	fclose(fopen(taken, "wb"));
+	taken[0] = '\0';
+}
 
 int fsync(int fd)
 {
@@ -36,9 +46,10 @@ int fsync(int fd)
 		return -1;
 	}
 	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-	n = readlink(link, path, sizeof path);
-	if (n > 0)
-		snprintf(synced + strlen(synced), sizeof synced - strlen(synced), "%.*s\n", (int)n, path);
+	n = readlink(link, path, sizeof path - 1);
+	path[n > 0 ? n : 0] = '\0';
+	snprintf(synced + strlen(synced), sizeof synced - strlen(synced), "%s\n", path);
+	take_away(path);
 	return (int)syscall(SYS_fsync, fd);
 }
 
@@ -89,7 +100,7 @@ static int set_up(void **state)
 	box->store = store_file_new(box->folder, false);
 	assert_non_null(box->store);
 	link_errno = fsync_fails_at = fsyncs = mkdir_errno = root_errno = 0;
-	synced[0] = '\0';
+	synced[0] = taken[0] = '\0';
 	*state = box;
 	return 0;
 }
@@ -467,6 +478,143 @@ static void test_the_embedded_store_makes_its_folder(void **state)
 	store->ops->free(store);
 }
 
+/* --- In place of what stands there --- */
+
+#define RUN      "_runs/parking/0198aa10f3b2c4d5e6f708192a3b4c5d"
+#define MANIFEST RUN "/manifest.json"
+
+static int replace(struct box *box, const char *text)
+{
+	return store_file_replace(box->store, MANIFEST, text, strlen(text), &box->err);
+}
+
+static void test_what_stands_there_is_replaced(void **state)
+{
+	struct box *box = *state;
+	const char *file, *folder;
+	char kept[160];
+
+	assert_int_equal(box->store->ops->probe(box->store, false, &box->err), 0);
+	synced[0] = '\0';
+	assert_int_equal(replace(box, "hello"), 0);
+	assert_holds(at(box, MANIFEST), "hello");
+	assert_non_null(strstr(synced, "/lake\n"));
+	assert_non_null(strstr(synced, "/lake/_runs\n"));
+	file = strstr(synced, "manifest.json.tmp\n");
+	folder = strstr(synced, "/parking/0198aa10f3b2c4d5e6f708192a3b4c5d\n");
+	assert_non_null(file);
+	assert_non_null(folder);
+	assert_true(file < folder);
+	assert_int_equal(replace(box, "a longer text"), 0);
+	assert_holds(at(box, MANIFEST), "a longer text");
+	assert_int_equal(replace(box, "hello"), 0);
+	assert_holds(at(box, MANIFEST), "hello");
+	assert_int_equal(count_files(at(box, RUN)), 1);
+	/* It is the name that is given to another file: who reads has the one or the other. */
+	snprintf(kept, sizeof kept, "%s/kept", box->root);
+	assert_int_equal(link(at(box, MANIFEST), kept), 0);
+	assert_int_equal(replace(box, ""), 0);
+	assert_holds(at(box, MANIFEST), "");
+	assert_holds(kept, "hello");
+	/* And the store takes objects as ever. */
+	assert_int_equal(put(box, KEY, "hello"), 0);
+	assert_int_equal(put(box, KEY, "jello"), -EEXIST);
+}
+
+static void test_a_replacing_that_fails_leaves_what_stands_there(void **state)
+{
+	struct box *box = *state;
+
+	assert_int_equal(box->store->ops->probe(box->store, false, &box->err), 0);
+	assert_int_equal(replace(box, "hello"), 0);
+	for (int i = 1;; i++) {
+		fsyncs = 0;
+		fsync_fails_at = i;
+		if (replace(box, "jello") == 0)
+			break;
+		assert_non_null(strstr(box->err.text, strerror(EIO)));
+		assert_int_equal(count_files(at(box, RUN)), 1);
+		/* The second is the folder's: the name was given, and may be lost with a power cut. */
+		assert_holds(at(box, MANIFEST), i < 2 ? "hello" : "jello");
+		assert_true(i < 3);
+	}
+	assert_int_equal(fsync_fails_at, 3);
+	assert_holds(at(box, MANIFEST), "jello");
+}
+
+static void test_what_a_killed_replacing_left_goes(void **state)
+{
+	struct box *box = *state;
+	char tmp[512], elsewhere[512];
+	FILE *file;
+
+	assert_int_equal(box->store->ops->probe(box->store, false, &box->err), 0);
+	assert_int_equal(replace(box, "hello"), 0);
+	snprintf(tmp, sizeof tmp, "%s", at(box, MANIFEST ".tmp"));
+	file = fopen(tmp, "wb");
+	assert_non_null(file);
+	assert_true(fputs("much longer than what comes", file) >= 0);
+	fclose(file);
+	assert_int_equal(replace(box, "jello"), 0);
+	assert_holds(at(box, MANIFEST), "jello");
+	assert_int_equal(count_files(at(box, RUN)), 1);
+	/* A link is not followed, neither there nor at the final name. */
+	snprintf(elsewhere, sizeof elsewhere, "%s/elsewhere", box->root);
+	assert_int_equal(symlink(elsewhere, tmp), 0);
+	assert_int_equal(replace(box, "hello"), -EEXIST);
+	assert_non_null(strstr(box->err.text, tmp));
+	assert_int_equal(unlink(tmp), 0);
+	assert_int_equal(unlink(at(box, MANIFEST)), 0);
+	assert_int_equal(symlink(elsewhere, at(box, MANIFEST)), 0);
+	assert_int_equal(replace(box, "hello"), 0);
+	assert_int_equal(access(elsewhere, F_OK), -1);
+	assert_holds(at(box, MANIFEST), "hello");
+	/* What cannot be replaced is named. */
+	assert_int_equal(unlink(at(box, MANIFEST)), 0);
+	assert_int_equal(mkdir(at(box, MANIFEST), 0755), 0);
+	assert_int_equal(replace(box, "hello"), -EEXIST);
+	assert_non_null(strstr(box->err.text, at(box, MANIFEST)));
+	assert_int_equal(count_files(at(box, RUN)), 1);
+}
+
+/* The other call has taken the temporary name, and writes to it still: that file must not get the final one. */
+static void test_two_that_replace_at_the_same_time(void **state)
+{
+	struct box *box = *state;
+
+	assert_int_equal(box->store->ops->probe(box->store, false, &box->err), 0);
+	assert_int_equal(replace(box, "hello"), 0);
+	snprintf(taken, sizeof taken, "%s", at(box, MANIFEST ".tmp"));
+	assert_int_equal(replace(box, "jello"), -EAGAIN);
+	assert_string_equal(taken, "");
+	assert_non_null(strstr(box->err.text, at(box, MANIFEST)));
+	assert_holds(at(box, MANIFEST), "hello");
+	assert_holds(at(box, MANIFEST ".tmp"), ""); /* it is the other's still */
+	assert_int_equal(replace(box, "jello"), 0);
+	assert_holds(at(box, MANIFEST), "jello");
+	assert_int_equal(count_files(at(box, RUN)), 1);
+}
+
+static void test_nothing_is_replaced_on_a_disk_that_is_not_mounted(void **state)
+{
+	struct box *box = *state;
+	struct store *store = store_file_new(box->folder, true);
+
+	assert_int_equal(replace(box, "hello"), -ENODEV);
+	assert_non_null(strstr(box->err.text, ".millrace-store"));
+	assert_int_equal(count_files(box->folder), 0);
+	assert_int_equal(rmdir(box->folder), 0);
+	assert_int_equal(replace(box, "hello"), -ENOENT);
+	assert_int_equal(store_file_replace(store, MANIFEST, "hello", 5, &box->err), -ENOENT);
+	assert_int_equal(access(box->folder, F_OK), -1);
+	assert_int_equal(store->ops->probe(store, false, &box->err), 0);
+	assert_int_equal(store_file_replace(store, MANIFEST, "hello", 5, &box->err), 0);
+	assert_holds(at(box, MANIFEST), "hello");
+	mkdir_errno = ENOSPC;
+	assert_int_equal(store_file_replace(store, "_runs/parking/x/log.gz", "hello", 5, &box->err), -ENOSPC);
+	store->ops->free(store);
+}
+
 int main(void)
 {
 #define TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
@@ -484,6 +632,11 @@ int main(void)
 		TEST(test_other_bytes_than_announced_get_no_name),
 		TEST(test_a_disk_that_is_not_mounted),
 		TEST(test_the_embedded_store_makes_its_folder),
+		TEST(test_what_stands_there_is_replaced),
+		TEST(test_a_replacing_that_fails_leaves_what_stands_there),
+		TEST(test_what_a_killed_replacing_left_goes),
+		TEST(test_two_that_replace_at_the_same_time),
+		TEST(test_nothing_is_replaced_on_a_disk_that_is_not_mounted),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
