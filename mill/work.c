@@ -298,14 +298,19 @@ static void follow(struct work *w)
 {
 	struct err err = { "no memory" };
 
-	if (!is_ready(w))
+	if (!is_ready(w)) {
 		wait_for_machine(w);
-	else if (w->fresh && w->manifest.len == 0)
+	} else if (w->fresh && w->manifest.len == 0) {
+		/* The one that asked whether it is known there was made without. */
+		if (w->driver)
+			w->conf.driver->free(w->driver);
+		w->driver = NULL;
 		list(w);
-	else if (!w->driver && make_driver(w) < 0)
+	} else if (!w->driver && make_driver(w) < 0) {
 		work_again(w, &err);
-	else
+	} else {
 		call(w);
+	}
 }
 
 /* --- Going on --- */

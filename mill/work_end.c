@@ -40,10 +40,13 @@ void work_unpark(struct work *w, const char *run)
 /* An attempt that failed, and another one follows. */
 static void on_failed(struct work *w)
 {
-	unsigned failed = w->run.attempt - w->first_attempt;
+	int64_t ms = mill_doubled(RETRY_MS, w->run.attempt - w->first_attempt, RETRY_MAX);
+	char text[ERR_MAX];
 
 	work_drop_driver(w);
-	w->retry_ms = clock_mono_ms() + mill_doubled(RETRY_MS, failed, RETRY_MAX);
+	snprintf(text, sizeof text, "its next attempt follows, for the last one failed: %.400s", w->run.reason);
+	w->retry_ms = clock_mono_ms() + ms;
+	work_wait(w, ms, false, text);
 	mill_say(w->mill, "run.failed", true, "run %s of %s, attempt %u: %s", w->run.id, w->conf.name, w->run.attempt,
 	         w->run.reason);
 }
