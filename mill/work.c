@@ -279,7 +279,7 @@ void work_drop_driver(struct work *w)
 	if (w->driver)
 		w->conf.driver->free(w->driver);
 	w->driver = NULL;
-	w->fresh = w->late = w->stuck = false;
+	w->fresh = w->late = w->stuck = w->unnoted = false;
 }
 
 /* A run that may have been started already is asked for; only one that this process has just noted is told to start. */
@@ -298,7 +298,9 @@ static void follow(struct work *w)
 {
 	struct err err = { "no memory" };
 
-	if (!is_ready(w)) {
+	if (w->unnoted) {
+		work_note(w, &w->run);
+	} else if (!is_ready(w)) {
 		wait_for_machine(w);
 	} else if (w->fresh && w->manifest.len == 0) {
 		/* The one that asked whether it is known there was made without. */
@@ -337,6 +339,7 @@ void work_on_noted(struct work *w, int status, const struct ledger_run *now, con
 	if (status < 0)
 		return;
 	w->failures = 0;
+	w->unnoted = false;
 	w->run = *now;
 	if (before == LEDGER_WRITTEN && now->state == LEDGER_STARTED)
 		on_started(w);

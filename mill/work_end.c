@@ -159,13 +159,12 @@ static void on_log(struct work *w, const struct bytes *log)
 
 static void on_running(struct work *w, const char *remote)
 {
-	struct ledger_run run = w->run;
-
 	w->fresh = false;
-	if (remote && strcmp(remote, run.remote) != 0) {
+	if (remote && strcmp(remote, w->run.remote) != 0) {
 		/* It is written down before anything else is asked, for all else is asked by it. */
-		snprintf(run.remote, sizeof run.remote, "%s", remote);
-		work_note(w, &run);
+		snprintf(w->run.remote, sizeof w->run.remote, "%s", remote);
+		w->unnoted = true;
+		work_note(w, &w->run);
 	} else {
 		work_wait(w, FOLLOW_MS, false, "");
 	}
@@ -209,6 +208,7 @@ static void on_state(struct work *w, const struct driver_answer *answer)
 		end(w, LEDGER_PARKED, w->late ? "it took longer than its timeout" : why);
 		break;
 	case DRIVER_AWAY:
+		w->fresh = false; /* a start may have got there all the same */
 		work_wait(w, FOLLOW_MS, false, why);
 		break;
 	case DRIVER_REFUSED:
