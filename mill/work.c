@@ -127,6 +127,15 @@ void work_on_made(struct work *w, int status, const struct ledger_run *run, cons
 	work_go(w);
 }
 
+/* The ledger has it no more. */
+static void on_gone(struct work *w)
+{
+	mill_say(w->mill, "run.gone", true, "run %s of %s was lost with a damaged buffer", w->run.id, w->conf.name);
+	work_forget(w);
+	mill_count(w->mill, w->stand);
+	work_go(w);
+}
+
 /* --- Its manifest --- */
 
 void work_note_state(struct work *w, enum ledger_state state, const char *reason)
@@ -162,12 +171,16 @@ void work_on_listed(struct work *w, int status, const struct err *err)
 	struct sha256 hash;
 
 	w->step = WORK_RESTS;
-	if (status < 0) {
+	if (status < 0)
 		bytes_clear(&w->manifest);
+	if (status == -ENOENT) {
+		on_gone(w);
+		return;
+	}
+	if (status < 0) {
 		work_again(w, err);
 		return;
 	}
-	w->failures = 0;
 	sha256_init(&hash);
 	sha256_add(&hash, w->manifest.data, w->manifest.len);
 	sha256_finish(&hash, sha256);
@@ -193,7 +206,6 @@ void work_on_put(struct work *w, int status, const struct err *err)
 		work_again(w, err);
 		return;
 	}
-	w->failures = 0;
 	if (w->run.state != LEDGER_DUE) {
 		work_finish(w);
 		return;
@@ -329,13 +341,10 @@ void work_on_noted(struct work *w, int status, const struct ledger_run *now, con
 	enum ledger_state before = w->run.state;
 
 	w->step = WORK_RESTS;
-	if (status == -ENOENT) {
-		mill_say(w->mill, "run.gone", true, "run %s of %s was lost with a damaged buffer", now->id,
-		         w->conf.name);
-		work_forget(w);
-	} else if (status < 0) {
+	if (status == -ENOENT)
+		on_gone(w);
+	else if (status < 0)
 		work_again(w, err);
-	}
 	if (status < 0)
 		return;
 	w->failures = 0;

@@ -57,6 +57,7 @@ void work_on_end(struct work *w)
 		[LEDGER_DONE] = "run.done", [LEDGER_PARKED] = "run.parked", [LEDGER_CANCELLED] = "run.cancelled"
 	};
 	const struct ledger_run *run = &w->run;
+	bool cancel = w->cancel && run->state == LEDGER_PARKED; /* it came while that was written down */
 
 	if (run->state < LEDGER_DONE) {
 		on_failed(w);
@@ -69,6 +70,8 @@ void work_on_end(struct work *w)
 	if (run->state == LEDGER_PARKED)
 		work_park_id(w, run->id);
 	work_forget(w);
+	if (cancel)
+		work_change(w, run->id, LEDGER_CANCELLED, NULL);
 	if (run->state == LEDGER_DONE)
 		mill_go(w->mill, NULL); /* others may wait for its end */
 }
