@@ -386,7 +386,7 @@ static struct work *find_run(const struct mill *mill, const char *run, bool *ret
 		if (w->has_run && strcmp(w->run.id, run) == 0)
 			return w;
 		*ret_parked = true;
-		for (size_t j = 0; j < MILL_PARKED_KEPT; j++)
+		for (size_t j = 0; j < MILL_PARKED_KEPT && *w->parked[j]; j++)
 			if (strcmp(w->parked[j], run) == 0)
 				return w;
 	}

@@ -73,6 +73,7 @@ struct work {
 	char place[OBJECT_KEY_MAX];  /* of its manifest */
 	char there[LEDGER_RUN + 16]; /* the run's id for the driver: each attempt is a run of its own there */
 	enum work_step step;
+	bool unnoted;             /* run.remote is known, and not in the ledger yet */
 	bool fresh;               /* nothing was started yet: the driver is to start it, and not to ask */
 	bool cancel;              /* a person wants it ended */
 	bool late;                /* it passed its timeout, and is being cancelled */

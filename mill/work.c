@@ -127,6 +127,15 @@ void work_on_made(struct work *w, int status, const struct ledger_run *run, cons
 	work_go(w);
 }
 
+/* The ledger has it no more. */
+static void on_gone(struct work *w)
+{
+	mill_say(w->mill, "run.gone", true, "run %s of %s was lost with a damaged buffer", w->run.id, w->conf.name);
+	work_forget(w);
+	mill_count(w->mill, w->stand);
+	work_go(w);
+}
+
 /* --- Its manifest --- */
 
 void work_note_state(struct work *w, enum ledger_state state, const char *reason)
@@ -162,12 +171,16 @@ void work_on_listed(struct work *w, int status, const struct err *err)
 	struct sha256 hash;
 
 	w->step = WORK_RESTS;
-	if (status < 0) {
+	if (status < 0)
 		bytes_clear(&w->manifest);
+	if (status == -ENOENT) {
+		on_gone(w);
+		return;
+	}
+	if (status < 0) {
 		work_again(w, err);
 		return;
 	}
-	w->failures = 0;
 	sha256_init(&hash);
 	sha256_add(&hash, w->manifest.data, w->manifest.len);
 	sha256_finish(&hash, sha256);
@@ -193,7 +206,6 @@ void work_on_put(struct work *w, int status, const struct err *err)
 		work_again(w, err);
 		return;
 	}
-	w->failures = 0;
 	if (w->run.state != LEDGER_DUE) {
 		work_finish(w);
 		return;
@@ -279,7 +291,7 @@ void work_drop_driver(struct work *w)
 	if (w->driver)
 		w->conf.driver->free(w->driver);
 	w->driver = NULL;
-	w->fresh = w->late = w->stuck = false;
+	w->fresh = w->late = w->stuck = w->unnoted = false;
 }
 
 /* A run that may have been started already is asked for; only one that this process has just noted is told to start. */
@@ -298,14 +310,21 @@ static void follow(struct work *w)
 {
 	struct err err = { "no memory" };
 
-	if (!is_ready(w))
+	if (w->unnoted) {
+		work_note(w, &w->run);
+	} else if (!is_ready(w)) {
 		wait_for_machine(w);
-	else if (w->fresh && w->manifest.len == 0)
+	} else if (w->fresh && w->manifest.len == 0) {
+		/* The one that asked whether it is known there was made without. */
+		if (w->driver)
+			w->conf.driver->free(w->driver);
+		w->driver = NULL;
 		list(w);
-	else if (!w->driver && make_driver(w) < 0)
+	} else if (!w->driver && make_driver(w) < 0) {
 		work_again(w, &err);
-	else
+	} else {
 		call(w);
+	}
 }
 
 /* --- Going on --- */
@@ -322,16 +341,14 @@ void work_on_noted(struct work *w, int status, const struct ledger_run *now, con
 	enum ledger_state before = w->run.state;
 
 	w->step = WORK_RESTS;
-	if (status == -ENOENT) {
-		mill_say(w->mill, "run.gone", true, "run %s of %s was lost with a damaged buffer", now->id,
-		         w->conf.name);
-		work_forget(w);
-	} else if (status < 0) {
+	if (status == -ENOENT)
+		on_gone(w);
+	else if (status < 0)
 		work_again(w, err);
-	}
 	if (status < 0)
 		return;
 	w->failures = 0;
+	w->unnoted = false;
 	w->run = *now;
 	if (before == LEDGER_WRITTEN && now->state == LEDGER_STARTED)
 		on_started(w);

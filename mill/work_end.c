@@ -40,10 +40,13 @@ void work_unpark(struct work *w, const char *run)
 /* An attempt that failed, and another one follows. */
 static void on_failed(struct work *w)
 {
-	unsigned failed = w->run.attempt - w->first_attempt;
+	int64_t ms = mill_doubled(RETRY_MS, w->run.attempt - w->first_attempt, RETRY_MAX);
+	char text[ERR_MAX];
 
 	work_drop_driver(w);
-	w->retry_ms = clock_mono_ms() + mill_doubled(RETRY_MS, failed, RETRY_MAX);
+	snprintf(text, sizeof text, "its next attempt follows, for the last one failed: %.400s", w->run.reason);
+	w->retry_ms = clock_mono_ms() + ms;
+	work_wait(w, ms, false, text);
 	mill_say(w->mill, "run.failed", true, "run %s of %s, attempt %u: %s", w->run.id, w->conf.name, w->run.attempt,
 	         w->run.reason);
 }
@@ -54,6 +57,7 @@ void work_on_end(struct work *w)
 		[LEDGER_DONE] = "run.done", [LEDGER_PARKED] = "run.parked", [LEDGER_CANCELLED] = "run.cancelled"
 	};
 	const struct ledger_run *run = &w->run;
+	bool cancel = w->cancel && run->state == LEDGER_PARKED; /* it came while that was written down */
 
 	if (run->state < LEDGER_DONE) {
 		on_failed(w);
@@ -66,6 +70,8 @@ void work_on_end(struct work *w)
 	if (run->state == LEDGER_PARKED)
 		work_park_id(w, run->id);
 	work_forget(w);
+	if (cancel)
+		work_change(w, run->id, LEDGER_CANCELLED, NULL);
 	if (run->state == LEDGER_DONE)
 		mill_go(w->mill, NULL); /* others may wait for its end */
 }
@@ -156,13 +162,12 @@ static void on_log(struct work *w, const struct bytes *log)
 
 static void on_running(struct work *w, const char *remote)
 {
-	struct ledger_run run = w->run;
-
 	w->fresh = false;
-	if (remote && strcmp(remote, run.remote) != 0) {
+	if (remote && strcmp(remote, w->run.remote) != 0) {
 		/* It is written down before anything else is asked, for all else is asked by it. */
-		snprintf(run.remote, sizeof run.remote, "%s", remote);
-		work_note(w, &run);
+		snprintf(w->run.remote, sizeof w->run.remote, "%s", remote);
+		w->unnoted = true;
+		work_note(w, &w->run);
 	} else {
 		work_wait(w, FOLLOW_MS, false, "");
 	}
@@ -206,6 +211,7 @@ static void on_state(struct work *w, const struct driver_answer *answer)
 		end(w, LEDGER_PARKED, w->late ? "it took longer than its timeout" : why);
 		break;
 	case DRIVER_AWAY:
+		w->fresh = false; /* a start may have got there all the same */
 		work_wait(w, FOLLOW_MS, false, why);
 		break;
 	case DRIVER_REFUSED:

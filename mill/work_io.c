@@ -74,6 +74,12 @@ void work_make(struct work *w)
 
 /* --- Its manifest is listed --- */
 
+/* A buffer that is not open may say so of its folder. */
+static int judge(const struct queue *queue, int status)
+{
+	return status == -ENOENT && !queue_is_sound(queue) ? -EIO : status;
+}
+
 struct listing {
 	struct errand errand;
 	struct queue *queue;
@@ -107,7 +113,7 @@ static int list_work(struct errand *errand)
 
 	if (r == 0)
 		r = list_objects(l);
-	return r == 0 ? manifest_end(&l->json) : r;
+	return r == 0 ? manifest_end(&l->json) : judge(l->queue, r);
 }
 
 static void on_listed(struct errand *errand)
@@ -158,7 +164,7 @@ static int note_work(struct errand *errand)
 {
 	struct noting *n = container_of(errand, struct noting, errand);
 
-	return ledger_put_run(n->queue, &n->run, &errand->err);
+	return judge(n->queue, ledger_put_run(n->queue, &n->run, &errand->err));
 }
 
 static void on_noted(struct errand *errand)
