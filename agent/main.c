@@ -288,8 +288,10 @@ static int command_export(const struct globals *globals, const char *path, int a
 /* A word that is no command: which one was meant. */
 static int refuse_command(const char *word)
 {
-	static const char *const known[] = { "run",   "check", "status", "show",   "tail", "poll",   "flush",
-		                             "audit", "retry", "export", "import", "help", "version" };
+	static const char *const known[] = {
+		"run",   "check",  "status", "show", "tail",  "poll",   "flush", "audit",
+		"retry", "export", "import", "wake", "start", "cancel", "help",  "version"
+	};
 	const char *nearest = units_nearest(word, known, sizeof known / sizeof *known);
 
 	fprintf(stderr, "millrace: unknown command \"%s\"; %s%s%ssee millrace --help\n", word,

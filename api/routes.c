@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "api/routes.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "api/request.h"
+#include "base/clock.h"
 #include "base/units.h"
 #include "buffer/object.h"
 
@@ -13,6 +15,7 @@
 #define LAST_MAX       100000
 #define PARAMETERS_MAX 2
 #define NO_BATCH       "\"%s\" is no batch; `millrace show batches` lists them"
+#define NO_RUN         "\"%s\" is no run; `millrace show runs` lists them"
 
 /* What a request says beyond its route. */
 struct words {
@@ -22,7 +25,7 @@ struct words {
 
 struct route {
 	const char *method;
-	const char *pattern;                    /* `*` stands for a source's name or a batch's number, `**` for a key */
+	const char *pattern; /* `*` stands for a name, a batch's number or a run's id, `**` for a key */
 	const char *parameters[PARAMETERS_MAX]; /* that a query may have */
 	bool waits;                             /* the backend answers later */
 	void (*serve)(const struct routes_request *request, const struct words *words, struct api_call *call);
@@ -200,6 +203,104 @@ static void post_audit(const struct routes_request *request, const struct words 
 		request->backend->audit(request->agent, since_day, repair, call);
 }
 
+static void get_machines(const struct routes_request *request, const struct words *words, struct api_call *call)
+{
+	(void)words;
+	struct mill_view *view = request->backend->mill(request->agent);
+	json_t *body = view ? view_machines(view, clock_wall_ms(), clock_mono_ms()) : NULL;
+	mill_view_free(view);
+	if (body)
+		api_answer(call, body);
+	else
+		api_answer_problem(call, 500, NO_MEMORY);
+}
+
+static void get_runs(const struct routes_request *request, const struct words *words, struct api_call *call)
+{
+	(void)words;
+	request->backend->runs(request->agent, call);
+}
+
+static bool is_run(const char *text)
+{
+	return strlen(text) == LEDGER_RUN - 1 && strspn(text, "0123456789abcdef") == LEDGER_RUN - 1;
+}
+
+static void get_run(const struct routes_request *request, const struct words *words, struct api_call *call)
+{
+	if (is_run(words->name))
+		request->backend->run(request->agent, words->name, call);
+	else
+		api_answer_problem(call, 404, NO_RUN, words->name);
+}
+
+static unsigned order_status(int rc)
+{
+	switch (rc) {
+	case -ENOENT:
+		return 404;
+	case -EBUSY:
+	case -ENOTSUP:
+	case -EALREADY:
+		return 409;
+	case -EAGAIN:
+		return 503;
+	default:
+		return 500;
+	}
+}
+
+/* What a person may ask for by its name. */
+struct kind {
+	const char *name, *none;
+};
+
+static const struct kind machine_kind = { "machine", "there is none; `millrace show machines` lists them" };
+static const struct kind job_kind = { "job", "there is none; `millrace show machines` lists them, too" };
+static const struct kind run_kind = { "run", "it is neither on its way nor parked; `millrace show runs` lists them" };
+
+static void serve_order(const struct routes_request *request, int (*order)(void *agent, const char *, struct err *),
+                        const struct kind *kind, const char *name, struct api_call *call)
+{
+	struct err err = { .text = "" };
+	int rc = order(request->agent, name, &err);
+	const char *why = rc == -ENOENT   ? kind->none
+	                  : rc == -EAGAIN ? "the buffer is not open yet; try again later"
+	                                  : strerror(-rc);
+	if (rc == 0)
+		api_answer(call, json_pack("{s:s, s:b}", kind->name, name, "asked", 1));
+	else if (*err.text)
+		api_answer_problem(call, order_status(rc), "%s", err.text);
+	else
+		api_answer_problem(call, order_status(rc), "%s \"%s\": %s", kind->name, name, why);
+}
+
+static void post_wake(const struct routes_request *request, const struct words *words, struct api_call *call)
+{
+	serve_order(request, request->backend->wake, &machine_kind, words->name, call);
+}
+
+static void post_start(const struct routes_request *request, const struct words *words, struct api_call *call)
+{
+	serve_order(request, request->backend->start, &job_kind, words->name, call);
+}
+
+static void post_cancel(const struct routes_request *request, const struct words *words, struct api_call *call)
+{
+	if (is_run(words->name))
+		serve_order(request, request->backend->cancel, &run_kind, words->name, call);
+	else
+		api_answer_problem(call, 404, NO_RUN, words->name);
+}
+
+static void post_retry_run(const struct routes_request *request, const struct words *words, struct api_call *call)
+{
+	if (is_run(words->name))
+		serve_order(request, request->backend->retry_run, &run_kind, words->name, call);
+	else
+		api_answer_problem(call, 404, NO_RUN, words->name);
+}
+
 static const struct route routes[] = {
 	{ "GET", "/v1/status", { NULL }, false, get_status },
 	{ "GET", "/v1/sources", { NULL }, false, get_sources },
@@ -214,6 +315,13 @@ static const struct route routes[] = {
 	{ "POST", "/v1/flush", { "wait" }, true, post_flush },
 	{ "POST", "/v1/audit", { "since", "repair" }, true, post_audit },
 	{ "POST", "/v1/batches/*/retry", { NULL }, true, post_retry },
+	{ "GET", "/v1/machines", { NULL }, false, get_machines },
+	{ "GET", "/v1/runs", { NULL }, true, get_runs },
+	{ "GET", "/v1/runs/*", { NULL }, true, get_run },
+	{ "POST", "/v1/machines/*/wake", { NULL }, false, post_wake },
+	{ "POST", "/v1/jobs/*/start", { NULL }, false, post_start },
+	{ "POST", "/v1/runs/*/cancel", { NULL }, false, post_cancel },
+	{ "POST", "/v1/runs/*/retry", { NULL }, false, post_retry_run },
 };
 
 /* Whether the path fits; what stands for `*` goes to name, which has OBJECT_KEY_MAX bytes. */
@@ -233,8 +341,8 @@ static bool matches(const char *pattern, const char *path, char *name)
 		return false;
 	memcpy(name, path, len);
 	name[len] = '\0';
-	/* A leading _ is ours; a number is no name. */
-	return units_is_name(name + (*name == '_')) || (len > 0 && strspn(name, "0123456789") == len);
+	/* A leading _ is ours; a number is no name, nor is a run's id. */
+	return units_is_name(name + (*name == '_')) || (len > 0 && strspn(name, "0123456789abcdef") == len);
 }
 
 static const struct route *find(const char *path, char *name)

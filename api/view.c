@@ -169,10 +169,15 @@ static json_t *text_value(const void *data, size_t len, size_t place, size_t *re
 
 json_t *view_text(const char *text)
 {
-	return text_value(text, text ? strlen(text) : 0, 0, NULL);
+	return view_bytes(text, text ? strlen(text) : 0);
 }
 
-static json_t *time_value(int64_t ms)
+json_t *view_bytes(const void *data, size_t len)
+{
+	return text_value(data, len, 0, NULL);
+}
+
+json_t *view_time(int64_t ms)
 {
 	char text[UNITS_TEXT_MAX];
 	return ms ? json_string(units_time(ms, text)) : json_null();
@@ -195,7 +200,7 @@ static json_t *field_value(enum field_type type, const void *at)
 	case FIELD_FLAG:
 		return json_boolean(*(const bool *)at);
 	case FIELD_TIME:
-		return time_value(*(const int64_t *)at);
+		return view_time(*(const int64_t *)at);
 	case FIELD_DIGEST:
 		return json_string(sha256_hex(at, SHA256_HEX - 1, text));
 	}
@@ -258,12 +263,12 @@ json_t *view_status(const struct status_view *view)
 
 json_t *view_sources(const struct status_view *view)
 {
-	return json_pack("{s:o, s:o}", "now", time_value(view->now_ms), "sources", sources(view));
+	return json_pack("{s:o, s:o}", "now", view_time(view->now_ms), "sources", sources(view));
 }
 
 json_t *view_stores(const struct status_view *view)
 {
-	return json_pack("{s:o, s:o}", "now", time_value(view->now_ms), "stores", stores(view));
+	return json_pack("{s:o, s:o}", "now", view_time(view->now_ms), "stores", stores(view));
 }
 
 json_t *view_batches(const struct batch *batches, size_t n)

@@ -108,8 +108,9 @@ json_t *view_rejected(const struct rejected_view *view);
 
 #define RUNS_SHOWN 100
 
-/* {"machines": [...], "jobs": [...]}: docs/api.md has the words. */
-json_t *view_machines(const struct mill_view *view, int64_t now_ms);
+/* {"now", "machines": [...], "jobs": [...]}: docs/api.md has the words. Both clocks of this moment: some of its times
+ * are monotonic. */
+json_t *view_machines(const struct mill_view *view, int64_t wall_ms, int64_t mono_ms);
 
 /* {"runs": [...]}, and one of its elements with its stages, manifest and the end of its log. */
 json_t *view_runs(const struct ledger_run *runs, size_t n);
@@ -117,5 +118,9 @@ json_t *view_run(const struct ledger_run *run);
 
 /* A text from anywhere as a JSON string (NULL: an empty one); what is not UTF-8 becomes U+FFFD. NULL: no memory. */
 json_t *view_text(const char *text);
+json_t *view_bytes(const void *data, size_t len); /* the same of so many, NUL included */
+
+/* RFC 3339; null where it is 0. NULL: no memory. */
+json_t *view_time(int64_t ms);
 
 #endif

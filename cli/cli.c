@@ -28,13 +28,15 @@ enum word {
 	WORD_VIEW,
 	WORD_BATCH,
 	WORD_FOLDER,
+	WORD_MACHINE,
+	WORD_JOB,
+	WORD_RUN,
 };
 
 static const char *const word_names[] = {
-	[WORD_SOURCE] = "SOURCE",
-	[WORD_VIEW] = "what to show",
-	[WORD_BATCH] = "BATCH",
-	[WORD_FOLDER] = "DIR",
+	[WORD_SOURCE] = "SOURCE", [WORD_VIEW] = "what to show", [WORD_BATCH] = "BATCH or RUN",
+	[WORD_FOLDER] = "DIR",    [WORD_MACHINE] = "MACHINE",   [WORD_JOB] = "JOB",
+	[WORD_RUN] = "RUN",
 };
 
 struct command {
@@ -46,13 +48,17 @@ struct command {
 
 static const struct command commands[] = {
 	{ "status", "status [--json] [--ready]", TAKES_JSON | TAKES_READY, WORD_NONE, command_status },
-	{ "show", "show sources|stores|batches|rejected|config [--json]", TAKES_JSON, WORD_VIEW, command_show },
+	{ "show", "show sources|stores|batches|rejected|config|machines|runs|run RUN [--json]", TAKES_JSON, WORD_VIEW,
+	  command_show },
 	{ "tail", "tail SOURCE [-f] [-n N]", TAKES_JSON | TAKES_FOLLOW | TAKES_LAST, WORD_SOURCE, command_tail },
 	{ "poll", "poll SOURCE [--json]", TAKES_JSON, WORD_SOURCE, command_poll },
 	{ "flush", "flush [--wait] [--json]", TAKES_JSON | TAKES_WAIT, WORD_NONE, command_flush },
 	{ "audit", "audit [--since DATE] [--repair] [--json]", TAKES_JSON | TAKES_SINCE | TAKES_REPAIR, WORD_NONE,
 	  command_audit },
-	{ "retry", "retry BATCH [--json]", TAKES_JSON, WORD_BATCH, command_retry },
+	{ "retry", "retry BATCH|RUN [--json]", TAKES_JSON, WORD_BATCH, command_retry },
+	{ "wake", "wake MACHINE [--json]", TAKES_JSON, WORD_MACHINE, command_wake },
+	{ "start", "start JOB [--json]", TAKES_JSON, WORD_JOB, command_start },
+	{ "cancel", "cancel RUN [--json]", TAKES_JSON, WORD_RUN, command_cancel },
 	{ "export", "export DIR [--json]", TAKES_JSON, WORD_FOLDER, NULL },
 	{ "import", "import DIR [--json]", TAKES_JSON, WORD_FOLDER, command_import },
 };
@@ -60,7 +66,9 @@ static const struct command commands[] = {
 const char cli_help[] =
         "  status [--json] [--ready]   how it stands and what to do; --ready: by the exit status alone\n"
         "  show WHAT [--json]          one table: sources, stores or batches; or rejected: the newest answer that was\n"
-        "                              refused, of each source; or the running config, with its defaults\n"
+        "                              refused, of each source; or the running config, with its defaults; or\n"
+        "                              machines, with what their jobs wait for; or runs\n"
+        "  show run RUN [--json]       one run: its stages, its manifest, the end of its log\n"
         "  tail SOURCE [-f] [-n N]     the last N records [10] as object lines; -f, --follow: then those that come\n"
         "  poll SOURCE [--json]        poll now; returns once committed, unchanged or refused\n"
         "  flush [--wait] [--json]     seal what waits; --wait: until all stores have it\n"
@@ -69,6 +77,10 @@ const char cli_help[] =
         "                              and is still here; with the daemon or without\n"
         "  retry BATCH [--json]        bring a batch at once that is parked or waits for a store; where other bytes\n"
         "                              stand in its place, tell what these are\n"
+        "  retry RUN [--json]          try a parked run again, with all its attempts anew\n"
+        "  cancel RUN [--json]         end a run that is on its way or parked; its objects are not due again\n"
+        "  start JOB [--json]          make a run of what waits for the job now, due or not\n"
+        "  wake MACHINE [--json]       wake it now, whatever holds that back\n"
         "  export DIR [--json]         write what the stores lack into a folder; with the daemon or without\n"
         "  import DIR [--json]         take over such a folder of another Millrace, once only\n";
 
@@ -130,15 +142,52 @@ static int parse_options(const struct command *command, int argc, char **argv, s
 	return CLI_OK;
 }
 
+static bool is_batch(const char *text)
+{
+	return *text && strlen(text) <= 18 && strspn(text, "0123456789") == strlen(text);
+}
+
+static int check_run(const char *text, struct err *err)
+{
+	if (run_is_id(text))
+		return CLI_OK;
+	return err_fail(err, CLI_USAGE, "\"%s\" is not the id of a run, which has 32 hex digits", text);
+}
+
 static int check_word(enum word word, const char *text, struct err *err)
 {
 	if (word == WORD_VIEW)
 		return show_check(text, err);
+	if (word == WORD_RUN)
+		return check_run(text, err);
 	if (word == WORD_SOURCE && !units_is_name(text + (*text == '_'))) /* a leading _ is ours */
 		return err_fail(err, CLI_USAGE, "\"%s\" cannot be the name of a source", text);
-	if (word == WORD_BATCH && (!*text || strlen(text) > 18 || strspn(text, "0123456789") != strlen(text)))
-		return err_fail(err, CLI_USAGE, "\"%s\" is not the number of a batch", text);
+	if (word == WORD_MACHINE && !units_is_name(text))
+		return err_fail(err, CLI_USAGE, "\"%s\" cannot be the name of a machine", text);
+	if (word == WORD_JOB && !units_is_name(text))
+		return err_fail(err, CLI_USAGE, "\"%s\" cannot be the name of a job", text);
+	if (word == WORD_BATCH && !is_batch(text) && !run_is_id(text))
+		return err_fail(err, CLI_USAGE,
+		                "\"%s\" is neither the number of a batch nor the id of a run, which has 32 hex digits",
+		                text);
 	return CLI_OK;
+}
+
+/* The words of a command, n of them: one of its own, and `show run` has a second one. */
+static int parse_words(const struct command *command, char **words, int n, struct command_arguments *ret_arguments,
+                       struct err *err)
+{
+	bool has_run = command->word == WORD_VIEW && n > 0 && strcmp(words[0], "run") == 0;
+	int wanted = command->word == WORD_NONE ? 0 : has_run ? 2 : 1;
+	if (n < wanted)
+		return err_fail(err, CLI_USAGE, "%s is missing", word_names[has_run ? WORD_RUN : command->word]);
+	if (n > wanted)
+		return err_fail(err, CLI_USAGE, "\"%s\" is one argument too many", words[wanted]);
+	ret_arguments->word = wanted ? words[0] : NULL;
+	ret_arguments->run = has_run ? words[1] : NULL;
+	if (has_run)
+		return check_run(words[1], err);
+	return wanted ? check_word(command->word, words[0], err) : CLI_OK;
 }
 
 static int parse(const struct command *command, int argc, char **argv, struct command_arguments *ret_arguments,
@@ -146,17 +195,8 @@ static int parse(const struct command *command, int argc, char **argv, struct co
 {
 	struct command_arguments arguments = { .last = LAST_DEFAULT };
 	int rc = parse_options(command, argc, argv, &arguments, err);
-	if (rc != CLI_OK)
-		return rc;
-	int wanted = command->word == WORD_NONE ? 0 : 1;
-	if (argc - optind < wanted)
-		return err_fail(err, CLI_USAGE, "%s is missing", word_names[command->word]);
-	if (argc - optind > wanted)
-		return err_fail(err, CLI_USAGE, "\"%s\" is one argument too many", argv[optind + wanted]);
-	if (wanted) {
-		arguments.word = argv[optind];
-		rc = check_word(command->word, arguments.word, err);
-	}
+	if (rc == CLI_OK)
+		rc = parse_words(command, argv + optind, argc - optind, &arguments, err);
 	if (rc == CLI_OK)
 		*ret_arguments = arguments;
 	return rc;

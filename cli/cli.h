@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The commands that are clients of the API: status, show, tail, poll, flush, audit, retry, import. Each is one request
- * on the daemon's Unix socket (libcurl; import: one for each object) and one text for people, or with --json the answer
- * as it came. Colour only on a terminal and
- * without NO_COLOR. Knows base/ and nothing else of Millrace.
+ * The commands that are clients of the API: status, show, tail, poll, flush, audit, retry, import, wake, start, cancel.
+ * Each is one request on the daemon's Unix socket (libcurl; import: one for each object) and one text for people, or
+ * with --json the answer as it came. Colour only on a terminal and without NO_COLOR. Knows base/ and nothing else of
+ * Millrace.
  */
 #ifndef CLI_CLI_H
 #define CLI_CLI_H

@@ -10,7 +10,8 @@
 #include "cli/table.h"
 
 struct command_arguments {
-	const char *word; /* SOURCE, WHAT, BATCH or DIR; NULL where the command takes none */
+	const char *word; /* SOURCE, WHAT, MACHINE and the like; NULL where the command takes none */
+	const char *run;  /* of `show run`; NULL */
 	bool json, ready, wait, follow, repair;
 	int last;
 	const char *since; /* a date; NULL: none was given */
@@ -27,6 +28,10 @@ int command_flush(const char *socket_path, const struct command_arguments *argum
 int command_audit(const char *socket_path, const struct command_arguments *arguments, struct err *err);
 int command_import(const char *socket_path, const struct command_arguments *arguments, struct err *err);
 int command_retry(const char *socket_path, const struct command_arguments *arguments, struct err *err);
+int command_wake(const char *socket_path, const struct command_arguments *arguments, struct err *err);
+int command_start(const char *socket_path, const struct command_arguments *arguments, struct err *err);
+int command_cancel(const char *socket_path, const struct command_arguments *arguments, struct err *err);
+int command_retry_run(const char *socket_path, const struct command_arguments *arguments, struct err *err);
 
 /* What the answers look like on a page. */
 void status_print(const json_t *status, const struct page *page);
@@ -44,6 +49,12 @@ int show_check(const char *what, struct err *err);
 void show_print(const char *what, json_t *answer, const struct page *page);
 
 void rejected_print(json_t *answer, const struct page *page);
+void machines_print(json_t *answer, const struct page *page);
+void runs_print(json_t *answer, const struct page *page);
+void run_print(json_t *run, const struct page *page);
+
+/* Whether it can be the id of a run: 32 hex digits. */
+bool run_is_id(const char *text);
 
 /* A line for each source that has lost records, for each way in which it has. */
 void show_losses(const json_t *sources, const struct page *page);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `millrace retry BATCH`: and where something else stands in the batch's place, both are described, and what to do. */
+/*
+ * `millrace retry BATCH`: and where something else stands in the batch's place, both are described, and what to do.
+ * The same for a run is in mill.c.
+ */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -81,6 +84,8 @@ int command_retry(const char *socket_path, const struct command_arguments *argum
 {
 	char path[REQUEST_PATH_MAX];
 	json_t *answer;
+	if (run_is_id(arguments->word))
+		return command_retry_run(socket_path, arguments, err);
 	snprintf(path, sizeof path, "/v1/batches/%s/retry", arguments->word);
 	int rc = client_ask(socket_path, "POST", path, arguments->json ? stdout : NULL, &answer, err);
 	if (rc != CLI_OK)

@@ -2,7 +2,7 @@
 /*
  * `millrace show WHAT`: one table each, with all that there is room for; --json has the rest. Refused answers are no
  * table (rejected.c), nor is the configuration, which has a line for each setting, named by its way through the file's
- * groups.
+ * groups. Machines and runs are in mill.c.
  */
 #include <inttypes.h>
 #include <string.h>
@@ -243,8 +243,8 @@ static void print_table(const char *what, const json_t *answer, const struct pag
 }
 
 static const struct other others[] = {
-	{ "config", print_config },
-	{ "rejected", rejected_print },
+	{ "config", print_config }, { "rejected", rejected_print }, { "machines", machines_print },
+	{ "runs", runs_print },     { "run", run_print },
 };
 
 int show_check(const char *what, struct err *err)
@@ -277,7 +277,10 @@ int command_show(const char *socket_path, const struct command_arguments *argume
 {
 	char path[64];
 	json_t *answer;
-	snprintf(path, sizeof path, "/v1/%s", arguments->word);
+	if (arguments->run)
+		snprintf(path, sizeof path, "/v1/runs/%s", arguments->run);
+	else
+		snprintf(path, sizeof path, "/v1/%s", arguments->word);
 	int rc = client_ask(socket_path, "GET", path, arguments->json ? stdout : NULL, &answer, err);
 	if (rc != CLI_OK)
 		return rc;

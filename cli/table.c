@@ -27,6 +27,8 @@ static const struct state_colour state_colours[] = {
 	{ "away", RED },       { "full", RED },       { "needs attention", RED },
 	{ "unsynced", RED },   { "no-space", RED },   { "read-only", RED },
 	{ "damaged", RED },    { "salvaging", RED },  { "hung", RED },
+	{ "up", GREEN },       { "running", GREEN },  { "done", GREEN },
+	{ "waking", YELLOW },  { "parked", RED },
 };
 
 static const char *colour_of(const struct page *page, const char *state)

@@ -284,6 +284,70 @@ static void fake_import(void *agent, const struct api_object *object, struct api
 		take_next();
 }
 
+/* Of the mill: what the next order comes to, and what is said of it. */
+static int order_rc;
+static const char *order_text = "";
+static bool no_mill;
+
+static struct mill_view *fake_mill(void *agent)
+{
+	(void)agent;
+	struct mill_view *view = no_mill ? NULL : calloc(1, sizeof *view);
+	if (!view)
+		return NULL;
+	view->machines = calloc(1, sizeof *view->machines);
+	assert_non_null(view->machines);
+	view->n_machines = 1;
+	view->machines[0].name = "mill";
+	return view;
+}
+
+static void fake_runs(void *agent, struct api_call *call)
+{
+	(void)agent;
+	snprintf(asked, sizeof asked, "runs");
+	keep(call);
+}
+
+static void fake_run(void *agent, const char *run, struct api_call *call)
+{
+	(void)agent;
+	snprintf(asked, sizeof asked, "run %s", run);
+	keep(call);
+}
+
+static int take_order(const char *order, const char *name, struct err *ret_err)
+{
+	snprintf(asked, sizeof asked, "%s %s", order, name);
+	if (*order_text)
+		err_fail(ret_err, 0, "%s", order_text);
+	return order_rc;
+}
+
+static int fake_wake(void *agent, const char *machine, struct err *ret_err)
+{
+	(void)agent;
+	return take_order("wake", machine, ret_err);
+}
+
+static int fake_start(void *agent, const char *job, struct err *ret_err)
+{
+	(void)agent;
+	return take_order("start", job, ret_err);
+}
+
+static int fake_cancel(void *agent, const char *run, struct err *ret_err)
+{
+	(void)agent;
+	return take_order("cancel", run, ret_err);
+}
+
+static int fake_retry_run(void *agent, const char *run, struct err *ret_err)
+{
+	(void)agent;
+	return take_order("retry run", run, ret_err);
+}
+
 static const struct api_backend backend = {
 	.status = fake_status,
 	.config = fake_config,
@@ -296,6 +360,13 @@ static const struct api_backend backend = {
 	.flush = fake_flush,
 	.audit = fake_audit,
 	.retry = fake_retry,
+	.mill = fake_mill,
+	.runs = fake_runs,
+	.run = fake_run,
+	.wake = fake_wake,
+	.start = fake_start,
+	.cancel = fake_cancel,
+	.retry_run = fake_retry_run,
 };
 
 struct client {
@@ -476,6 +547,9 @@ static int setup(void **state)
 	asked[0] = '\0';
 	answer_first_call = closed = in_api = false;
 	feed_way = FEED_TWO_LINES;
+	order_rc = 0;
+	order_text = "";
+	no_mill = false;
 	api = NULL;
 	return uv_loop_init(&loop);
 }
@@ -591,6 +665,125 @@ static void test_retry(void **state)
 	struct client *client = ask("POST /v1/batches/97/retry");
 	assert_string_equal(asked, "retry 97");
 	client_free(client);
+}
+
+#define RUN "0198f3ab0c1d2e3f405162738495a6b7"
+
+static void test_machines(void **state)
+{
+	(void)state;
+	struct client *client = ask("GET /v1/machines");
+	json_t *json = json_loads(body_of(client), 0, NULL);
+	json_t *machine = json_array_get(json_object_get(json, "machines"), 0);
+	assert_int_equal(status_of(client), 200);
+	assert_string_equal(json_string_value(json_object_get(machine, "name")), "mill");
+	assert_string_equal(json_string_value(json_object_get(machine, "state")), "unknown");
+	assert_int_equal(json_string_length(json_object_get(json, "now")), strlen("2026-11-21T10:02:00.123Z"));
+	json_decref(json);
+	client_free(client);
+	no_mill = true;
+	expect_problem("GET /v1/machines", 500, "not enough memory");
+	expect_problem("POST /v1/machines", 405, "GET, HEAD");
+	expect_problem("GET /v1/machines?x=1", 400, "\"x\"");
+}
+
+/* Answered later, as the ledger is on the card. */
+static void test_runs(void **state)
+{
+	(void)state;
+	static const char *const requests[][2] = { { "GET /v1/runs", "runs" }, { "GET /v1/runs/" RUN, "run " RUN } };
+	struct ledger_run run = { .id = RUN };
+	for (size_t i = 0; i < 2; i++) {
+		struct client *client = client_new();
+		send_request(client, requests[i][0]);
+		run_to_calls(1);
+		assert_string_equal(asked, requests[i][1]);
+		api_answer(take(), i ? view_run(&run) : view_runs(&run, 1));
+		run_to_end(client);
+		assert_int_equal(status_of(client), 200);
+		assert_non_null(strstr(body_of(client), "\"id\":\"" RUN "\""));
+		client_free(client);
+	}
+}
+
+/* Nothing that is no id reaches the backend. */
+static void test_what_is_no_run(void **state)
+{
+	(void)state;
+	static const char *const ids[] = { "97", "parking", "0198f3ab0c1d2e3f405162738495a6b", RUN "0" };
+	char request[128];
+	for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
+		snprintf(request, sizeof request, "GET /v1/runs/%s", ids[i]);
+		expect_problem(request, 404, "is no run; `millrace show runs` lists them");
+		snprintf(request, sizeof request, "POST /v1/runs/%s/cancel", ids[i]);
+		expect_problem(request, 404, "is no run; `millrace show runs` lists them");
+		snprintf(request, sizeof request, "POST /v1/runs/%s/retry", ids[i]);
+		expect_problem(request, 404, "is no run; `millrace show runs` lists them");
+	}
+	expect_problem("GET /v1/runs/0198F3AB0C1D2E3F405162738495A6B7", 404, "");
+	expect_problem("GET /v1/runs/", 404, "");
+	expect_problem("GET /v1/runs/..%2F" RUN, 404, "");
+	expect_problem("POST /v1/batches/" RUN "/retry", 404, "no batch");
+	expect_problem("POST /v1/machines/Mill/wake", 404, "");
+	expect_problem("POST /v1/jobs//start", 404, "");
+	expect_problem("GET /v1/runs/" RUN "/cancel", 405, "POST");
+	expect_problem("GET /v1/machines/mill/wake", 405, "POST");
+	expect_problem("POST /v1/runs/" RUN, 405, "GET, HEAD");
+	assert_string_equal(asked, "");
+}
+
+static const struct {
+	const char *request, *asked, *body, *none;
+} orders[] = {
+	{ "POST /v1/machines/mill/wake", "wake mill", "{\"machine\":\"mill\",\"asked\":true}\n",
+	  "machine \"mill\": there is none; `millrace show machines`" },
+	{ "POST /v1/jobs/parking/start", "start parking", "{\"job\":\"parking\",\"asked\":true}\n",
+	  "job \"parking\": there is none; `millrace show machines`" },
+	{ "POST /v1/runs/" RUN "/cancel", "cancel " RUN, "{\"run\":\"" RUN "\",\"asked\":true}\n",
+	  "run \"" RUN "\": it is neither on its way nor parked; `millrace show runs`" },
+	{ "POST /v1/runs/" RUN "/retry", "retry run " RUN, "{\"run\":\"" RUN "\",\"asked\":true}\n",
+	  "run \"" RUN "\": it is neither on its way nor parked; `millrace show runs`" },
+};
+
+#define ORDERS (sizeof orders / sizeof *orders)
+
+static void test_orders(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ORDERS; i++) {
+		struct client *client = ask(orders[i].request);
+		assert_int_equal(status_of(client), 200);
+		assert_string_equal(asked, orders[i].asked);
+		assert_string_equal(body_of(client), orders[i].body);
+		client_free(client);
+	}
+}
+
+static void test_orders_that_are_refused(void **state)
+{
+	(void)state;
+	static const int refusals[][2] = { { -ENOENT, 404 },   { -EBUSY, 409 },  { -ENOTSUP, 409 },
+		                           { -EALREADY, 409 }, { -EAGAIN, 503 }, { -EIO, 500 } };
+	order_text = "why not: 100 %s \xFF";
+	for (size_t i = 0; i < ORDERS; i++)
+		for (size_t k = 0; k < sizeof refusals / sizeof *refusals; k++) {
+			order_rc = refusals[k][0];
+			expect_problem(orders[i].request, refusals[k][1], "why not: 100 %s \xEF\xBF\xBD");
+		}
+}
+
+/* Where the backend finds no words. */
+static void test_orders_without_a_word(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ORDERS; i++) {
+		order_rc = -ENOENT;
+		expect_problem(orders[i].request, 404, orders[i].none);
+		order_rc = -EAGAIN;
+		expect_problem(orders[i].request, 503, "the buffer is not open yet");
+		order_rc = -EIO;
+		expect_problem(orders[i].request, 500, "Input/output error");
+	}
 }
 
 static void test_audit(void **state)
@@ -1561,6 +1754,20 @@ static int run_bodies(void)
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
 
+static int run_mill(void)
+{
+	const struct CMUnitTest tests[] = {
+		WITH_SERVER(test_machines),
+		WITH_SERVER(test_runs),
+		WITH_SERVER(test_what_is_no_run),
+		WITH_SERVER(test_orders),
+		WITH_SERVER(test_orders_that_are_refused),
+		WITH_SERVER(test_orders_without_a_word),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1615,5 +1822,5 @@ int main(void)
 		WITHOUT(test_impossible_paths),
 		WITH_SERVER(test_close_leaves_another_ones_socket),
 	};
-	return run_bodies() + cmocka_run_group_tests(tests, NULL, NULL);
+	return run_bodies() + run_mill() + cmocka_run_group_tests(tests, NULL, NULL);
 }

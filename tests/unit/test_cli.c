@@ -22,6 +22,7 @@
 #include <cmocka.h>
 
 #include "api/view.h"
+#include "base/alarm.h"
 #include "cli/cli.h"
 #include "cli/client.h"
 #include "cli/commands.h"
@@ -373,6 +374,216 @@ static void test_show_rejected_in_rows(void **state)
 	json_decref(json);
 }
 
+#define RUN  "0198f3ab0c1d2e3f405162738495a6b7"
+#define HOUR INT64_C(3600000)
+
+/* Anew at each call, so that a test may spoil it. */
+static struct mill_view mill(void)
+{
+	static struct mill_machine_view machine;
+	static struct mill_job_view job;
+	machine = (struct mill_machine_view){
+		.name = "mill",
+		.machine = { .state = LEDGER_IDLE,
+		             .since_ms = NOW_MS - 240000,
+		             .ours = true,
+		             .next_try_ms = ALARM_NEVER,
+		             .reason = "the last run on it has ended" },
+		.known = true,
+		.awake_today_ms = HOUR + HOUR / 2,
+		.awake_month_ms = 21 * HOUR,
+		.wakes_today = 2,
+		.wakes_month = 31,
+		.month_ms = 490 * HOUR,
+	};
+	job = (struct mill_job_view){ .name = "parking",
+		                      .machine = "mill",
+		                      .due = { .batches = 3, .oldest_ms = NOW_MS - 1800000 },
+		                      .last_parked = "",
+		                      .waits_for = "batches>=6 or age>=6h" };
+	return (struct mill_view){ .n_machines = 1, .machines = &machine, .n_jobs = 1, .jobs = &job };
+}
+
+#define MILL_TABLE                                                                                                     \
+	"MACHINE  STATE  SINCE  TODAY   MONTH  WAKES  REASON\n"                                                        \
+	"mill     idle      4m  1.5 h  21.0 h  2/31   the last run on it has ended\n"
+#define JOB_TABLE                                                                                                      \
+	"\n"                                                                                                           \
+	"JOB      MACHINE  BATCHES  OLDEST  RUN  WAITS FOR\n"                                                          \
+	"parking  mill           3     30m  -    batches>=6 or age>=6h\n"
+
+static void test_show_machines(void **state)
+{
+	(void)state;
+	struct mill_view view = mill();
+	assert_page(view_machines(&view, NOW_MS, 0), "machines", MILL_TABLE JOB_TABLE);
+	view.machines[0].watts = 120;
+	assert_page(view_machines(&view, NOW_MS, 0), "machines",
+	            MILL_TABLE "mill: 2.52 kWh this month; always on it would have been 58.80 kWh\n" JOB_TABLE);
+	view.n_machines = view.n_jobs = 0;
+	assert_page(view_machines(&view, NOW_MS, 0), "machines",
+	            "MACHINE  STATE  SINCE  TODAY  MONTH  WAKES  REASON\n"
+	            "\n"
+	            "JOB  MACHINE  BATCHES  OLDEST  RUN  WAITS FOR\n");
+}
+
+static void test_show_a_machine_that_is_not_known(void **state)
+{
+	(void)state;
+	struct mill_view view = mill();
+	view.machines[0].known = false;
+	view.n_jobs = 0;
+	assert_page(view_machines(&view, NOW_MS, 0), "machines",
+	            "MACHINE  STATE    SINCE  TODAY  MONTH  WAKES  REASON\n"
+	            "mill     unknown      -  0.0 h  0.0 h  0/0    -\n"
+	            "\n"
+	            "JOB  MACHINE  BATCHES  OLDEST  RUN  WAITS FOR\n");
+}
+
+static void test_show_machines_in_trouble(void **state)
+{
+	(void)state;
+	struct mill_view view = mill();
+	struct ledger_run run = { .id = RUN, .state = LEDGER_WRITTEN };
+	view.machines[0].machine.reason = "its host key is \033[2Janother one";
+	view.machines[0].machine.refuses = true;
+	view.machines[0].machine.failures = 1;
+	view.machines[0].machine.next_try_ms = 1000;
+	view.jobs[0] = (struct mill_job_view){ .name = "b",
+		                               .due = { .missed = 1 },
+		                               .run = &run,
+		                               .parked = 2,
+		                               .last_parked = RUN,
+		                               .waits_for = "store \"lake\" is \a gone",
+		                               .trouble = true };
+	assert_page(view_machines(&view, NOW_MS, 0), "machines",
+	            "MACHINE  STATE  SINCE  TODAY   MONTH  WAKES  REASON\n"
+	            "mill     idle      4m  1.5 h  21.0 h  2/31   its host key is ?[2Janother one\n"
+	            "! mill: its host key is ?[2Janother one\n"
+	            "mill: 1 wake without an answer; no wake before 2026-11-21T10:02:01Z\n"
+	            "\n"
+	            "JOB  MACHINE  BATCHES  OLDEST  RUN      WAITS FOR\n"
+	            "b    -              0       -  written  store \"lake\" is ? gone\n"
+	            "! b: store \"lake\" is ? gone\n"
+	            "! b: 2 runs parked, the newest " RUN
+	            ": look at it with `millrace show run`, then `retry` or `cancel` it\n"
+	            "! b: 1 object came while its list was full: no run will ever have them\n");
+}
+
+/* The breaker holds it back, or it was not wanted after its last try. */
+static void test_show_wakes_that_are_held_back(void **state)
+{
+	(void)state;
+	struct mill_view view = mill();
+	view.machines[0].machine.next_try_ms = 1000;
+	view.n_jobs = 0;
+	json_t *json = view_machines(&view, NOW_MS, 0);
+	assert_non_null(
+	        strstr(print(json, "machines", (struct page){ 0 }), "\nmill: no wake before 2026-11-21T10:02:01Z\n"));
+	json_decref(json);
+	view.machines[0].machine.next_try_ms = ALARM_NEVER;
+	view.machines[0].machine.failures = 2;
+	json = view_machines(&view, NOW_MS, 0);
+	assert_non_null(strstr(print(json, "machines", (struct page){ 0 }), "\nmill: 2 wakes without an answer\n"));
+	json_decref(json);
+}
+
+static struct ledger_run done(void)
+{
+	return (struct ledger_run){ .id = RUN,
+		                    .job = "parking",
+		                    .store = "lake",
+		                    .state = LEDGER_DONE,
+		                    .attempt = 1,
+		                    .created_ms = NOW_MS,
+		                    .written_ms = NOW_MS + 3000,
+		                    .ready_ms = NOW_MS + 63000,
+		                    .started_ms = NOW_MS + 65000,
+		                    .ended_ms = NOW_MS + 365000,
+		                    .objects = 12,
+		                    .records = 1204,
+		                    .bytes = 40960,
+		                    .manifest = { 0xAB, 0x01 },
+		                    .remote = RUN "-1",
+		                    .log = "one\r\n\ttwo \033[2J\n\nthree\0\xFF\n",
+		                    .log_len = sizeof "one\r\n\ttwo \033[2J\n\nthree\0\xFF\n" - 1 };
+}
+
+static void test_show_runs(void **state)
+{
+	(void)state;
+	struct ledger_run runs[2] = { done(), { .id = RUN, .job = "b", .state = LEDGER_DUE, .created_ms = NOW_MS } };
+	json_t *json = view_runs(runs, 2);
+	snprintf(runs[0].reason, sizeof runs[0].reason, "exit 3: \033[31m");
+	assert_string_equal(
+	        print(json, "runs", (struct page){ 0 }),
+	        "RUN                               JOB      STATE  TRY  CREATED               TOOK  OBJECTS  RECORDS  "
+	        "REASON\n" RUN "  parking  done     1  2026-11-21T10:02:00Z    6m       12     1204  -\n" RUN
+	        "  b        due      0  2026-11-21T10:02:00Z     -        0        0  -\n");
+	json_decref(json);
+	runs[0].state = LEDGER_PARKED;
+	json = view_runs(runs, 1);
+	const char *text = print(json, "runs", (struct page){ .colour = true });
+	assert_non_null(strstr(text, "  \033[31mparked\033[0m "));
+	assert_non_null(strstr(text, "  exit 3: ?[31m\n"));
+	json_decref(json);
+}
+
+static void test_show_run(void **state)
+{
+	(void)state;
+	struct ledger_run run = done();
+	assert_page(view_run(&run), "run",
+	            "run " RUN " of parking: done, attempt 1, 12 objects, 1204 records, 40.0 KB\n"
+	            "\n"
+	            "STAGE             AT                    TOOK\n"
+	            "due               2026-11-21T10:02:00Z     -\n"
+	            "manifest written  2026-11-21T10:02:03Z    3s\n"
+	            "machine ready     2026-11-21T10:03:03Z    1m\n"
+	            "started           2026-11-21T10:03:05Z    2s\n"
+	            "ended             2026-11-21T10:08:05Z    5m\n"
+	            "\n"
+	            "manifest: _runs/parking/" RUN "/manifest.json in store lake, SHA-256 "
+	            "ab01000000000000000000000000000000000000000000000000000000000000\n"
+	            "on the other side: " RUN "-1\n"
+	            "log, its end:\n"
+	            "  one\n"
+	            "   two ?[2J\n"
+	            "  \n"
+	            "  three?\xEF\xBF\xBD\n");
+}
+
+/* No machine, so it was ready at no time; and one that has only begun. */
+static void test_show_run_without_all_stages(void **state)
+{
+	(void)state;
+	struct ledger_run run = done();
+	run.ready_ms = run.ended_ms = 0;
+	run.log_len = 0;
+	*run.remote = '\0';
+	snprintf(run.reason, sizeof run.reason, "it was \033[2J killed");
+	assert_page(view_run(&run), "run",
+	            "run " RUN " of parking: done, attempt 1, 12 objects, 1204 records, 40.0 KB\n"
+	            "  it was ?[2J killed\n"
+	            "\n"
+	            "STAGE             AT                    TOOK\n"
+	            "due               2026-11-21T10:02:00Z     -\n"
+	            "manifest written  2026-11-21T10:02:03Z    3s\n"
+	            "machine ready     -                        -\n"
+	            "started           2026-11-21T10:03:05Z    1m\n"
+	            "ended             -                        -\n"
+	            "\n"
+	            "manifest: _runs/parking/" RUN "/manifest.json in store lake, SHA-256 "
+	            "ab01000000000000000000000000000000000000000000000000000000000000\n");
+	run = (struct ledger_run){ .id = RUN, .job = "b", .store = "lake", .state = LEDGER_DUE, .created_ms = NOW_MS };
+	json_t *json = view_run(&run);
+	const char *text = print(json, "run", (struct page){ 0 });
+	assert_non_null(strstr(text, " of b: due, attempt 0, 0 objects, 0 records, 0 B\n\nSTAGE "));
+	assert_non_null(strstr(text, "\nended             -                        -\n\nmanifest: _runs/b/" RUN
+	                             "/manifest.json in store lake, not written yet\n"));
+	json_decref(json);
+}
+
 static json_t *poll_answer(const char *outcome, int records, const char *text)
 {
 	return json_pack("{s:s, s:s, s:i, s:i, s:s}", "source", "parking", "outcome", outcome, "records", records,
@@ -411,6 +622,16 @@ static void test_answers_of_another_shape(void **state)
 	print(json, "rejected", (struct page){ 0 });
 	print(json, "poll", (struct page){ 0 });
 	print(json, "flush", (struct page){ 0 });
+	print(json, "machines", (struct page){ 0 });
+	print(json, "runs", (struct page){ 0 });
+	print(json, "run", (struct page){ 0 });
+	json_decref(json);
+	json = json_pack("{s:[i, {s:i}], s:[i, {s:b}], s:[i, {s:i}], s:i, s:i}", "machines", 1, "name", 5, "jobs", 1,
+	                 "trouble", 1, "runs", 1, "id", 5, "log", 5, "manifest", 5);
+	assert_non_null(json);
+	print(json, "machines", (struct page){ 0 });
+	print(json, "runs", (struct page){ 0 });
+	print(json, "run", (struct page){ 0 });
 	json_decref(json);
 	json = json_pack("{s:[i, {s:i, s:s}]}", "rejected", 1, "excerpt", 5, "mark", "x");
 	print(json, "rejected", (struct page){ 0 });
@@ -486,11 +707,19 @@ static void test_arguments_taken(void **state)
 		                            "flush",
 		                            "flush --json --wait",
 		                            "audit",
-		                            "audit --json --since 2026-11-21" };
+		                            "audit --json --since 2026-11-21",
+		                            "show machines --json",
+		                            "show runs",
+		                            "show run --json " RUN,
+		                            "wake mill",
+		                            "start --json parking",
+		                            "cancel " RUN,
+		                            "retry " RUN,
+		                            "retry 123456789012345678" };
 	for (size_t i = 0; i < sizeof good / sizeof *good; i++)
 		if (run(NULL, good[i]) != CLI_OK)
 			fail_msg("%s: %s", good[i], complained);
-	assert_true(cli_knows("tail"));
+	assert_true(cli_knows("tail") && cli_knows("wake") && cli_knows("start") && cli_knows("cancel"));
 	assert_false(cli_knows("run"));
 }
 
@@ -521,6 +750,30 @@ static void test_arguments_refused(void **state)
 	expect_usage("import a b", "one argument too many");
 	expect_usage("import --repair a", "unknown option");
 	expect_usage("dance", "unknown command \"dance\"");
+}
+
+static void test_arguments_of_the_mill_refused(void **state)
+{
+	(void)state;
+	expect_usage("show run", "millrace show: RUN is missing\nusage: millrace show sources|");
+	expect_usage("show run 97", "\"97\" is not the id of a run, which has 32 hex digits");
+	expect_usage("show run 0198F3AB0C1D2E3F405162738495A6B7", "is not the id of a run");
+	expect_usage("show run " RUN "0", "is not the id of a run");
+	expect_usage("show run ../../status", "is not the id of a run");
+	expect_usage("show run " RUN " now", "\"now\" is one argument too many");
+	expect_usage("show runs " RUN, "\"" RUN "\" is one argument too many");
+	expect_usage("show machine", "there is no \"machine\" to show; did you mean \"machines\"?");
+	expect_usage("wake", "MACHINE is missing");
+	expect_usage("wake Mill", "\"Mill\" cannot be the name of a machine");
+	expect_usage("wake mill --wait", "unknown option --wait");
+	expect_usage("start", "JOB is missing");
+	expect_usage("start a/../b", "cannot be the name of a job");
+	expect_usage("start parking now", "\"now\" is one argument too many");
+	expect_usage("cancel", "RUN is missing");
+	expect_usage("cancel 97", "\"97\" is not the id of a run");
+	expect_usage("retry", "BATCH or RUN is missing");
+	expect_usage("retry 1234567890123456789", "is neither the number of a batch nor the id of a run");
+	expect_usage("retry parking", "is neither the number of a batch nor the id of a run");
 }
 
 /* One exchange: reads a request's head, gives the answer, ends. */
@@ -848,6 +1101,55 @@ static void test_tail_into_what_takes_no_more(void **state)
 	assert_string_equal(err.text, "standard output: No space left on device");
 }
 
+static void test_orders(void **state)
+{
+	(void)state;
+	assert_int_equal(run_against(OK "{\"machine\":\"mill\",\"asked\":true}", "wake mill"), CLI_OK);
+	assert_string_equal(printed, "mill: asked; `millrace show machines` tells what comes of it\n");
+	assert_non_null(strstr(request, "POST /v1/machines/mill/wake HTTP/1.1\r\n"));
+	assert_int_equal(run_against(OK "{\"job\":\"parking\",\"asked\":true}", "start parking"), CLI_OK);
+	assert_string_equal(printed, "parking: asked; `millrace show machines` tells what comes of it\n");
+	assert_non_null(strstr(request, "POST /v1/jobs/parking/start HTTP/1.1\r\n"));
+	assert_int_equal(run_against(OK "{\"run\":\"" RUN "\",\"asked\":true}", "cancel " RUN), CLI_OK);
+	assert_string_equal(printed, RUN ": asked; `millrace show run " RUN "` tells what comes of it\n");
+	assert_non_null(strstr(request, "POST /v1/runs/" RUN "/cancel HTTP/1.1\r\n"));
+	assert_int_equal(run_against(OK "{\"run\":\"" RUN "\",\"asked\":true}", "retry " RUN), CLI_OK);
+	assert_string_equal(printed, RUN ": asked; `millrace show run " RUN "` tells what comes of it\n");
+	assert_non_null(strstr(request, "POST /v1/runs/" RUN "/retry HTTP/1.1\r\n"));
+	assert_int_equal(run_against(OK "{\"machine\":\"mill\",\"asked\":true}\n", "wake mill --json"), CLI_OK);
+	assert_string_equal(printed, "{\"machine\":\"mill\",\"asked\":true}\n");
+}
+
+static void test_orders_refused(void **state)
+{
+	(void)state;
+	static const char *const lines[] = { "wake mill", "start parking", "cancel " RUN, "retry " RUN,
+		                             "show run " RUN };
+	for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+		assert_int_equal(run_against(PROBLEM("404"), lines[i]), CLI_USAGE);
+		assert_string_equal(complained, "millrace: says ? the daemon\n");
+		assert_int_equal(run_against(PROBLEM("409"), lines[i]), CLI_USAGE);
+		assert_int_equal(run_against(PROBLEM("503"), lines[i]), CLI_UNAVAILABLE);
+		assert_string_equal(printed, "");
+		assert_int_equal(run(path, lines[i]), CLI_UNAVAILABLE);
+		assert_non_null(strstr(complained, "no daemon answers at"));
+	}
+}
+
+static void test_shows_of_the_mill(void **state)
+{
+	(void)state;
+	assert_int_equal(run_against(OK "{\"machines\":[],\"jobs\":[]}", "show machines"), CLI_OK);
+	assert_non_null(strstr(request, "GET /v1/machines HTTP/1.1\r\n"));
+	assert_non_null(strstr(printed, "MACHINE  STATE "));
+	assert_int_equal(run_against(OK "{\"runs\":[]}\n", "show runs --json"), CLI_OK);
+	assert_non_null(strstr(request, "GET /v1/runs HTTP/1.1\r\n"));
+	assert_string_equal(printed, "{\"runs\":[]}\n");
+	assert_int_equal(run_against(OK "{\"id\":\"" RUN "\",\"log\":\"a\\u0000b\"}", "show run " RUN), CLI_OK);
+	assert_non_null(strstr(request, "GET /v1/runs/" RUN " HTTP/1.1\r\n"));
+	assert_non_null(strstr(printed, "\nlog, its end:\n  a?b\n"));
+}
+
 static void test_show_rejected_takes_every_byte(void **state)
 {
 	(void)state;
@@ -985,11 +1287,19 @@ int main(void)
 		cmocka_unit_test(test_show_config),
 		cmocka_unit_test(test_show_rejected),
 		cmocka_unit_test(test_show_rejected_in_rows),
+		cmocka_unit_test(test_show_machines),
+		cmocka_unit_test(test_show_a_machine_that_is_not_known),
+		cmocka_unit_test(test_show_machines_in_trouble),
+		cmocka_unit_test(test_show_wakes_that_are_held_back),
+		cmocka_unit_test(test_show_runs),
+		cmocka_unit_test(test_show_run),
+		cmocka_unit_test(test_show_run_without_all_stages),
 		cmocka_unit_test(test_poll_lines),
 		cmocka_unit_test(test_flush_lines),
 		cmocka_unit_test(test_answers_of_another_shape),
 		cmocka_unit_test(test_arguments_taken),
 		cmocka_unit_test(test_arguments_refused),
+		cmocka_unit_test(test_arguments_of_the_mill_refused),
 		cmocka_unit_test(test_status_exits),
 		cmocka_unit_test(test_ready_prints_nothing),
 		cmocka_unit_test(test_poll_exits),
@@ -1000,6 +1310,9 @@ int main(void)
 		cmocka_unit_test(test_tail),
 		cmocka_unit_test(test_tail_prints_as_it_comes),
 		cmocka_unit_test(test_tail_into_what_takes_no_more),
+		cmocka_unit_test(test_orders),
+		cmocka_unit_test(test_orders_refused),
+		cmocka_unit_test(test_shows_of_the_mill),
 		cmocka_unit_test(test_show_rejected_takes_every_byte),
 		cmocka_unit_test(test_problems),
 		cmocka_unit_test(test_no_daemon),
