@@ -94,14 +94,14 @@ int salvage_all_have(struct salvage *s, const struct origin *origin, uint64_t fi
 
 /*
  * It needs nobody to deliver it. Where the configuration is not known there may be a store that has never had anything,
- * so only a batch that was dropped is.
+ * so only a batch that was dropped is, or one that nobody may have committed: another one has its seqs.
  */
 static int is_done(struct salvage *s, const struct found *found)
 {
 	bool lost, known = found->origin->known && found->origin->known->n_stores > 0;
 	int r = ask_all(s, found->origin, found->first, found->last, &lost);
 
-	return r == 1 ? known || lost : r;
+	return r == 1 ? known || lost || !found->sure : r;
 }
 
 static int put_delivery(struct salvage *s, int64_t batch, const char *store)

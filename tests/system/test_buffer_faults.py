@@ -10,6 +10,8 @@ import random
 from buffer_bench import program, red, sound
 
 CUTS = 600
+LIFE = 40
+ONCE_RED = (471587774, 849647478, 594370761)  # of one in 50,000 cuts each, before what they found was mended
 PHASES = ("create", "upgrade", "recovery", "commit", "stage", "seal", "delivery", "import", "salvage", "checkpoint")
 
 
@@ -21,6 +23,11 @@ def test_nothing_is_lost_or_twice_after_power_cuts():
     figures = sound(program("buffer_cuts"), CUTS, seed())
     assert figures["cuts"] == CUTS
     assert all(figures["by_phase"][phase] > 0 for phase in PHASES), "a phase was never cut"
+
+
+def test_what_was_once_red_is_well():
+    for life in ONCE_RED:
+        sound(program("buffer_cuts"), LIFE, life)
 
 
 def test_a_card_that_forgets_what_was_synced_is_found():
