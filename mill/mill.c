@@ -474,8 +474,9 @@ static struct mill_machine_view view_machine(const struct stand *s)
 	return view;
 }
 
-static struct mill_job_view view_job(const struct work *w)
+static struct mill_job_view view_job(struct work *w)
 {
+	work_look(w);
 	return (struct mill_job_view){
 		.name = w->conf.name,
 		.machine = w->conf.machine,

@@ -138,6 +138,7 @@ void work_go(struct work *work);
 bool work_wants(const struct work *work);
 bool work_runs(const struct work *work);
 
+void work_look(struct work *work); /* what its machine says may be another thing than when it began to wait */
 void work_wait(struct work *work, int64_t ms, bool trouble, const char *text); /* then work_go */
 void work_again(struct work *work, const struct err *err); /* the same after a while: of store and ledger */
 void work_note_state(struct work *work, enum ledger_state state, const char *reason); /* its end without an attempt */

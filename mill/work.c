@@ -232,6 +232,14 @@ static void wait_for_machine(struct work *w)
 	say(w, view.refuses, text);
 }
 
+void work_look(struct work *w)
+{
+	bool waits = w->has_run && w->step == WORK_RESTS && work_wants(w) && !is_ready(w);
+
+	if (waits)
+		wait_for_machine(w);
+}
+
 static void start_if_ready(struct work *w)
 {
 	struct ledger_run run = w->run;
