@@ -119,6 +119,14 @@ static void on_view(void *arg, const struct queue_view *view)
 		log_notice("buffer.room", "the buffer has room again; polls go on");
 }
 
+static void on_report(void *arg, const char *source, const struct intake_report *report)
+{
+	struct agent *a = arg;
+
+	summary_note(a->summary, source, report);
+	backend_on_report(a, source, report);
+}
+
 static void on_room(void *arg)
 {
 	struct agent *a = arg;
@@ -141,8 +149,12 @@ static void on_open(void *arg)
 static void on_clock(void *arg, bool synced, struct queue_view *fresh)
 {
 	struct agent *a = arg;
+	struct clockwork_view clock = { .state = CLOCKWORK_SYNCED }; /* of one that begins */
 
+	if (a->clockwork)
+		clockwork_view(a->clockwork, &clock);
 	intake_set_clock(a->intake, synced);
+	summary_set_clock(a->summary, clock.state != CLOCKWORK_WAITING);
 	a->clock_asked = true;
 	begin_polling(a, courier_view(a->courier));
 	if (fresh)
@@ -262,6 +274,7 @@ static void stop(struct agent *a)
 	wait_for_children(a);
 	close_queue(a);
 	clockwork_free(a->clockwork);
+	summary_free(a->summary);
 	intake_free(a->intake);
 }
 
@@ -299,6 +312,15 @@ static int start_loop(struct agent *a)
 	if (r == 0)
 		r = uv_signal_start(&a->sighup, on_sighup, SIGHUP);
 	return r;
+}
+
+/* Its fetch is one piece, however many sources there are: nothing of it is staged. */
+static int start_summary(struct agent *a)
+{
+	struct sink *sink = intake_sink(a->intake, SUMMARY_SOURCE, SIZE_MAX);
+
+	a->summary = sink ? summary_new(sink, &a->alarms) : NULL;
+	return a->summary ? 0 : -ENOMEM;
 }
 
 static int start_courier(struct agent *a, const char *shut)
@@ -350,9 +372,11 @@ static int start_parts(struct agent *a, const char *shut, struct err *err)
 		r = http_new(&a->loop, "millrace/" MILLRACE_VERSION, &a->http);
 	a->env = (struct collector_env){ .http = a->http, .alarms = &a->alarms };
 	if (r == 0) {
-		a->intake = intake_new(a->queue, a->worker, &a->alarms, backend_on_report, on_committed, a);
-		r = a->intake ? start_courier(a, shut) : -ENOMEM;
+		a->intake = intake_new(a->queue, a->worker, &a->alarms, on_report, on_committed, a);
+		r = a->intake ? start_summary(a) : -ENOMEM;
 	}
+	if (r == 0)
+		r = start_courier(a, shut);
 	if (r < 0)
 		return err_fail(err, r, "cannot start: %s", strerror(-r));
 	uv_prepare_start(&a->prepare, on_prepare);

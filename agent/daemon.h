@@ -13,6 +13,7 @@
 #include "agent/courier.h"
 #include "agent/examine.h"
 #include "agent/intake.h"
+#include "agent/summary.h"
 #include "api/api.h"
 
 /* The state of the buffer, the words of docs/api.md (agent/health.c). */
@@ -71,6 +72,7 @@ struct agent {
 	struct http *http;
 	struct collector_env env; /* what collectors borrow for their life */
 	struct intake *intake;
+	struct summary *summary;
 	struct courier *courier;
 	struct clockwork *clockwork;
 	struct mill *mill;
@@ -140,7 +142,7 @@ void reload_go_on(struct agent *agent);
 /* What the API asks; the ctx of each call is the struct agent. */
 extern const struct api_backend agent_backend;
 
-/* The intake tells the end of each poll. */
+/* The end of each poll, as the intake tells it. */
 void backend_on_report(void *agent, const char *source, const struct intake_report *report);
 
 /* Answers with the source's last n records, and with follow with all that come while it is configured. */

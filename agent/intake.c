@@ -30,8 +30,9 @@ struct feed {
 	struct staging staging;
 	struct reject_memory rejected;
 	struct intake_counts counts;
-	struct alarm settled; /* for a fetch that settles without a commit */
-	struct alarm room;    /* tells the collector that there is some */
+	int64_t began_ms, took_ms; /* monotonic; the last poll, and how long its answer took */
+	struct alarm settled;      /* for a fetch that settles without a commit */
+	struct alarm room;         /* tells the collector that there is some */
 	struct feed *next;
 };
 
@@ -114,7 +115,18 @@ static void report(struct feed *feed, enum sink_outcome outcome, const struct fe
 		.records = fetch ? fetch->records : 0,
 		.first_seq = fetch ? fetch->first_seq : 0,
 		.text = text,
+		.cause = feed->counts.cause, /* that of this poll: it was noted before */
+		.status = feed->sink.status,
+		.bytes = feed->sink.bytes,
+		.took_ms = feed->took_ms,
 	};
+
+	feed->intake->on_report(feed->intake->arg, feed->name, &r);
+}
+
+static void report_waits(struct feed *feed, const char *text)
+{
+	const struct intake_report r = { .outcome = SINK_FAILED, .waits = true, .text = text, .cause = "" };
 
 	feed->intake->on_report(feed->intake->arg, feed->name, &r);
 }
@@ -153,7 +165,7 @@ static void report_unsettled(struct intake *intake)
 
 	err_prefix(&text, "the answer came and waits in memory");
 	for (struct fetch *fetch = intake->failed; fetch; fetch = fetch->next)
-		report(find_feed(intake, fetch->source), SINK_FAILED, NULL, text.text);
+		report_waits(find_feed(intake, fetch->source), text.text);
 }
 
 /* Where max_size is reached nothing fails: the courier makes room, or polls wait until the stores do. */
@@ -417,7 +429,7 @@ static void note_staging_failed(struct feed *feed)
 
 	note_trouble(feed->intake, feed->staging.error, feed->staging.why);
 	err_fail(&text, 0, "the answer comes, and what came of it waits in memory: %s", feed->staging.error);
-	report(feed, SINK_FAILED, NULL, text.text);
+	report_waits(feed, text.text);
 }
 
 /* It is too large by its last pieces, or the buffer has lost the first ones. */
@@ -470,6 +482,7 @@ static void sink_on_begin(struct sink *sink)
 	struct feed *feed = container_of(sink, struct feed, sink);
 
 	feed->counts.polls++;
+	feed->began_ms = clock_mono_ms();
 	feed->fetching = true;
 	feed->fetch = fetch_new(feed->name);
 	judge_room(feed);
@@ -496,6 +509,7 @@ static void sink_on_drop(struct sink *sink, enum sink_outcome outcome, const cha
 	struct intake *intake = feed->intake;
 
 	end_fetch(feed);
+	feed->took_ms = clock_mono_ms() - feed->began_ms;
 	if (excerpt)
 		rejects_keep(&feed->rejected, intake->queue, intake->worker, feed->name, cause, text, excerpt);
 	if (outcome == SINK_REFUSED)
@@ -520,6 +534,7 @@ static void sink_on_publish(struct sink *sink, int64_t wall_ms, int64_t mono_ms)
 	}
 	feed->fetch = NULL;
 	feed->fetching = false;
+	feed->took_ms = mono_ms - feed->began_ms;
 	fetch->wall_ms = wall_ms;
 	fetch->mono_ms = mono_ms;
 	fetch->clock = feed->intake->synced && clock_plausible(wall_ms) ? CHUNK_SYNCED : CHUNK_UNSYNCED;
@@ -537,6 +552,7 @@ static void sink_on_unchanged(struct sink *sink)
 	struct feed *feed = container_of(sink, struct feed, sink);
 
 	end_fetch(feed);
+	feed->took_ms = clock_mono_ms() - feed->began_ms;
 	feed->counts.unchanged++;
 	note_answer(feed, clock_wall_ms());
 	report(feed, SINK_UNCHANGED, NULL, "");

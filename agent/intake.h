@@ -28,19 +28,25 @@ struct intake_counts {
 	enum sink_outcome outcome; /* SINK_REFUSED or SINK_FAILED, while there is a cause */
 };
 
-/* How a poll ended; for those who wait for one. */
+/* How a poll ended. */
 struct intake_report {
 	enum sink_outcome outcome;
+	bool waits; /* failed for now: the answer came, the buffer does not take it yet, and one more report follows */
 	uint64_t records;
 	uint64_t first_seq; /* of a committed fetch with records */
 	const char *text;   /* why, when refused or failed; else "" */
+	const char *cause;  /* of that, as sink_drop has it; else "" */
+	int status;         /* as the sink has it; and bytes */
+	uint64_t bytes;
+	int64_t took_ms; /* from its beginning to the last byte */
 };
 
 typedef void (*intake_on_report)(void *arg, const char *source, const struct intake_report *report);
 
 /*
- * queue and worker are borrowed. on_report: every poll's end. on_committed: after every commit, also one that failed,
- * and before its reports, for the courier; takes the figures, which may be NULL. NULL: no memory.
+ * queue and worker are borrowed. on_report: every poll's end, told by one report that does not wait. on_committed:
+ * after every commit, also one that failed, and before its reports, for the courier; takes the figures, which may be
+ * NULL. NULL: no memory.
  */
 struct intake *intake_new(struct queue *queue, struct worker *worker, struct alarms *alarms, intake_on_report on_report,
                           void (*on_committed)(void *arg, struct queue_view *fresh), void *arg);

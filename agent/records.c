@@ -56,6 +56,12 @@ static uint64_t last_seq(const struct queue_view *view, const char *source)
 	return 0;
 }
 
+/* The built-in source never goes. */
+static bool may_bring_more(const struct agent *a, const char *source)
+{
+	return agent_has_source(a, source) || strcmp(source, SUMMARY_SOURCE) == 0;
+}
+
 /* Reads on where there is something to read and somebody who wants it. */
 static void go_on(struct reading *r, const struct queue_view *view)
 {
@@ -132,7 +138,7 @@ void records_end_gone(struct agent *a)
 	const struct queue_view *view = courier_view(a->courier);
 
 	for (struct reading *r = a->readings; r; r = r->following) {
-		if (r->until != UINT64_MAX || agent_has_source(a, r->source))
+		if (r->until != UINT64_MAX || may_bring_more(a, r->source))
 			continue;
 		r->until = last_seq(view, r->source);
 		go_on(r, view);
@@ -152,7 +158,7 @@ void records_answer(struct agent *a, const char *source, size_t last, bool follo
 	r->job = (struct job){ .work = work, .done = on_worked };
 	r->agent = a;
 	r->next = seq > last ? seq - last + 1 : 1;
-	r->until = follow && agent_has_source(a, source) ? UINT64_MAX : seq;
+	r->until = follow && may_bring_more(a, source) ? UINT64_MAX : seq;
 	snprintf(r->source, sizeof r->source, "%s", source);
 	bytes_init(&r->lines, 2 * CHUNK_CEILING);
 	r->following = a->readings;

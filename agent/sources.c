@@ -45,6 +45,14 @@ static size_t piece_size(const struct config_source *config)
 	return config->batch.max_bytes < CHUNK_FULL ? (size_t)config->batch.max_bytes : CHUNK_FULL;
 }
 
+static void free_source(struct agent_source *source)
+{
+	if (source->collector)
+		source->collector->ops->free(source->collector);
+	config_free_source(source->own);
+	free(source);
+}
+
 static int add_source(struct agent *a, const struct config_source *config)
 {
 	struct agent_source **end = &a->sources, *source = calloc(1, sizeof *source);
@@ -56,8 +64,11 @@ static int add_source(struct agent *a, const struct config_source *config)
 		r = -ENOMEM;
 	if (r == 0 && config->enabled)
 		r = config->kind->new (&a->env, config->settings, source->sink, &source->collector);
+	if (r == 0 && source->collector)
+		r = summary_add(a->summary, config->name);
 	if (r < 0) {
-		free(source);
+		if (source)
+			free_source(source);
 		return r;
 	}
 	source->config = config;
@@ -97,14 +108,6 @@ static int add_sources(struct agent *a)
 		k += added <= 0;
 	}
 	return r;
-}
-
-static void free_source(struct agent_source *source)
-{
-	if (source->collector)
-		source->collector->ops->free(source->collector);
-	config_free_source(source->own);
-	free(source);
 }
 
 static bool is_at_rest(const struct agent_source *source)
@@ -173,6 +176,7 @@ int agent_configure_sources(struct agent *a, struct config *before)
 			continue;
 		}
 		source->own = config_take_source(before, source->config->name);
+		summary_remove(a->summary, source->config->name);
 		if (source->collector)
 			stop_source(a, source);
 	}

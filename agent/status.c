@@ -95,7 +95,29 @@ static void fill_configured(const struct agent *a, const struct config_source *c
 		fill_source(a, source, v);
 }
 
-/* The configured sources, then those that are gone from the file while something of them waits. */
+/* It neither fails nor is stale by itself: where it brings nothing, something else does. */
+static void fill_summary(const struct agent *a, struct source_view *v)
+{
+	const struct intake_counts *counts = intake_counts(a->intake, SUMMARY_SOURCE);
+
+	v->name = SUMMARY_SOURCE;
+	v->kind = "polls";
+	v->origin = v->last_error = "";
+	v->state = counts->last_answer_ms ? "fresh" : "waiting";
+	v->last_answer_ms = counts->last_answer_ms;
+	v->last_change_ms = counts->last_change_ms;
+	v->next_poll_ms = to_wall(summary_next_ms(a->summary));
+}
+
+static void fill_gone(struct source_view *v, const char *name)
+{
+	v->name = name;
+	v->kind = v->origin = v->last_error = "";
+	v->state = "gone";
+}
+
+/* The configured sources, then the built-in one, once it has told something, and those that are gone from the file
+ * while something of them waits. */
 static int fill_sources(const struct agent *a, struct status_view *v)
 {
 	const struct queue_view *view = courier_view(a->courier);
@@ -116,11 +138,14 @@ static int fill_sources(const struct agent *a, struct status_view *v)
 		struct source_view *source = &v->sources[v->n_sources];
 
 		figures = &view->sources[i];
-		if (agent_find_source(a, figures->source) || (!figures->unsealed_records && !figures->waiting_batches))
+		if (agent_find_source(a, figures->source))
 			continue;
-		source->name = figures->source;
-		source->kind = source->origin = source->last_error = "";
-		source->state = "gone";
+		if (strcmp(figures->source, SUMMARY_SOURCE) == 0)
+			fill_summary(a, source);
+		else if (figures->unsealed_records || figures->waiting_batches)
+			fill_gone(source, figures->source);
+		else
+			continue;
 		fill_figures(source, figures);
 		v->n_sources++;
 	}

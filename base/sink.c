@@ -10,6 +10,8 @@ const char *const sink_outcome_names[] = {
 
 void sink_begin(struct sink *sink)
 {
+	sink->status = 0;
+	sink->bytes = 0;
 	sink->ops->begin(sink);
 }
 

@@ -57,6 +57,10 @@ struct sink {
 	uint8_t state[SINK_STATE_MAX];
 	size_t state_len;
 
+	/* What came of the fetch under way; set by the collector before it ends it. */
+	int status;     /* of HTTP; 0: none came */
+	uint64_t bytes; /* of the body as it was decoded, as far as it came */
+
 	/*
 	 * Set by the owner: there is no room, either for more of the fetch under way, which waits for the card, or for
 	 * any new one, because the buffer is full. While it is set the collector begins nothing and pushes no more than

@@ -169,6 +169,11 @@ void body_digest(struct body *body, uint8_t digest[SHA256_SIZE])
 	body->hashing = false;
 }
 
+uint64_t body_bytes(const struct body *body)
+{
+	return body->inflate ? inflate_total(body->inflate) : 0;
+}
+
 int body_error(const struct body *body)
 {
 	return body->code;
@@ -189,7 +194,7 @@ struct sink_excerpt body_excerpt(struct body *body)
 	if (body->kept_end == 0)
 		show_raw(body);
 	return (struct sink_excerpt){
-		.bytes = body->inflate ? inflate_total(body->inflate) : 0,
+		.bytes = body_bytes(body),
 		.offset = body->wrong_offset,
 		.start = body->kept_end - body->kept_len,
 		.data = body->kept,

@@ -37,6 +37,9 @@ int body_finish(struct body *body, const char *encoding);
 /* Once finished, and with dedupe: tells this body, and how it is taken apart, from others. */
 void body_digest(struct body *body, uint8_t digest[SHA256_SIZE]);
 
+/* How many came, inflated. */
+uint64_t body_bytes(const struct body *body);
+
 /* 0, or what body_feed or body_finish has returned. */
 int body_error(const struct body *body);
 

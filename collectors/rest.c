@@ -291,6 +291,8 @@ static void complete(struct rest *r)
 static void judge(struct rest *r, const struct http_answer *answer)
 {
 	bool failed = answer->error && !body_error(r->body);
+	r->sink->status = (int)answer->status;
+	r->sink->bytes = body_bytes(r->body);
 	/* That the page of a 503 was cut short, or long, says less than the 503. */
 	if (answer->status >= 400 || (answer->status != 200 && !failed))
 		drop_status(r, answer);

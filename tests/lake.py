@@ -48,12 +48,14 @@ class Object:
 
 @dataclass
 class Lake:
-    objects: list = field(default_factory=list)  # by source and seq
+    objects: list = field(default_factory=list)  # by source and seq, but for those of the built-in sources
+    built_in: list = field(default_factory=list)  # which are these: the daemon's own, no feed has served them
     problems: list = field(default_factory=list)
 
     def records(self, source=None):
-        """By source and seq; what stands twice comes twice."""
-        found = [r for o in self.objects for r in o.records if source in (None, r.source)]
+        """By source and seq; what stands twice comes twice. Those of a built-in source, if it is named."""
+        objects = self.built_in if source and source.startswith("_") else self.objects
+        found = [r for o in objects for r in o.records if source in (None, r.source)]
         return sorted(found, key=lambda r: (r.source, r.device, r.seq))
 
     def data(self, source):
@@ -146,8 +148,9 @@ def check(stored):
             continue
         found = read_object(content, key, lake.problems)
         if found:
-            lake.objects.append(found)
-    lake.objects.sort(key=lambda o: (o.records[0].source, o.records[0].seq) if o.records else ("", 0))
+            (lake.built_in if key.startswith("source=_") else lake.objects).append(found)
+    for objects in (lake.objects, lake.built_in):
+        objects.sort(key=lambda o: (o.records[0].source, o.records[0].seq) if o.records else ("", 0))
     check_seq(lake)
     return lake
 
@@ -155,8 +158,11 @@ def check(stored):
 def check_seq(lake):
     """Per source and device seq counts from 1, each once; fetch and time never go back."""
     by_source = defaultdict(list)
-    for record in lake.records():
-        by_source[record.source, record.device].append(record)
+    for item in lake.objects + lake.built_in:
+        for record in item.records:
+            by_source[record.source, record.device].append(record)
+    for records in by_source.values():
+        records.sort(key=lambda r: r.seq)
     for (source, device), records in by_source.items():
         seqs = Counter(r.seq for r in records)
         twice = [seq for seq, n in seqs.items() if n > 1]

@@ -6,6 +6,7 @@ timesyncd would leave its flag, or a script of the test's is timedatectl, and a 
 """
 
 import itertools
+import json
 import os
 import re
 import stat
@@ -275,6 +276,43 @@ def test_jumps_while_synchronised(start, hours):
     assert polled == {EVERY}, "polls go on as if nothing had happened"
     assert rig.daemon.source("feed")["state"] == "fresh"
     rig.row(f"a synchronised clock jumps by {hours} hours", "the clock's own time, seq in order")
+
+
+def hours_of(rig):
+    """What `_polls` has told of the feed's: when, by the line, and its from, to and polls."""
+    rig.daemon.flush()
+    found = lake.read(rig.daemon.lake)
+    assert found.problems == []
+    told = [(r, json.loads(r.data)) for r in found.records("_polls")]
+    return [
+        (*map(datetime.fromisoformat, (r.fetched_at, data["from"], data["to"])), data["polls"], r.clock)
+        for r, data in told
+    ]
+
+
+def test_hours_are_told_by_the_right_clock(start):
+    """The wrong one passes a full hour, of which nothing is told."""
+    rig = start(EPOCH + timedelta(minutes=55))
+    rig.clock.run(minutes=12)
+    rig.put_right()
+    assert hours_of(rig) == []
+    rig.clock.run(minutes=20)
+    midnight = datetime(2031, 3, 15, tzinfo=UTC)
+    polls = sum(rig.truth(mono) < midnight for mono in rig.feed.given)
+    assert hours_of(rig) == [(midnight, rig.truth(SOON), midnight, polls, "synced")]
+
+
+def test_hours_of_a_clock_that_nobody_puts_right(start):
+    """They are told by what it shows, once it is not waited for any more; and when it is put right it goes on."""
+    rig = start(WRONG, clock_wait="10m")
+    rig.clock.run(minutes=70)
+    one = EPOCH + timedelta(hours=1)
+    assert hours_of(rig) == [(one, WRONG + SOON, one, 12, "unsynced")]
+    rig.put_right()
+    rig.clock.run(minutes=30)
+    (second,) = hours_of(rig)[1:]
+    told = rig.booted + (one - WRONG)
+    assert second == (datetime(2031, 3, 15, 1, tzinfo=UTC), told, datetime(2031, 3, 15, 1, tzinfo=UTC), 6, "synced")
 
 
 def test_a_jump_back_past_midnight(start):
