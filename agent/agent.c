@@ -317,7 +317,7 @@ static int start_loop(struct agent *a)
 /* Its fetch is one piece, however many sources there are: nothing of it is staged. */
 static int start_summary(struct agent *a)
 {
-	struct sink *sink = intake_sink(a->intake, SUMMARY_SOURCE, SIZE_MAX);
+	struct sink *sink = intake_sink(a->intake, UNITS_POLLS, SIZE_MAX);
 
 	a->summary = sink ? summary_new(sink, &a->alarms) : NULL;
 	return a->summary ? 0 : -ENOMEM;

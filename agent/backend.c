@@ -110,7 +110,7 @@ static void backend_poll(void *agent, const char *name, struct api_call *call)
 	struct agent_source *source = agent_find_source(a, name);
 	struct poll_wait *wait;
 
-	if (strcmp(name, SUMMARY_SOURCE) == 0) {
+	if (strcmp(name, UNITS_POLLS) == 0) {
 		api_answer_problem(call, 409,
 		                   "source \"%s\" is built in and cannot be polled: each full hour it tells what the "
 		                   "polls of the others came to",
@@ -458,7 +458,7 @@ static bool is_known(const struct agent *a, const char *source)
 {
 	const struct queue_view *view = courier_view(a->courier);
 
-	if (agent_find_source(a, source) || strcmp(source, SUMMARY_SOURCE) == 0)
+	if (agent_find_source(a, source) || strcmp(source, UNITS_POLLS) == 0)
 		return true;
 	for (size_t i = 0; i < view->n_sources; i++)
 		if (strcmp(view->sources[i].source, source) == 0)

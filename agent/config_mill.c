@@ -268,7 +268,7 @@ static int check_sources(const struct draft *d, const config_setting_t *setting)
 	const char **known = settings_names(d->s, "sources", &n);
 	if (!known)
 		return -ENOMEM;
-	known[n++] = CONFIG_POLLS;
+	known[n++] = UNITS_POLLS;
 	if (list->names && list->n == 0)
 		settings_mistake(
 		        d->s, setting,

@@ -7,7 +7,6 @@
 #include "agent/settings.h"
 
 #define CONFIG_MACHINES_MAX 16
-#define CONFIG_POLLS        "_polls" /* the source that no file names */
 
 /* Of settings_section; arg: the configuration. */
 int config_read_machines(struct settings *s, const config_setting_t *setting, void *arg);

@@ -113,9 +113,9 @@ const struct option config_source_options[] = {
 
 static int check_job_source(const char *name, struct err *err)
 {
-	if (strcmp(name, CONFIG_POLLS) == 0 || units_is_name(name))
+	if (strcmp(name, UNITS_POLLS) == 0 || units_is_name(name))
 		return 0;
-	return err_fail(err, -EINVAL, "\"%.80s\" is no name of a source, nor \"" CONFIG_POLLS "\"", name);
+	return err_fail(err, -EINVAL, "\"%.80s\" is no name of a source, nor \"" UNITS_POLLS "\"", name);
 }
 
 static int check_when(const char *value, struct err *err)

@@ -59,7 +59,7 @@ static uint64_t last_seq(const struct queue_view *view, const char *source)
 /* The built-in source never goes. */
 static bool may_bring_more(const struct agent *a, const char *source)
 {
-	return agent_has_source(a, source) || strcmp(source, SUMMARY_SOURCE) == 0;
+	return agent_has_source(a, source) || strcmp(source, UNITS_POLLS) == 0;
 }
 
 /* Reads on where there is something to read and somebody who wants it. */

@@ -98,9 +98,9 @@ static void fill_configured(const struct agent *a, const struct config_source *c
 /* It neither fails nor is stale by itself: where it brings nothing, something else does. */
 static void fill_summary(const struct agent *a, struct source_view *v)
 {
-	const struct intake_counts *counts = intake_counts(a->intake, SUMMARY_SOURCE);
+	const struct intake_counts *counts = intake_counts(a->intake, UNITS_POLLS);
 
-	v->name = SUMMARY_SOURCE;
+	v->name = UNITS_POLLS;
 	v->kind = "polls";
 	v->origin = v->last_error = "";
 	v->state = counts->last_answer_ms ? "fresh" : "waiting";
@@ -140,7 +140,7 @@ static int fill_sources(const struct agent *a, struct status_view *v)
 		figures = &view->sources[i];
 		if (agent_find_source(a, figures->source))
 			continue;
-		if (strcmp(figures->source, SUMMARY_SOURCE) == 0)
+		if (strcmp(figures->source, UNITS_POLLS) == 0)
 			fill_summary(a, source);
 		else if (figures->unsealed_records || figures->waiting_batches)
 			fill_gone(source, figures->source);

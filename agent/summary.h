@@ -27,7 +27,6 @@
 #include "base/alarm.h"
 #include "base/sink.h"
 
-#define SUMMARY_SOURCE      "_polls"
 #define SUMMARY_SOURCES_MAX 4096 /* in one hour; as many as the queue has routes for */
 
 struct summary;

@@ -39,7 +39,8 @@ int units_parse_time(const char *text, int64_t *ret_wall_ms);
 /* The days since 1970 of a date like units_date's; 0 or -EINVAL. */
 int units_parse_date(const char *text, int64_t *ret_day);
 
-#define UNITS_NAME_MAX 64 /* bytes of a name with the final NUL */
+#define UNITS_POLLS    "_polls" /* the built-in source, which no file names */
+#define UNITS_NAME_MAX 64       /* bytes of a name with the final NUL */
 
 /* [a-z][a-z0-9_-]{0,62} and neither true nor false: sources, stores. A leading _ is ours and not a name to configure.
  */

@@ -185,7 +185,7 @@ static void take(struct ledger_walk *w, const struct due_row *row)
 	if (w->objects++ == 0)
 		w->first = o->id;
 	w->last = o->id;
-	w->batches += strcmp(o->source, LEDGER_POLLS) != 0;
+	w->batches += strcmp(o->source, UNITS_POLLS) != 0;
 	w->records += o->last_seq - o->first_seq + 1;
 	w->bytes += o->bytes;
 	memcpy(w->store, row->store, sizeof w->store);
@@ -205,7 +205,7 @@ int ledger_walk(struct queue *q, const char *job, int64_t first, int64_t last, s
 		left |= r == 0 && !takes(&w, &row);
 		if (r == 0 && !left)
 			take(&w, &row);
-		else if (r == 0 && strcmp(row.object.source, LEDGER_POLLS) != 0)
+		else if (r == 0 && strcmp(row.object.source, UNITS_POLLS) != 0)
 			w.oldest_ms = row.delivered_ms;
 	}
 	queue_reset(q, SQL_DUE);
@@ -346,7 +346,7 @@ static void count_due(struct progress *p, const struct due_row *row)
 
 void ledger_add_waiting(struct progress *p, const char *source, int64_t delivered_ms)
 {
-	if (strcmp(source, LEDGER_POLLS) == 0)
+	if (strcmp(source, UNITS_POLLS) == 0)
 		p->others++;
 	else if (p->batches++ == 0)
 		p->oldest_ms = delivered_ms;

@@ -12,8 +12,6 @@
 #include "buffer/ledger.h"
 #include "buffer/queue_private.h"
 
-#define LEDGER_POLLS "_polls"
-
 /* A job's row, and what is due for it. */
 struct progress {
 	bool there;    /* it has a row */

@@ -31,7 +31,7 @@ class World:
 
     def configure(self, machine=None, job=None, **top):
         sources = {SOURCE: {"url": self.url}}
-        said = self.mill.job_settings(self.daemon.lake, [SOURCE], run="work", timeout="1m", **(job or {}))
+        said = self.mill.job_settings(self.daemon.lake, [SOURCE], **({"run": "work", "timeout": "1m"} | (job or {})))
         self.daemon.configure(
             sources,
             machines={self.mill.name: self.mill.machine_settings(**(machine or {}))},

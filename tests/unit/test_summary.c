@@ -219,7 +219,7 @@ static void test_what_is_kept_of_many_polls(void **state)
 static void test_without_sources_nothing_is_told(void **state)
 {
 	(void)state;
-	note(SUMMARY_SOURCE, SINK_COMMITTED, 1);
+	note(UNITS_POLLS, SINK_COMMITTED, 1);
 	run(3 * HOUR);
 	assert_int_equal(fake.fetches + fake.drops, 0);
 	add("late");
