@@ -36,6 +36,11 @@ class Clock:
         """The wall clock jumps; while the driven clock stands still."""
         struct.pack_into("=q", self._map, 0, milliseconds(wall))
 
+    def pass_by(self, **delta):
+        """So much passes at once; while the driven clock stands still, as it does during a fetch."""
+        ms = timedelta(**delta) // timedelta(milliseconds=1)
+        struct.pack_into("=2q", self._map, 0, self._get(0) + ms, self._get(1) + ms)
+
     def boot(self, wall, after):
         """The machine has started anew, so long ago; while no daemon runs."""
         mono_ms = after // timedelta(milliseconds=1)

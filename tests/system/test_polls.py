@@ -147,6 +147,21 @@ def test_hours(rig):
     assert rig.daemon.cli("audit").returncode == 0
 
 
+def test_the_slowest_answer(rig):
+    """New or not; one that brings nothing is slow for other reasons."""
+    takes = {1: 412, 3: 20, 7: 3, 8: 300, 14: 900}
+
+    def slow(n):
+        rig.clock.pass_by(milliseconds=takes.get(n, 0))
+        return Answer(b"gone", 404) if n == 14 else Answer(BODY)
+
+    rig.start(rig.serve(slow=slow))
+    for hour in (13, 14, 15):
+        rig.run_to(hour)
+    assert [hour[0]["slowest_ms"] for hour in rig.told()] == [412, 300, 0]
+    assert rig.told()[2][0]["failed"] == 1
+
+
 def test_a_line(rig):
     """The bytes, since they are an interface; and it is seen as other sources are."""
     rig.start(rig.serve(frozen=Answer(BODY)))

@@ -337,6 +337,36 @@ static void test_equal_bodies_are_unchanged(void **state)
 	assert_string_equal(fake.calls, "begin 1 {\"a\": 2} publish ");
 }
 
+/* Status and bytes of the last one, and of no other. */
+static void test_what_came_is_told(void **state)
+{
+	static const struct {
+		const char *path;
+		int status;
+		uint64_t bytes;
+	} answers[] = {
+		{ "/feed", 200, 15 },    { "/deflate", 200, 15 }, /* inflated */
+		{ "/login", 401, 0 },    { "/busy-cut", 503, 0 }, /* its page is of no interest */
+		{ "/not-json", 200, 6 }, { "/cut", 200, 5 },      { "/gzip-cut", 200, 0 }, { "/empty", 204, 0 },
+	};
+	(void)state;
+	start("/feed");
+	for (size_t i = 0; i < sizeof answers / sizeof *answers; i++) {
+		move(answers[i].path);
+		poll_once();
+		assert_int_equal(fake.sink.status, answers[i].status);
+		assert_int_equal(fake.sink.bytes, answers[i].bytes);
+		if (i == 0)
+			settle();
+	}
+	free(settings.url);
+	settings.url = strdup("http://127.0.0.1:1/");
+	poll_once();
+	assert_string_equal(fake.cause, "refused");
+	assert_int_equal(fake.sink.status, 0);
+	assert_int_equal(fake.sink.bytes, 0);
+}
+
 static void test_the_state_lasts_over_a_restart(void **state)
 {
 	(void)state;
@@ -971,6 +1001,7 @@ int main(void)
 		TEST(test_the_state_is_a_hash_of_the_body),
 		TEST(test_without_records_the_body_is_one),
 		TEST(test_equal_bodies_are_unchanged),
+		TEST(test_what_came_is_told),
 		TEST(test_the_state_lasts_over_a_restart),
 		TEST(test_without_dedupe_equal_bodies_are_published),
 		TEST(test_other_statuses_fail),
