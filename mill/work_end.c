@@ -160,6 +160,13 @@ static void on_log(struct work *w, const struct bytes *log)
 
 /* --- What it says --- */
 
+/* Whatever else happens hurries no question; but for a cancel. */
+static void ask_again(struct work *w, int64_t ms, bool trouble, const char *text)
+{
+	w->retry_ms = clock_mono_ms() + ms;
+	work_wait(w, ms, trouble, text);
+}
+
 static void on_running(struct work *w, const char *remote)
 {
 	w->fresh = false;
@@ -169,7 +176,7 @@ static void on_running(struct work *w, const char *remote)
 		w->unnoted = true;
 		work_note(w, &w->run);
 	} else {
-		work_wait(w, FOLLOW_MS, false, "");
+		ask_again(w, FOLLOW_MS, false, "");
 	}
 }
 
@@ -184,7 +191,7 @@ static void on_refused(struct work *w, const char *why)
 		snprintf(text, sizeof text, "it took longer than its timeout, and was not ended: %.400s", why);
 		end(w, LEDGER_PARKED, text);
 	} else {
-		work_wait(w, REFUSED_MS, true, why);
+		ask_again(w, REFUSED_MS, true, why);
 	}
 }
 
@@ -212,7 +219,7 @@ static void on_state(struct work *w, const struct driver_answer *answer)
 		break;
 	case DRIVER_AWAY:
 		w->fresh = false; /* a start may have got there all the same */
-		work_wait(w, FOLLOW_MS, false, why);
+		ask_again(w, FOLLOW_MS, false, why);
 		break;
 	case DRIVER_REFUSED:
 		on_refused(w, why);

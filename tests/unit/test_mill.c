@@ -83,6 +83,7 @@ static struct world {
 	unsigned asks_to_end;            /* of each; 0: the test ends them */
 	enum driver_state ends;          /* how */
 	const char *log;                 /* NULL: it cannot be had */
+	size_t log_piece;                /* bytes that are told of it at a time */
 	const char *remote;              /* they are known there by this alone; NULL: by our id */
 	bool noted_first;                /* whatever was asked by `remote` was in the ledger by then */
 
@@ -323,6 +324,7 @@ static struct there *add_there(const struct driver_run *run)
 
 	if (t)
 		return t;
+	assert_null(run->remote); /* an attempt has its own */
 	t = &world.there[world.n_there++];
 	assert_true(world.n_there <= sizeof world.there / sizeof *world.there);
 	snprintf(t->id, sizeof t->id, "%s", run->id);
@@ -474,7 +476,8 @@ static void fake_log(struct driver *driver, uint64_t offset)
 	if (!world.log)
 		return;
 	len -= (size_t)offset;
-	f->tail = (struct bytes){ .data = (unsigned char *)world.log + offset, .len = len > 7 ? 7 : len };
+	f->tail = (struct bytes){ .data = (unsigned char *)world.log + offset,
+		                  .len = len < world.log_piece ? len : world.log_piece };
 	driver->known.log = &f->tail;
 }
 
@@ -644,6 +647,7 @@ static void set_up_world(void)
 		                .on_cancel = DEFAULT,
 		                .ends = DRIVER_DONE,
 		                .log = "a line\nand another line\n",
+		                .log_piece = 7,
 		                .noted_first = true };
 	alarms = (struct alarms){ NULL };
 	n_jobs = n_machines = 0;
@@ -709,16 +713,21 @@ static int tear_down(void **state)
 /* --- What happens, and what came of it --- */
 
 /* A batch of that source is in the store now; the mill is not told yet. */
-static void bring_quietly(const char *source, const char *store)
+static void deliver(const char *source, const char *store)
 {
 	bool done;
 
-	assert_true(worker_idle(worker));
 	box_add(box, source, wall_ms - NOON, 9);
 	assert_int_equal(box_seal(box, wall_ms - NOON, true), 1);
 	assert_int_equal(queue_delivered(box->q, box->batch.id, store, wall_ms, &done, &box->err), 0);
 	snprintf(world.keys[world.n_keys++], OBJECT_KEY_MAX, "%s", box->batch.key);
 	assert_true(world.n_keys <= sizeof world.keys / sizeof *world.keys);
+}
+
+static void bring_quietly(const char *source, const char *store)
+{
+	assert_true(worker_idle(worker));
+	deliver(source, store);
 }
 
 static void bring(const char *source)
@@ -1042,6 +1051,28 @@ static void test_after(void **state)
 	assert_int_equal(count_runs(), 4);
 }
 
+/* One that did not end well is none, before a start and after it. */
+static void test_after_one_that_failed(void **state)
+{
+	(void)state;
+	add_job("parking", "batches >= 1");
+	add_job("gold", "after parking");
+	jobs[0].retries = 0;
+	world.ends = DRIVER_FAILED;
+	world.asks_to_end = 1;
+	begin();
+	bring("a");
+	pass(HOUR);
+	assert_run("parking", LEDGER_PARKED);
+	bring("a");
+	assert_int_equal(mill_cancel(mill, view_job("parking").run->id, &box->err), 0);
+	pass(HOUR);
+	assert_run("parking", LEDGER_CANCELLED);
+	start_again();
+	pass(HOUR);
+	assert_int_equal(count_runs(), 2);
+}
+
 static void test_polls_alone_make_nothing_due(void **state)
 {
 	(void)state;
@@ -1072,6 +1103,50 @@ static void test_the_next_run(void **state)
 	second = assert_run("parking", LEDGER_STARTED);
 	assert_string_not_equal(second.id, first.id);
 	assert_lists(&world.there[1].manifest, &second, 1, 2);
+}
+
+/* It comes when the look for what is due has been made, and nobody has heard of that yet. */
+static void test_a_delivery_while_it_looks(void **state)
+{
+	struct pollfd fd = { .events = POLLIN };
+
+	(void)state;
+	add_job("parking", "batches >= 1");
+	begin();
+	uv_run(&loop, UV_RUN_NOWAIT);
+	fd.fd = uv_backend_fd(&loop);
+	mill_nudge(mill);
+	assert_int_equal(poll(&fd, 1, HANG_MS), 1);
+	assert_false(mill_idle(mill));
+	deliver("a", "lake");
+	mill_nudge(mill);
+	settle();
+	assert_int_equal(world.starts, 1);
+}
+
+/* Deliveries come all day long; each would be a question more. */
+static void test_deliveries_hurry_nothing(void **state)
+{
+	struct ledger_run run = begin_and_run();
+
+	(void)state;
+	for (int i = 0; i < 4; i++) {
+		pass(SECOND);
+		bring("a");
+	}
+	assert_int_equal(world.asks, 0);
+	world.on_ask = DRIVER_REFUSED;
+	pass(SECOND);
+	assert_int_equal(world.asks, 1);
+	for (int i = 0; i < 4; i++) {
+		pass(SECOND);
+		bring("a");
+	}
+	assert_int_equal(world.asks, 1);
+	assert_waits_for("parking", "its key is refused", true);
+	assert_int_equal(mill_cancel(mill, run.id, &box->err), 0); /* a person does */
+	settle();
+	assert_int_equal(world.cancels, 1);
 }
 
 /* --- Attempts that fail --- */
@@ -1182,6 +1257,7 @@ static void test_a_parked_run_is_cancelled(void **state)
 	struct ledger_run run = fail_thrice();
 
 	(void)state;
+	pass(HOUR);
 	assert_int_equal(mill_cancel(mill, run.id, &box->err), 0);
 	settle();
 	run = assert_run("parking", LEDGER_CANCELLED);
@@ -1602,6 +1678,31 @@ static void test_a_long_log(void **state)
 	assert_int_equal(run.log_len, LEDGER_LOG);
 	assert_memory_equal(run.log, log + 10000 - LEDGER_LOG, LEDGER_LOG);
 	free(log);
+}
+
+/* What the store gets is bounded. */
+static void test_a_log_without_end(void **state)
+{
+	static const char rest[] = "[the rest of the log is on the machine]\n";
+	const size_t len = 9 << 20, most = 8 << 20;
+	struct ledger_run run = begin_and_run();
+	char *log = malloc(len + 1), *text = malloc(len);
+
+	(void)state;
+	assert_true(log && text);
+	memset(log, 'x', len);
+	log[len] = '\0';
+	world.log = log;
+	world.log_piece = 1 << 20;
+	end_there(run.id, DRIVER_DONE);
+	run = assert_run("parking", LEDGER_DONE);
+	assert_key(last_put(), &run, "log.gz");
+	unpack_gzip(&last_put()->data, text, len);
+	assert_in_range(strlen(text), most - (1 << 20), most);
+	assert_string_equal(text + strlen(text) - strlen(rest), rest);
+	assert_memory_equal(run.log + run.log_len - strlen(rest), rest, strlen(rest));
+	free(log);
+	free(text);
 }
 
 static void test_a_driver_without_logs(void **state)
@@ -2059,10 +2160,16 @@ static void test_a_card_that_takes_nothing(void **state)
 	assert_int_equal(world.n_puts + world.starts, 0);
 	assert_int_not_equal(*view_job("parking").waits_for, '\0');
 	card_errno = 0;
+	world.put_fails = 1;
 	world.hold_puts = true;
 	pass(5 * MINUTE);
-	run = assert_run("parking", LEDGER_DUE);
 	assert_int_equal(world.n_puts, 1);
+	world.hold_puts = false;
+	settle();
+	world.hold_puts = true;
+	pass(5 * SECOND); /* the store has not failed for an hour */
+	run = assert_run("parking", LEDGER_DUE);
+	assert_int_equal(world.n_puts, 2);
 	card_errno = EROFS;
 	world.hold_puts = false;
 	pass(HOUR);
@@ -2635,9 +2742,12 @@ static void test_closed_before_it_is_loaded(void **state)
 	assert_false(mill_idle(mill));
 	end();
 	close_box();
-	mill = new_mill();
-	settle();
-	end();
+	for (int i = 0; i < 2; i++) { /* while it reads, and while it waits to read again */
+		mill = new_mill();
+		if (i == 1)
+			settle();
+		end();
+	}
 	box_close(box);
 	box_open(box);
 }
@@ -2776,8 +2886,11 @@ static const struct CMUnitTest tests[] = {
 	TEST(test_cron),
 	TEST(test_cron_across_a_start),
 	TEST(test_after),
+	TEST(test_after_one_that_failed),
 	TEST(test_polls_alone_make_nothing_due),
 	TEST(test_the_next_run),
+	TEST(test_a_delivery_while_it_looks),
+	TEST(test_deliveries_hurry_nothing),
 	TEST(test_a_run_that_fails),
 	TEST(test_a_parked_run_is_retried),
 	TEST(test_a_parked_run_is_cancelled),
@@ -2797,6 +2910,7 @@ static const struct CMUnitTest tests[] = {
 	TEST(test_a_store_that_is_away_for_long),
 	TEST(test_a_log_that_cannot_be_had),
 	TEST(test_a_long_log),
+	TEST(test_a_log_without_end),
 	TEST(test_a_driver_without_logs),
 	TEST(test_one_that_takes_too_long),
 	TEST(test_one_that_is_done_at_the_last_moment),
