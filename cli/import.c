@@ -200,11 +200,12 @@ static bool ends_in(const char *name, const char *ending)
 	return len > n && strcmp(name + len - n, ending) == 0;
 }
 
-/* What a disk or a desktop leaves about, and what an export that was interrupted did. */
+/* What a disk or a desktop leaves about, an export that was interrupted, and a store's runs. */
 static bool is_litter(const char *name)
 {
-	return name[0] == '.' || ends_in(name, ".tmp") || strcmp(name, "lost+found") == 0 ||
-	       strcmp(name, "System Volume Information") == 0 || strcmp(name, "$RECYCLE.BIN") == 0;
+	return name[0] == '.' || ends_in(name, ".tmp") || strcmp(name, "_runs") == 0 ||
+	       strcmp(name, "lost+found") == 0 || strcmp(name, "System Volume Information") == 0 ||
+	       strcmp(name, "$RECYCLE.BIN") == 0;
 }
 
 static int keep_entry(const struct dirent *entry)

@@ -368,7 +368,7 @@ int ssh_start(uv_loop_t *loop, struct alarms *alarms, const struct ssh_request *
 	int rc = spawn(loop, call, &call->answer.err);
 	if (rc < 0) {
 		bool passes = rc == -ENOMEM || rc == -EAGAIN || rc == -EMFILE || rc == -ENFILE;
-		call->answer.end = passes ? SSH_LATER : SSH_REFUSED;
+		call->answer.end = passes ? SSH_AWAY : SSH_REFUSED;
 		call->child = NULL;
 		alarm_set(alarms, &call->alarm, clock_mono_ms());
 	}

@@ -443,6 +443,8 @@ def test_what_is_foreign_or_changed_is_named_and_the_rest_taken(dying, fresh, st
     (stick / "notes.txt").write_text("call mother")
     (stick / "source=feed" / "notes.txt").write_text("call mother")
     (stick / "lost+found").mkdir()
+    (stick / "_runs/parking/01a2").mkdir(parents=True)
+    (stick / "_runs/parking/01a2/manifest.json").write_text("{}")
     (stick / f"{first}.tmp").write_text("half of it")
     (stick / second).write_bytes((stick / second).read_bytes() + b"\n")
     shutil.copy(stick / third, stick / third.replace("-11-15-", "-11-16-"))

@@ -909,8 +909,9 @@ static void test_the_last_version_counts(void **state)
 	assert_int_equal(ledger_make_run(box->q, ANY_JOB, id_of(1), NOON, NOON, false, &run, &box->err), 1);
 	put(box, &run, LEDGER_DONE);
 	/* What is found behind another one need not be newer. */
-	run_sql(box, "UPDATE run SET edge = 0, state = 2, crc = row_crc(id, job, store, first, last, 0, 2, attempt, "
-	             "created, written, ready, started, ended, objects, records, bytes, manifest, reason, remote, log)");
+	run_sql(box,
+	        "UPDATE run SET edge = 0, state = 2, crc = row_crc(id, job, store, first, last, 0, 2, attempt, "
+	        "created, written, ready, started, ended, objects, records, bytes, manifest, reason, remote, log)");
 	run_sql(box, "UPDATE job SET cron = 7, crc = row_crc(name, taken, 7, missed)");
 	run_sql(box, "UPDATE buffer SET crc = 1");
 	box_close(box);
