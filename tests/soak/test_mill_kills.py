@@ -31,7 +31,7 @@ RETRY = 60  # seconds before a second attempt
 def world(millrace, tmp_path):
     mill, server, daemon = Mill(), Server(), Daemon(millrace, tmp_path)
     world = World(mill, daemon, server, seconds=1.5, seed=SEED)
-    world.configure(job={"retries": 10})
+    world.configure(machine={"wakes_per_day": 1000}, job={"retries": 10})
     daemon.start()
     yield world
     daemon.end()
