@@ -442,9 +442,12 @@ static void test_streams_can_be_opened_by_name(void **state)
 	assert_string_equal(result.text, "text");
 }
 
+/* Those from 32 on are glibc's own, and some makes ignore them. */
 static void test_signals(void **state)
 {
+	unsigned long long block = 1, ignore = 1;
 	sigset_t blocked, before;
+	char text[128];
 	(void)state;
 	sigemptyset(&blocked);
 	sigaddset(&blocked, SIGTERM);
@@ -454,7 +457,11 @@ static void test_signals(void **state)
 	run(&usual, "grep -E 'Sig(Blk|Ign)' /proc/self/status");
 	signal(SIGUSR2, SIG_DFL);
 	sigprocmask(SIG_SETMASK, &before, NULL);
-	assert_out("SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
+	bytes_add(&result.out, "", 1);
+	snprintf(text, sizeof text, "%s", (const char *)result.out.data);
+	assert_int_equal(sscanf(text, "SigBlk: %llx\nSigIgn: %llx\n", &block, &ignore), 2);
+	assert_true(block == 0);
+	assert_true((ignore & 0x7fffffff) == 0);
 }
 
 static void test_folder_session_and_group(void **state)
