@@ -237,12 +237,17 @@ static void read_work(struct job *job)
 		load->fresh = queue_view(queue); /* what is damaged is salvaged by whoever sees it there */
 }
 
+static void forget_view(struct load *load)
+{
+	queue_view_free(load->fresh);
+	load->fresh = NULL;
+}
+
 static void end_load(struct load *load)
 {
 	load->used = load->dropped = false;
 	bytes_done(&load->data);
-	queue_view_free(load->fresh);
-	load->fresh = NULL;
+	forget_view(load);
 }
 
 static void book_work(struct job *job)
@@ -295,6 +300,7 @@ static void conclude(struct load *load)
 
 	load->fresh = NULL;
 	if (load->verdict == LOAD_DELIVERED) {
+		queue_view_free(fresh); /* booking brings another */
 		load->job = (struct job){ .work = book_work, .done = on_booked };
 		load->status = -ECANCELED;
 		submit(c, &load->job);
@@ -329,6 +335,8 @@ static void on_read(struct job *job)
 	struct carrier *c = load->carrier;
 
 	load->busy = false;
+	if (c->closing)
+		forget_view(load);
 	if (is_over(c))
 		return;
 	if (load->done_early) {
@@ -349,6 +357,7 @@ static void on_read(struct job *job)
 
 void load_read(struct load *load)
 {
+	forget_view(load);
 	load->job = (struct job){ .work = read_work, .done = on_read };
 	load->busy = true;
 	load->status = -ECANCELED;

@@ -135,7 +135,11 @@ class Daemon:
 
     def wait_records(self, source, n):
         """Status tells what was committed a moment after the poll has."""
-        wait_until(f"{n} records of {source}", lambda: self.source(source)["records"] == n)
+
+        def there():
+            return (source, n) in [(s["name"], s["records"]) for s in self.status()["sources"]]
+
+        wait_until(f"{n} records of {source}", there)
 
     def store(self, name="lake"):
         return next(s for s in self.status()["stores"] if s["name"] == name)

@@ -469,7 +469,9 @@ def test_a_fetch_whose_first_part_is_lost_is_dropped_alone(daemon, server, raw, 
     assert first in [r.seq for r in found.records("other")]
     assert daemon.source("victim")["damaged_records"] == 9
     assert len(daemon.events("buffer.salvaged")) == 1
-    assert len(daemon.events("buffer.salvaging")) == len(daemon.events("buffer.ready")) == 1
+    assert len(daemon.events("buffer.ready")) == 1
+    unwell = [e["event"] for e in daemon.events("buffer.damaged", "buffer.salvaging")]
+    assert unwell and len(unwell) == len(set(unwell)), "which of them is seen depends on how long it takes; each once"
     status = daemon.status()
     assert status["buffer"]["state"] == "ready"
     (problem,) = status["problems"]

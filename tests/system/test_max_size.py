@@ -314,8 +314,8 @@ def test_nothing_is_dropped_once_the_store_is_back(make_daemon, millrace_sim, se
 
 
 def until_next_try(daemon):
-    """Seconds, of a store that is away."""
-    times = daemon.store()["next_try"], daemon.status()["now"]
+    """Seconds, of a store that is away; none is told while it is being asked."""
+    times = wait_until("a next try", lambda: daemon.store()["next_try"]), daemon.status()["now"]
     then, now = (datetime.fromisoformat(t) for t in times)
     return (then - now).total_seconds()
 
