@@ -93,7 +93,7 @@ class World:
         return [s["state"] for s in self.mill.states()].count("awake")
 
     def check(self):
-        """Each object is in one run, each run was done once, and nothing was started but runs. Needs a settled world."""
+        """Each object is in one run, each run was done once, and nothing else was started. Needs a settled world."""
         listed, told = [], []
         for run in self.runs():
             assert run["state"] == "done", run

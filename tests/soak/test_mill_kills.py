@@ -42,7 +42,8 @@ def world(millrace, tmp_path):
 def told(world, what, harmed, rounds):
     print(f"{harmed} times, {len(world.runs())} runs, {world.wakes()} wakes", flush=True)
     assert world.wakes() <= rounds, "no wake beyond need"
-    note(what, "test_mill_kills.py", times=harmed, runs=len(world.runs()), wakes=world.wakes(), run_twice=0, left_awake=0)
+    seen = {"times": harmed, "runs": len(world.runs()), "wakes": world.wakes()}
+    note(what, "test_mill_kills.py", **seen, run_twice=0, left_awake=0)
 
 
 def test_kills_of_the_agent(world):
