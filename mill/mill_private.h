@@ -5,7 +5,8 @@
  *     mill.c     what the ledger knows, what people ask for, what they see   stand.c     a machine's hands and eyes
  *     work.c     a job and its run: what comes next                          work_end.c  how an attempt of it ended
  *     work_io.c  its ways to ledger and store                                knock.c     whether a port answers
- *     errand.c   a job of the buffer's worker that may outlive its sender
+ *     errand.c   a job of the buffer's worker that may outlive its sender    run_log.c   a run's log, packed as it
+ * comes
  */
 #ifndef MILL_MILL_PRIVATE_H
 #define MILL_MILL_PRIVATE_H
@@ -13,6 +14,7 @@
 #include "mill/errand.h"
 #include "mill/knock.h"
 #include "mill/mill.h"
+#include "mill/run_log.h"
 #include "mill/ssh.h"
 
 #define MILL_AGAIN_MS    INT64_C(5000) /* what store or ledger failed at: doubled up to MILL_AGAIN_MAX */
@@ -87,7 +89,8 @@ struct work {
 	int64_t looked_ms;        /* wall; its cron was looked at up to then */
 	enum ledger_state ends;   /* what it becomes when its log is in the store */
 	char reason[ERR_MAX];     /* and why */
-	struct bytes manifest, log;
+	struct bytes manifest;
+	struct run_log log;
 	struct errand *errand;
 	struct put *put;
 	struct driver *driver;

@@ -16,7 +16,7 @@
 #include "mill/machine.h"
 
 #define SSH_PROTOCOL 1
-#define SSH_LOG_MAX  (1 << 20) /* bytes that one `log` answers */
+#define SSH_LOG_MAX  (256 * 1024) /* bytes that one `log` answers */
 
 enum ssh_end {
 	SSH_ANSWERED, /* exit 0 */

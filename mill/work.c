@@ -434,7 +434,6 @@ struct work *work_new(struct mill *mill, const struct mill_job *conf, struct sta
 	w->stand = stand;
 	w->alarm.on_ring = on_alarm;
 	bytes_init(&w->manifest, MANIFEST_MAX);
-	bytes_init(&w->log, 0);
 	return w;
 }
 
@@ -458,7 +457,7 @@ void work_forget(struct work *w)
 	w->retry_ms = 0;
 	bytes_done(&w->manifest);
 	bytes_init(&w->manifest, MANIFEST_MAX);
-	bytes_done(&w->log);
+	run_log_done(&w->log);
 	say(w, false, "");
 }
 
@@ -472,6 +471,6 @@ void work_stop(struct work *w)
 void work_free(struct work *w)
 {
 	bytes_done(&w->manifest);
-	bytes_done(&w->log);
+	run_log_done(&w->log);
 	free(w);
 }

@@ -4,14 +4,12 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "buffer/pack.h"
 #include "mill/mill_private.h"
 
 #define FOLLOW_MS  INT64_C(5000)  /* between questions how a run is doing */
 #define REFUSED_MS INT64_C(60000) /* the same, where a person has to mend something first */
 #define RETRY_MS   INT64_C(60000) /* before the second attempt; doubled up to RETRY_MAX */
 #define RETRY_MAX  INT64_C(3600000)
-#define LOG_MAX    (8 << 20)
 
 /* --- Parked runs --- */
 
@@ -82,59 +80,35 @@ void work_finish(struct work *w)
 {
 	struct ledger_run run = w->run;
 	bool more = w->ends == LEDGER_PARKED && !w->stuck && run.attempt - w->first_attempt < (unsigned)w->conf.retries;
-	size_t len = w->log.len < LEDGER_LOG ? w->log.len : LEDGER_LOG;
 
-	if (len > 0)
-		memcpy(run.log, w->log.data + w->log.len - len, len);
-	run.log_len = len;
+	memcpy(run.log, w->log.tail, w->log.tail_len);
+	run.log_len = w->log.tail_len;
 	run.state = more ? LEDGER_WRITTEN : w->ends;
 	run.ended_ms = clock_wall_ms();
 	memcpy(run.reason, w->reason, sizeof run.reason);
 	work_note(w, &run);
 }
 
-static int add_packed(void *arg, const void *data, size_t len)
-{
-	return bytes_add(arg, data, len);
-}
-
-static int pack_log(const struct bytes *log, struct bytes *packed)
-{
-	uint8_t ignored[SHA256_SIZE];
-	struct pack pack;
-	int r = pack_init(&pack, add_packed, packed);
-
-	if (r < 0)
-		return r;
-	r = pack_write(&pack, log->data, log->len);
-	if (r == 0)
-		r = pack_finish(&pack, ignored);
-	pack_done(&pack);
-	return r;
-}
-
 /* Each attempt has its own; that of the one that ended well has the plain name. */
 static void put_log(struct work *w)
 {
-	struct bytes packed;
 	char name[32];
 
 	snprintf(name, sizeof name, "log-%u.gz", w->run.attempt);
-	bytes_init(&packed, LOG_MAX);
-	if (w->log.len > 0 && pack_log(&w->log, &packed) == 0)
-		work_put(w, w->ends == LEDGER_DONE ? "log.gz" : name, &packed);
+	if (w->log.bytes > 0 && run_log_finish(&w->log) == 0)
+		work_put(w, w->ends == LEDGER_DONE ? "log.gz" : name, &w->log.packed);
 	else
 		work_finish(w);
-	bytes_done(&packed);
+	run_log_done(&w->log);
 }
 
 static void end(struct work *w, enum ledger_state state, const char *reason)
 {
 	w->ends = state;
 	snprintf(w->reason, sizeof w->reason, "%s", reason);
-	bytes_done(&w->log);
-	bytes_init(&w->log, LOG_MAX);
-	if (!w->conf.driver->log) {
+	run_log_done(&w->log);
+	if (run_log_open(&w->log) < 0 || !w->conf.driver->log) {
+		run_log_done(&w->log);
 		work_finish(w);
 		return;
 	}
@@ -145,16 +119,11 @@ static void end(struct work *w, enum ledger_state state, const char *reason)
 /* The run has ended, whatever becomes of its log: a machine that is gone is not waited for. */
 static void on_log(struct work *w, const struct bytes *log)
 {
-	static const char rest[] = "\n[the rest of the log is on the machine]\n";
-
-	if (!log || log->len == 0) {
-		put_log(w);
-	} else if (w->log.len + log->len + sizeof rest > LOG_MAX || bytes_add(&w->log, log->data, log->len) < 0) {
-		bytes_add_text(&w->log, rest);
+	if (!log || log->len == 0 || run_log_add(&w->log, log->data, log->len) < 0) {
 		put_log(w);
 	} else {
 		w->step = WORK_READS;
-		w->conf.driver->log(w->driver, w->log.len);
+		w->conf.driver->log(w->driver, w->log.bytes);
 	}
 }
 

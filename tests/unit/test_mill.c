@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/container.h"
+#include "base/random.h"
 #include "buffer/ledger.h"
 #include "buffer/queue_private.h"
 #include "mill/mill_private.h"
@@ -1680,29 +1681,55 @@ static void test_a_long_log(void **state)
 	free(log);
 }
 
-/* What the store gets is bounded. */
-static void test_a_log_without_end(void **state)
+/* A long log, of `len` bytes from 1 to 255: what comes into the store of it, which says that there is more. */
+static size_t put_long_log(char *log, size_t len)
 {
-	static const char rest[] = "[the rest of the log is on the machine]\n";
-	const size_t len = 9 << 20, most = 8 << 20;
+	static const char rest[] = "\n[the rest of the log is on the machine]\n";
 	struct ledger_run run = begin_and_run();
-	char *log = malloc(len + 1), *text = malloc(len);
+	char *text = malloc(len);
+	size_t kept;
 
-	(void)state;
-	assert_true(log && text);
-	memset(log, 'x', len);
+	assert_non_null(text);
 	log[len] = '\0';
 	world.log = log;
-	world.log_piece = 1 << 20;
+	world.log_piece = RUN_LOG_PIECE;
 	end_there(run.id, DRIVER_DONE);
 	run = assert_run("parking", LEDGER_DONE);
 	assert_key(last_put(), &run, "log.gz");
 	unpack_gzip(&last_put()->data, text, len);
-	assert_in_range(strlen(text), most - (1 << 20), most);
-	assert_string_equal(text + strlen(text) - strlen(rest), rest);
+	kept = strlen(text) - strlen(rest);
+	assert_string_equal(text + kept, rest);
+	assert_memory_equal(text, log, kept);
 	assert_memory_equal(run.log + run.log_len - strlen(rest), rest, strlen(rest));
-	free(log);
 	free(text);
+	return kept;
+}
+
+static void test_a_log_without_end(void **state)
+{
+	const size_t len = RUN_LOG_MAX + (1 << 20);
+	char *log = malloc(len + 1);
+
+	(void)state;
+	assert_non_null(log);
+	memset(log, 'x', len);
+	assert_int_equal(put_long_log(log, len), RUN_LOG_MAX);
+	free(log);
+}
+
+static void test_a_log_that_does_not_compress(void **state)
+{
+	const size_t len = 4 << 20;
+	char *log = malloc(len + 1);
+
+	(void)state;
+	assert_non_null(log);
+	random_fill(log, len);
+	for (size_t i = 0; i < len; i++)
+		log[i] = log[i] ? log[i] : '0';
+	assert_in_range(put_long_log(log, len), RUN_LOG_PACKED_MAX, RUN_LOG_PACKED_MAX + 2 * RUN_LOG_PIECE);
+	assert_in_range(last_put()->data.len, RUN_LOG_PACKED_MAX, RUN_LOG_PACKED_MAX + 2 * RUN_LOG_PIECE);
+	free(log);
 }
 
 static void test_a_driver_without_logs(void **state)
@@ -2911,6 +2938,7 @@ static const struct CMUnitTest tests[] = {
 	TEST(test_a_log_that_cannot_be_had),
 	TEST(test_a_long_log),
 	TEST(test_a_log_without_end),
+	TEST(test_a_log_that_does_not_compress),
 	TEST(test_a_driver_without_logs),
 	TEST(test_one_that_takes_too_long),
 	TEST(test_one_that_is_done_at_the_last_moment),

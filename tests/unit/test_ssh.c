@@ -304,7 +304,7 @@ static void test_log(void **state)
 	run(&request);
 	assert_end(SSH_ANSWERED, "");
 	/* as much as the worker gives at once */
-	write_file("ssh", "#!/bin/sh\nexec /bin/dd if=/dev/zero bs=65536 count=16 2>/dev/null\n", 0700);
+	write_file("ssh", "#!/bin/sh\nexec /bin/dd if=/dev/zero bs=65536 count=4 2>/dev/null\n", 0700);
 	run(&request);
 	assert_end(SSH_ANSWERED, "");
 	assert_int_equal(got.log_len, SSH_LOG_MAX);

@@ -15,7 +15,7 @@ from millrace_worker import settings as where
 from millrace_worker.refusal import BAD_DATA, NOT_NOW, NOT_SET_UP, USAGE, Refusal
 
 MAX_COMMAND = 256
-LOG_CHUNK = 1 << 20
+LOG_CHUNK = 256 * 1024
 SILENCE = 60  # seconds without a byte of the manifest: the client is gone
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
