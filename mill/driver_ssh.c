@@ -47,7 +47,9 @@ static struct ssh_driver *self_of(struct driver *driver)
 /* Where it does not answer as it should. */
 static void tell_failure(struct ssh_driver *d, const struct ssh_answer *answer)
 {
-	driver_tell_state(&d->driver, answer->end == SSH_REFUSED ? DRIVER_REFUSED : DRIVER_AWAY, -1, &answer->err);
+	bool refused = answer->end == SSH_REFUSED || answer->end == SSH_BLOCKED;
+
+	driver_tell_state(&d->driver, refused ? DRIVER_REFUSED : DRIVER_AWAY, -1, &answer->err);
 }
 
 static const struct {

@@ -132,9 +132,9 @@ struct machine {
 	                                         is to be written is time alone, or an edge */
 	bool noting, waking, looking, asking; /* acts that are under way */
 	unsigned wanted, running;
-	bool asked; /* by a person, since it was last up */
-	bool woken; /* since the state began its command has ended well: it is not given again */
-	bool refuses;
+	bool asked;                    /* by a person, since it was last up */
+	bool woken;                    /* since the state began its command has ended well: it is not given again */
+	bool refuses, blocked;         /* blocked: what is to be mended is here */
 	char awake[MACHINE_AWAKE_MAX]; /* of its last answer; "": not known */
 	struct err trouble;            /* what is wrong in this state; "" */
 
@@ -585,23 +585,35 @@ void machine_on_woken(struct machine *m, int status, const struct err *err)
 	step(m);
 }
 
+/* Whether a person must mend something; what was to be mended there is not known to be mended by silence. */
+static void judge(struct machine *m, enum machine_answer answer, const struct err *err)
+{
+	bool refused = m->refuses;
+	if (answer == MACHINE_ANSWERS || (answer == MACHINE_SILENT && m->blocked))
+		m->refuses = false;
+	else if (answer != MACHINE_SILENT)
+		m->refuses = true;
+	m->blocked = answer == MACHINE_BLOCKED;
+	if (m->refuses && answer != MACHINE_SILENT)
+		say(m, err);
+	else if (refused && !m->refuses)
+		*m->trouble.text = '\0';
+}
+
 void machine_on_look(struct machine *m, enum machine_answer answer, const char *awake, const struct err *err)
 {
 	assert(m->looking);
 	bool refused = m->refuses;
 	m->looking = false;
-	if (answer != MACHINE_SILENT) {
+	judge(m, answer, err);
+	if (answer == MACHINE_BLOCKED)
+		m->look_ms = clock_mono_ms() + MACHINE_LOOK_MS;
+	else if (answer != MACHINE_SILENT)
 		m->heard_ms = clock_mono_ms();
-		m->refuses = answer == MACHINE_REFUSES;
-		if (m->refuses)
-			say(m, err);
-		else if (refused)
-			*m->trouble.text = '\0';
-	}
 	/* While something is written down it is too late, or too early: it is looked at again. */
 	if (m->book == WRITTEN && answer == MACHINE_SILENT)
 		states[m->now.state].on_silent(m, err);
-	else if (m->book == WRITTEN)
+	else if (m->book == WRITTEN && answer != MACHINE_BLOCKED)
 		states[m->now.state].on_awake(m, awake);
 	if (awake)
 		snprintf(m->awake, sizeof m->awake, "%s", awake);

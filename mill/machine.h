@@ -117,6 +117,7 @@ enum machine_answer {
 	MACHINE_SILENT,  /* refused, no route, no answer in time */
 	MACHINE_REFUSES, /* it is awake, and a person must mend something: keys, a worker that is not set up or too old
 	                  */
+	MACHINE_BLOCKED, /* it was not asked, for a person must mend something here: a key that is not there, no ssh */
 };
 /* awake: of the worker's health; NULL: not known. err: why it does not answer, or refuses; may be NULL. */
 void machine_on_look(struct machine *machine, enum machine_answer answer, const char *awake, const struct err *err);
@@ -130,7 +131,7 @@ struct machine_view {
 	enum ledger_machine_state state;
 	int64_t since_ms; /* wall */
 	bool ours;
-	bool refuses;        /* it answers, and a person must mend something */
+	bool refuses;        /* a person must mend something, there or here */
 	int64_t next_try_ms; /* monotonic; of a wake that backoff or breaker hold back. ALARM_NEVER: none is */
 	unsigned failures;   /* wakes in a row that it did not answer */
 	uint64_t wakes;      /* today */

@@ -124,17 +124,18 @@ static void explain_no_worker(const struct ssh_request *r, const char *said, str
 /* What ssh says that a person must mend; all else is a network that is not there, or not now. */
 static const struct {
 	const char *says;
+	enum ssh_end end;
 	void (*explain)(const struct ssh_request *r, struct err *err); /* NULL: as ssh says it */
 } refusals[] = {
-	{ "has changed and you have requested strict checking", explain_changed },
-	{ "was revoked", explain_revoked },
-	{ "key is known for", explain_unknown },
-	{ "Host key verification failed", explain_unknown },
-	{ "Load key", explain_key },
-	{ "Permission denied (", explain_denied },
-	{ "Too many authentication failures", explain_denied },
-	{ "Unable to negotiate", NULL },
-	{ "command-line", NULL },
+	{ "has changed and you have requested strict checking", SSH_REFUSED, explain_changed },
+	{ "was revoked", SSH_REFUSED, explain_revoked },
+	{ "key is known for", SSH_REFUSED, explain_unknown },
+	{ "Host key verification failed", SSH_REFUSED, explain_unknown },
+	{ "Load key", SSH_BLOCKED, explain_key },
+	{ "Permission denied (", SSH_REFUSED, explain_denied },
+	{ "Too many authentication failures", SSH_REFUSED, explain_denied },
+	{ "Unable to negotiate", SSH_REFUSED, NULL },
+	{ "command-line", SSH_BLOCKED, NULL },
 };
 
 static enum ssh_end judge_failure(const struct ssh_request *r, const char *text, struct err *err)
@@ -146,7 +147,7 @@ static enum ssh_end judge_failure(const struct ssh_request *r, const char *text,
 			continue;
 		if (refusals[i].explain)
 			refusals[i].explain(r, err);
-		return SSH_REFUSED;
+		return refusals[i].end;
 	}
 	return SSH_AWAY;
 }
@@ -368,7 +369,7 @@ int ssh_start(uv_loop_t *loop, struct alarms *alarms, const struct ssh_request *
 	int rc = spawn(loop, call, &call->answer.err);
 	if (rc < 0) {
 		bool passes = rc == -ENOMEM || rc == -EAGAIN || rc == -EMFILE || rc == -ENFILE;
-		call->answer.end = passes ? SSH_AWAY : SSH_REFUSED;
+		call->answer.end = passes ? SSH_AWAY : SSH_BLOCKED;
 		call->child = NULL;
 		alarm_set(alarms, &call->alarm, clock_mono_ms());
 	}

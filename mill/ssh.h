@@ -22,6 +22,7 @@ enum ssh_end {
 	SSH_ANSWERED, /* exit 0 */
 	SSH_AWAY,     /* no connection, or it broke */
 	SSH_LATER,    /* 75 */
+	SSH_BLOCKED,  /* nothing was asked: our key's file, or ssh itself */
 	SSH_REFUSED,  /* host key, our key, no worker behind it, or too old; or it says 64, 65, 69, 78 */
 };
 

@@ -181,6 +181,9 @@ static void on_health(void *arg, const struct ssh_answer *answer)
 	case SSH_REFUSED:
 		machine_on_look(s->machine, MACHINE_REFUSES, NULL, &answer->err);
 		break;
+	case SSH_BLOCKED:
+		machine_on_look(s->machine, MACHINE_BLOCKED, NULL, &answer->err);
+		break;
 	case SSH_AWAY:
 		machine_on_look(s->machine, MACHINE_SILENT, NULL, &answer->err);
 		break;

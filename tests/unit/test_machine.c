@@ -38,6 +38,7 @@ int clock_gettime(clockid_t id, struct timespec *time)
 static struct world {
 	bool awake, link;                   /* the machine is; the network to it is there */
 	bool refuses;                       /* its keys are wrong */
+	bool blocked;                       /* our key is not there */
 	bool knows;                         /* its answers tell whether it has slept */
 	bool obstinate;                     /* agrees to sleep, and does not */
 	bool deaf;                          /* to packets */
@@ -159,10 +160,13 @@ static void end_wake(void)
 static void end_look(void)
 {
 	struct err refused = { "mill: refuses our key" }, silent = { "mill: no route" };
+	struct err blocked = { "mill: the key is not there" };
 	char id[32];
 	world.looking = false;
 	snprintf(id, sizeof id, "%u", world.boots);
-	if (!world.awake || !world.link)
+	if (world.blocked)
+		machine_on_look(machine, MACHINE_BLOCKED, NULL, &blocked);
+	else if (!world.awake || !world.link)
 		machine_on_look(machine, MACHINE_SILENT, NULL, &silent);
 	else if (world.refuses)
 		machine_on_look(machine, MACHINE_REFUSES, NULL, &refused);
@@ -174,7 +178,7 @@ static void end_sleep(void)
 {
 	struct err because = { "" };
 	world.asking = false;
-	bool agrees = world.awake && world.link && !world.busy;
+	bool agrees = world.awake && world.link && !world.busy && !world.blocked;
 	if (agrees && !world.obstinate)
 		world.falls_asleep_ms = mono_ms + 3 * SECOND;
 	err_fail(&because, 0, "%s", world.busy ? world.busy : "no route");
@@ -1050,6 +1054,49 @@ static void test_it_refuses_us(void **state)
 	assert_edges("RAW");
 }
 
+/* Nobody is woken for runs that cannot be started, and nothing is held to be awake, or asleep. */
+static void test_it_cannot_be_asked(void **state)
+{
+	(void)state;
+	world.blocked = true;
+	machine_want(machine, 1, 0);
+	pass(HOUR);
+	assert_edges("");
+	assert_state(LEDGER_ASLEEP);
+	assert_int_equal(world.wakes, 0);
+	assert_true(view().refuses);
+	assert_says("the key is not there");
+	unsigned changes = world.changes;
+	world.blocked = false;
+	pass(MACHINE_LOOK_MS + MINUTE);
+	assert_edges("WU");
+	assert_false(view().refuses);
+	assert_true(world.changes > changes);
+	machine_want(machine, 1, 1);
+	settle();
+	world.blocked = true;
+	pass(HOUR);
+	assert_edges("R"); /* its run goes on, for all that is known */
+	assert_true(view().refuses);
+	machine_want(machine, 0, 0);
+	pass(HOUR);
+	world.blocked = false;
+	pass(12 * MINUTE);
+	assert_edges("ISa");
+}
+
+static void test_it_cannot_be_asked_while_it_wakes(void **state)
+{
+	(void)state;
+	world.deaf = true;
+	machine_want(machine, 1, 0);
+	pass(10 * SECOND);
+	world.blocked = true;
+	pass(settings.ready_timeout_ms);
+	assert_edges("WA"); /* it was never up */
+	assert_says("the key is not there");
+}
+
 static void test_nothing_is_begun_before_it_is_written(void **state)
 {
 	(void)state;
@@ -1397,6 +1444,8 @@ int main(void)
 		TEST(test_lost_and_nobody_knows),
 		TEST(test_it_is_late),
 		TEST(test_it_refuses_us),
+		TEST(test_it_cannot_be_asked),
+		TEST(test_it_cannot_be_asked_while_it_wakes),
 		TEST(test_nothing_is_begun_before_it_is_written),
 		TEST(test_looks_that_end_while_an_edge_is_written),
 		TEST(test_time_awake),

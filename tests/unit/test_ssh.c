@@ -173,32 +173,39 @@ static void test_what_a_person_must_mend(void **state)
 {
 	(void)state;
 	static const struct {
+		enum ssh_end end;
 		const char *err, *says;
 	} cases[] = {
-		{ "No ED25519 host key is known for mill.lan and you have requested strict checking.\r\n"
+		{ SSH_REFUSED,
+		  "No ED25519 host key is known for mill.lan and you have requested strict checking.\r\n"
 		  "Host key verification failed.\r\n",
 		  "its host key is not known here; type: ssh-keyscan -p 22 mill.lan >> " },
-		{ "@@@@@@@@@@\r\n@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\r\n@@@@@@@@@@\r\n"
+		{ SSH_REFUSED,
+		  "@@@@@@@@@@\r\n@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\r\n@@@@@@@@@@\r\n"
 		  "Offending ED25519 key in /k:1\r\nHost key for mill.lan has changed and you have requested strict "
 		  "checking.\r\nHost key verification failed.\r\n",
 		  "its host key has changed: it was set up anew, or this is another machine. If the first, type: "
 		  "ssh-keygen" },
-		{ "ED25519 host key for mill.lan was revoked and you have requested strict checking.\r\n"
+		{ SSH_REFUSED,
+		  "ED25519 host key for mill.lan was revoked and you have requested strict checking.\r\n"
 		  "Host key verification failed.\r\n",
 		  "its host key is revoked" },
-		{ "millrace@mill.lan: Permission denied (publickey).\r\n",
+		{ SSH_REFUSED, "millrace@mill.lan: Permission denied (publickey).\r\n",
 		  "for the user millrace; on that machine type: millrace-worker setup --agent NAME --key FILE" },
-		{ "Load key \"/x\": error in libcrypto\r\nmillrace@mill.lan: Permission denied (publickey).\r\n",
+		{ SSH_BLOCKED,
+		  "Load key \"/x\": error in libcrypto\r\nmillrace@mill.lan: Permission denied (publickey).\r\n",
 		  "is no key without a passphrase; make one: ssh-keygen" },
-		{ "Unable to negotiate with 10.0.0.2 port 22: no matching host key type found. Their offer: "
+		{ SSH_REFUSED,
+		  "Unable to negotiate with 10.0.0.2 port 22: no matching host key type found. Their offer: "
 		  "ssh-rsa\r\n",
 		  "no matching host key type" },
-		{ "command-line: line 0: Bad configuration option: identityagent\r\n", "Bad configuration option" },
+		{ SSH_BLOCKED, "command-line: line 0: Bad configuration option: identityagent\r\n",
+		  "Bad configuration option" },
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		play(255, "", cases[i].err);
 		ask("health");
-		assert_end(SSH_REFUSED, cases[i].says);
+		assert_end(cases[i].end, cases[i].says);
 	}
 	machine.port = 2222;
 	play(255, "", cases[1].err);
@@ -316,15 +323,15 @@ static void test_key_is_looked_at_first(void **state)
 	play(0, "{}", "");
 	write_file("key", "key", 0640);
 	ask("health");
-	assert_end(SSH_REFUSED, "/key may be read by others; type: chmod 600 /tmp");
+	assert_end(SSH_BLOCKED, "/key may be read by others; type: chmod 600 /tmp");
 	char path[128];
 	snprintf(path, sizeof path, "%s/key", folder);
 	assert_int_equal(unlink(path), 0);
 	ask("health");
-	assert_end(SSH_REFUSED, "/key is not there");
+	assert_end(SSH_BLOCKED, "/key is not there");
 	assert_int_equal(mkdir(path, 0700), 0);
 	ask("health");
-	assert_end(SSH_REFUSED, "/key is no file");
+	assert_end(SSH_BLOCKED, "/key is no file");
 	assert_int_equal(rmdir(path), 0);
 	snprintf(path, sizeof path, "%s/args", folder);
 	assert_int_equal(access(path, F_OK), -1); /* ssh was not called */
@@ -337,7 +344,7 @@ static void test_no_ssh(void **state)
 {
 	(void)state;
 	ask("health");
-	assert_end(SSH_REFUSED, "there is no ssh on PATH");
+	assert_end(SSH_BLOCKED, "there is no ssh on PATH");
 }
 
 static void test_cancel(void **state)
