@@ -209,6 +209,8 @@ unit: $(UNIT) ## the unit tests alone
 	  if $$test >$$test.log 2>&1; then echo "$$(basename $$test): $$(grep -E 'PASSED|SKIPPED' $$test.log)"; \
 	  else cat $$test.log; echo "$$test failed"; failed=1; fi; done; exit $$failed
 
+# Each waits for something most of the time.
+AT_ONCE := $(shell expr $$(nproc) + 1)
 system: all
 	$(MAKE_AGAIN) O=$(O)/sim all
 	$(MAKE_AGAIN) cut

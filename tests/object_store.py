@@ -163,7 +163,7 @@ class Minio(ObjectStore):
     def _healthy(self):
         if self._https:
             return listens(self.target)
-        with contextlib.suppress(OSError), urlopen(f"{self.url}/minio/health/live", timeout=2) as answer:
+        with contextlib.suppress(OSError), urlopen(f"{self.url}/minio/health/cluster", timeout=2) as answer:
             return answer.status == 200
         return False
 
