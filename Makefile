@@ -217,7 +217,7 @@ system: all
 	@MILLRACE_BIN=$(O)/millrace MILLRACE_SIM_BIN=$(O)/sim/millrace MILLRACE_CUT=$(O)/cut \
 	  MILLRACE_FIGURES=$(O)/figures \
 	  $(VENV)/bin/python -m pytest -c tests/pytest.ini -o cache_dir=$(abspath $(O))/pytest \
-	  $(or $(ONLY),tests/system) $(K)
+	  -n $(AT_ONCE) --dist loadfile $(or $(ONLY),tests/system) $(K)
 
 # MILLRACE names another build of the program, BENCH_JSON another file.
 MILLRACE ?= $(O)/millrace
