@@ -390,6 +390,8 @@ static void add_salvaged(const struct agent *a, struct status_view *v)
 	add_problem(v, remedy, "buffer", "", what);
 }
 
+static const char mended[] = "once it is mended it goes on by itself, within a minute";
+
 static const char *machine_problem(const struct mill_machine_view *machine)
 {
 	bool away = machine->machine.failures > 0 || machine->machine.next_try_ms != ALARM_NEVER;
@@ -397,19 +399,22 @@ static const char *machine_problem(const struct mill_machine_view *machine)
 	return machine->known && (machine->machine.refuses || away) ? machine->machine.reason : NULL;
 }
 
-static const char *job_problem(const struct mill_job_view *job, char what[], size_t size)
+static void add_job(struct status_view *v, const struct mill_job_view *job)
 {
-	if (job->trouble)
-		return job->waits_for;
-	if (job->parked == 0)
-		return NULL;
-	snprintf(what, size, "%u of its runs are parked, the newest is %s", job->parked, job->last_parked);
-	return what;
+	char what[sizeof v->problems->what], remedy[sizeof v->problems->remedy];
+
+	snprintf(what, sizeof what, "%u of its runs are parked, the newest is %s", job->parked, job->last_parked);
+	snprintf(remedy, sizeof remedy,
+	         "`millrace show run %s` tells why; then `millrace retry %s`, or `millrace cancel %s`",
+	         job->last_parked, job->last_parked, job->last_parked);
+	if (job->trouble && job->run)
+		add_problem(v, mended, "job", job->name, job->waits_for);
+	else if (job->trouble || job->parked > 0)
+		add_problem(v, remedy, "job", job->name, job->trouble ? job->waits_for : what);
 }
 
 static void add_machines(struct status_view *v, const struct mill_view *mill)
 {
-	char what[sizeof v->problems->what];
 	const char *text;
 
 	for (size_t i = 0; i < mill->n_machines; i++) {
@@ -417,18 +422,12 @@ static void add_machines(struct status_view *v, const struct mill_view *mill)
 		if (text)
 			add_problem(v,
 			            mill->machines[i].machine.refuses
-			                    ? "once it is mended it goes on by itself, within a minute"
+			                    ? mended
 			                    : "see whether it wakes (docs/mill.md); `millrace wake` tries at once",
 			            "machine", mill->machines[i].name, text);
 	}
-	for (size_t i = 0; i < mill->n_jobs; i++) {
-		text = job_problem(&mill->jobs[i], what, sizeof what);
-		if (text)
-			add_problem(v,
-			            "`millrace show run RUN` tells why; then `millrace retry RUN`, or `millrace cancel "
-			            "RUN`",
-			            "job", mill->jobs[i].name, text);
-	}
+	for (size_t i = 0; i < mill->n_jobs; i++)
+		add_job(v, &mill->jobs[i]);
 }
 
 static bool is_stale(const struct source_view *source)

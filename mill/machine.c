@@ -133,6 +133,8 @@ struct machine {
 	bool noting, waking, looking, asking; /* acts that are under way */
 	unsigned wanted, running;
 	bool asked;                    /* by a person, since it was last up */
+	bool doubted;                  /* a person asks for it while it counts as awake: is it? */
+	bool met;                      /* it has answered in this process */
 	bool woken;                    /* since the state began its command has ended well: it is not given again */
 	bool refuses, blocked;         /* blocked: what is to be mended is here */
 	char awake[MACHINE_AWAKE_MAX]; /* of its last answer; "": not known */
@@ -143,6 +145,7 @@ struct machine {
 	int64_t next_ms;                                      /* while a step is taken: when the alarm is to ring */
 	int64_t entered_ms;                                   /* its state, in this process */
 	int64_t heard_ms;                                     /* its last answer */
+	int64_t wanted_ms;                                    /* since then, if it is */
 	int64_t wake_ms, look_ms, sleep_ms, try_ms, count_ms; /* when each is due */
 	int64_t counted_ms;                                   /* up to when its time awake was counted */
 
@@ -202,7 +205,13 @@ __attribute__((format(printf, 4, 5))) static void go(struct machine *m, enum led
 	m->now.state = state;
 	m->now.since_ms = clock_wall_ms();
 	m->now.ours = ours;
-	m->asked = m->asked && (state == LEDGER_ASLEEP || state == LEDGER_WAKING || state == LEDGER_SLEEPING);
+	m->asked = (m->asked || m->doubted) &&
+	           (state == LEDGER_ASLEEP || state == LEDGER_WAKING || state == LEDGER_SLEEPING);
+	m->doubted = false;
+	if (state == LEDGER_UP) {
+		m->failures = 0;
+		m->try_ms = 0;
+	}
 	m->refuses = m->refuses && is_awake(state);
 	if (!m->refuses)
 		*m->trouble.text = '\0';
@@ -280,8 +289,10 @@ static bool is_recent(const struct machine *m)
 
 static void step_asleep(struct machine *m)
 {
-	if (!is_wanted(m))
+	if (!is_wanted(m)) {
 		*m->trouble.text = '\0';
+		m->failures = m->settings->wake == MACHINE_NONE ? 0 : m->failures;
+	}
 	if (is_wanted(m) || (m->now.ours && (*m->awake || is_recent(m))))
 		look_when_due(m);
 }
@@ -297,6 +308,7 @@ static void wake(struct machine *m, const struct err *err)
 {
 	turn_day(m);
 	if (m->settings->wake == MACHINE_NONE) {
+		m->failures = clock_mono_ms() - m->wanted_ms >= m->settings->ready_timeout_ms;
 		say(m, err);
 		m->asked = false;
 	} else if (m->asked || (!is_spent(m) && clock_mono_ms() >= m->try_ms)) {
@@ -379,8 +391,6 @@ static void awake_waking(struct machine *m, const char *awake)
 {
 	char text[UNITS_TEXT_MAX];
 	(void)awake;
-	m->failures = 0;
-	m->try_ms = 0;
 	go(m, LEDGER_UP, m->now.ours, "it answered %s after its wake",
 	   units_age(clock_mono_ms() - m->entered_ms, text));
 }
@@ -428,12 +438,14 @@ static void step_idle(struct machine *m)
 static void silent_awake(struct machine *m, const struct err *err)
 {
 	int64_t now_ms = clock_mono_ms();
-	m->look_ms = now_ms + MACHINE_RESEND_MS;
-	if (now_ms - m->heard_ms < MACHINE_LOST_MS || m->asking)
-		return;
+	bool lost = now_ms - m->heard_ms >= MACHINE_LOST_MS;
 	char text[UNITS_TEXT_MAX];
-	go(m, LEDGER_ASLEEP, m->now.ours, "it has not answered for %s%s%.400s", units_duration(MACHINE_LOST_MS, text),
-	   err && *err->text ? ": " : "", err ? err->text : "");
+	m->look_ms = now_ms + MACHINE_RESEND_MS;
+	if (m->asking || !(lost || m->doubted))
+		return;
+	go(m, LEDGER_ASLEEP, m->now.ours, "it has not answered for %s%s%.400s",
+	   units_duration(lost ? MACHINE_LOST_MS : now_ms - m->heard_ms, text), err && *err->text ? ": " : "",
+	   err ? err->text : "");
 }
 
 static void awake_awake(struct machine *m, const char *awake)
@@ -557,15 +569,14 @@ void machine_want(struct machine *m, unsigned wanted, unsigned running)
 	if (m->book == STILL)
 		begin(m);
 	if (!before && is_wanted(m))
-		m->look_ms = clock_mono_ms();
+		m->look_ms = m->wanted_ms = clock_mono_ms();
 	step(m);
 }
 
 void machine_wake(struct machine *m)
 {
-	if (m->now.state == LEDGER_UP || m->now.state == LEDGER_RUNNING)
-		return;
-	m->asked = true;
+	m->asked = m->now.state != LEDGER_UP && m->now.state != LEDGER_RUNNING;
+	m->doubted = is_awake(m->now.state) && m->now.state != LEDGER_SLEEPING;
 	m->look_ms = clock_mono_ms();
 	step(m);
 }
@@ -594,6 +605,8 @@ static void judge(struct machine *m, enum machine_answer answer, const struct er
 	else if (answer != MACHINE_SILENT)
 		m->refuses = true;
 	m->blocked = answer == MACHINE_BLOCKED;
+	m->met = m->met || answer == MACHINE_ANSWERS;
+	m->doubted = m->doubted && answer == MACHINE_SILENT;
 	if (m->refuses && answer != MACHINE_SILENT)
 		say(m, err);
 	else if (refused && !m->refuses)
@@ -603,7 +616,7 @@ static void judge(struct machine *m, enum machine_answer answer, const struct er
 void machine_on_look(struct machine *m, enum machine_answer answer, const char *awake, const struct err *err)
 {
 	assert(m->looking);
-	bool refused = m->refuses;
+	bool refused = m->refuses, met = m->met;
 	m->looking = false;
 	judge(m, answer, err);
 	if (answer == MACHINE_BLOCKED)
@@ -617,7 +630,7 @@ void machine_on_look(struct machine *m, enum machine_answer answer, const char *
 		states[m->now.state].on_awake(m, awake);
 	if (awake)
 		snprintf(m->awake, sizeof m->awake, "%s", awake);
-	if (m->refuses != refused && m->book == WRITTEN)
+	if ((m->refuses != refused || m->met != met) && m->book == WRITTEN)
 		m->acts.changed(m->acts.arg);
 	step(m);
 }
@@ -681,5 +694,5 @@ void machine_view(const struct machine *m, struct machine_view *ret_view)
 bool machine_is_ready(const struct machine *m)
 {
 	return (m->now.state == LEDGER_UP || m->now.state == LEDGER_RUNNING) &&
-	       (m->book == WRITTEN || m->book == COUNTING) && !m->refuses;
+	       (m->book == WRITTEN || m->book == COUNTING) && m->met && !m->refuses;
 }

@@ -88,8 +88,8 @@ struct machine_acts {
 	void (*sleep)(void *arg); /* asks it to; ends in machine_on_sleep */
 	void (*note)(void *arg, const struct ledger_machine *state,
 	             const struct ledger_day *add); /* machine_on_noted */
-	/* Its state is another one, and written down; or it refuses, or no more: what waits for it may go on. From here
-	   all but machine_free may be called. */
+	/* Its state is another one, and written down; or it refuses, or no more; or it was met for the first time: what
+	   waits for it may go on. From here all but machine_free may be called. */
 	void (*changed)(void *arg);
 	void *arg;
 };
@@ -107,7 +107,10 @@ void machine_free(struct machine *machine); /* at any time; what is under way mu
 /* So many runs want it; of these so many are under way on it. The first call sets it going. */
 void machine_want(struct machine *machine, unsigned wanted, unsigned running);
 
-/* A person asks for it: past backoff and breaker, and it stays for `idle` at least. */
+/*
+ * A person asks for it: past backoff and breaker, and it stays for `idle` at least. One that counts as awake is looked
+ * at: where it does not answer it is woken.
+ */
 void machine_wake(struct machine *machine);
 
 void machine_on_woken(struct machine *machine, int status, const struct err *err); /* 0, or why nothing was sent */
@@ -133,13 +136,16 @@ struct machine_view {
 	bool ours;
 	bool refuses;        /* a person must mend something, there or here */
 	int64_t next_try_ms; /* monotonic; of a wake that backoff or breaker hold back. ALARM_NEVER: none is */
-	unsigned failures;   /* wakes in a row that it did not answer */
+	unsigned failures;   /* wakes in a row that it did not answer; 1 for one that only others wake, and none did */
 	uint64_t wakes;      /* today */
 	const char *reason;  /* of the last edge, or what is wrong since; borrowed until the loop goes on */
 };
 void machine_view(const struct machine *machine, struct machine_view *ret_view);
 
-/* Whether a run may be started on it now: up or running, that is written down, and it does not refuse. */
+/*
+ * Whether a run may be started on it now: up or running, that is written down, it has answered since this process
+ * began, and it does not refuse.
+ */
 bool machine_is_ready(const struct machine *machine);
 
 #endif

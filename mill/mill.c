@@ -401,7 +401,10 @@ int mill_cancel(struct mill *mill, const char *run, struct err *err)
 	if (check_loaded(mill, err) < 0)
 		return -EAGAIN;
 	if (!w)
-		return err_fail(err, -ENOENT, "no run \"%s\" is on its way or parked; see millrace show runs", run);
+		return err_fail(err, -ENOENT,
+		                "no run \"%s\" of a job that the configuration has is on its way or parked; see "
+		                "millrace show runs",
+		                run);
 	if (parked)
 		return work_change(w, run, LEDGER_CANCELLED, err);
 	w->cancel = true;
@@ -417,7 +420,9 @@ int mill_retry(struct mill *mill, const char *run, struct err *err)
 	if (check_loaded(mill, err) < 0)
 		return -EAGAIN;
 	if (!w)
-		return err_fail(err, -ENOENT, "no run \"%s\" is parked; see millrace show runs", run);
+		return err_fail(err, -ENOENT,
+		                "no run \"%s\" of a job that the configuration has is parked; see millrace show runs",
+		                run);
 	if (parked && !w->has_run)
 		return work_change(w, run, LEDGER_WRITTEN, err);
 	if (parked)

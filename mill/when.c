@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 #include <time.h>
@@ -291,6 +292,7 @@ int when_parse(const char *text, struct when *ret_when, struct err *err)
 		if (rc == 0)
 			rc = read_joint(&r, &first);
 	} while (rc > 0);
+	snprintf(when.text, sizeof when.text, "%s", text);
 	if (rc == 0)
 		*ret_when = when;
 	return rc;

@@ -23,6 +23,7 @@
 #include "base/units.h"
 
 #define WHEN_CONDITIONS 8
+#define WHEN_TEXT       128
 
 enum when_kind { WHEN_BATCHES, WHEN_AGE, WHEN_CRON, WHEN_AFTER };
 
@@ -47,6 +48,7 @@ struct when_condition {
 struct when {
 	struct when_condition conditions[WHEN_CONDITIONS];
 	size_t n;
+	char text[WHEN_TEXT]; /* as it was written, for people; cut where it is longer */
 };
 
 /* 0 or -EINVAL; err says where in the text, what was read there, and the grammar in a line. */

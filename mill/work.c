@@ -100,11 +100,11 @@ static void begin_if_due(struct work *w)
 		begin(w);
 		return;
 	}
-	say(w, false, "");
+	say(w, false, w->conf.when->text);
 	next = when_next_ms(w->conf.when, &f);
 	w->looked_ms = f.wall_ms;
 	if (next < INT64_MAX)
-		work_wait(w, next, false, "");
+		work_wait(w, next, false, w->conf.when->text);
 }
 
 void work_on_made(struct work *w, int status, const struct ledger_run *run, const struct err *err)
@@ -229,7 +229,7 @@ static void wait_for_machine(struct work *w)
 
 	machine_view(w->stand->machine, &view);
 	snprintf(text, sizeof text, "it waits for machine %s: %.400s", w->stand->conf.name, view.reason);
-	say(w, view.refuses, text);
+	say(w, false, text); /* what a person must mend is the machine's */
 }
 
 void work_look(struct work *w)

@@ -6,7 +6,8 @@
 #include "base/clock.h"
 #include "mill/mill_private.h"
 
-#define FOLLOW_MS  INT64_C(5000)  /* between questions how a run is doing */
+#define FOLLOW_MS  INT64_C(5000) /* between questions how a run is doing, but for its first seconds */
+#define SOON_MS    INT64_C(1000)
 #define REFUSED_MS INT64_C(60000) /* the same, where a person has to mend something first */
 #define RETRY_MS   INT64_C(60000) /* before the second attempt; doubled up to RETRY_MAX */
 #define RETRY_MAX  INT64_C(3600000)

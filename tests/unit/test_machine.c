@@ -512,7 +512,7 @@ static void test_it_is_looked_at_while_it_waits(void **state)
 	assert_edges("U");
 	world.awake = false;
 	pass(5 * MINUTE);
-	assert_edges("AW");
+	assert_edges("AWA"); /* with its answer the backoff was over */
 }
 
 static void test_nobody_wants_it_any_more_while_it_wakes(void **state)
@@ -735,10 +735,81 @@ static void test_a_person_asked_long_ago(void **state)
 	settings.wakes_per_day = 1;
 	wake_and_run();
 	machine_wake(machine);
+	pass(SECOND);
 	world.awake = false;
 	pass(HOUR);
 	assert_edges("A");
 	assert_says("woken 1 times today");
+}
+
+/* It counts as awake, and is not: who asks for it need not wait until it is lost. */
+static void test_a_person_knows_better(void **state)
+{
+	(void)state;
+	settings.wakes_per_day = 1;
+	wake_and_run();
+	machine_want(machine, 0, 0);
+	settle();
+	assert_edges("I");
+	world.awake = false;
+	machine_wake(machine);
+	pass(MINUTE);
+	assert_edges("AWUI");
+	assert_int_equal(world.boots, 2);
+	machine_wake(machine); /* it does answer */
+	pass(MINUTE);
+	assert_edges("");
+}
+
+/* A state of before says nothing of now. */
+static void test_not_ready_before_it_has_answered(void **state)
+{
+	(void)state;
+	wake_and_run();
+	cut();
+	world.refuses = true;
+	machine_want(machine, 1, 1);
+	assert_false(machine_is_ready(machine));
+	unsigned changes = world.changes;
+	pass(MINUTE);
+	assert_false(machine_is_ready(machine));
+	world.refuses = false;
+	pass(MACHINE_LOOK_MS);
+	assert_true(machine_is_ready(machine));
+	assert_true(world.changes > changes);
+	cut();
+	machine_want(machine, 1, 1);
+	assert_false(machine_is_ready(machine));
+	changes = world.changes;
+	pass(SECOND);
+	assert_true(machine_is_ready(machine));
+	assert_int_equal(world.changes, changes + 1);
+	assert_edges("");
+}
+
+/* Others have to wake it, and nobody does. */
+static void test_one_that_only_others_wake(void **state)
+{
+	(void)state;
+	settings.wake = MACHINE_NONE;
+	machine_want(machine, 1, 0);
+	pass(settings.ready_timeout_ms - MINUTE);
+	assert_int_equal(view().failures, 0);
+	pass(2 * MINUTE);
+	assert_int_equal(view().failures, 1);
+	assert_says("no route");
+	world.awake = true;
+	pass(MACHINE_LOOK_MS);
+	assert_int_equal(view().failures, 0);
+	machine_want(machine, 0, 0);
+	world.awake = false;
+	pass(HOUR);
+	machine_want(machine, 1, 0);
+	pass(settings.ready_timeout_ms + MINUTE);
+	assert_int_equal(view().failures, 1);
+	machine_want(machine, 0, 0);
+	pass(MINUTE);
+	assert_int_equal(view().failures, 0);
 }
 
 static void test_a_wake_that_works_ends_the_backoff(void **state)
@@ -1429,6 +1500,9 @@ int main(void)
 		TEST(test_breaker_and_a_clock_that_jumps),
 		TEST(test_a_person_asks),
 		TEST(test_a_person_asked_long_ago),
+		TEST(test_a_person_knows_better),
+		TEST(test_not_ready_before_it_has_answered),
+		TEST(test_one_that_only_others_wake),
 		TEST(test_a_wake_that_works_ends_the_backoff),
 		TEST(test_a_person_asks_while_it_falls_asleep),
 		TEST(test_it_refuses_to_sleep),

@@ -1284,7 +1284,7 @@ static void test_five_parked_runs(void **state)
 	world.asks_to_end = 1;
 	begin();
 	for (unsigned i = 1; i <= 5; i++) {
-		assert_waits_for("parking", "", false);
+		assert_waits_for("parking", "batches >= 1", false);
 		bring("a");
 		pass(MINUTE);
 		assert_int_equal(world.starts, i);
@@ -1303,7 +1303,7 @@ static void test_five_parked_runs(void **state)
 	assert_int_equal(mill_cancel(mill, runs[3].id, &box->err), 0);
 	settle();
 	assert_int_equal(world.starts, 6); /* it goes on */
-	assert_waits_for("parking", "", false);
+	assert_waits_for("parking", "batches >= 1", false);
 	pass(MINUTE);
 	assert_int_equal(view_job("parking").parked, 5);
 	assert_int_equal(mill_start(mill, "parking", &box->err), 0); /* a person may all the same */
@@ -2691,7 +2691,8 @@ static void test_a_machine_that_answers_by_ssh(void **state)
 	pass(10 * SECOND);
 	assert_machine(LEDGER_UP);
 	assert_int_equal(world.starts, 0);
-	assert_waits_for("parking", "it is not set up", true);
+	assert_waits_for("parking", "it is not set up", false); /* the machine's trouble, and told with it */
+	assert_true(view_machine().machine.refuses);
 	assert_true(find_said("machine.changed")->bad);
 	write_script(HEALTH, "", 0);
 	pass(MINUTE);
