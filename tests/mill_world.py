@@ -78,7 +78,8 @@ class World:
     # ---- as the world saw it
 
     def objects(self):
-        return {str(p.relative_to(self.daemon.lake)) for p in self.daemon.lake.glob("source=*/**/*.ndjson.gz")}
+        """Of the job's source; the hours' `_polls` are not for it."""
+        return {str(p.relative_to(self.daemon.lake)) for p in self.daemon.lake.glob(f"source={SOURCE}/**/*.ndjson.gz")}
 
     def manifest(self, run):
         return json.loads((self.daemon.lake / "_runs" / JOB / run / "manifest.json").read_bytes())
