@@ -24,6 +24,8 @@
 #define LEDGER_OBJECTS 4096 /* of a manifest; the next run takes the others */
 #define LEDGER_LOG     4096
 #define LEDGER_REMOTE  128
+#define LEDGER_PLACE   128
+#define LEDGER_AWAKE   64
 #define LEDGER_DAYS    62 /* that are kept of a machine */
 
 struct ledger_job {
@@ -69,11 +71,13 @@ struct ledger_run {
 	char store[UNITS_NAME_MAX]; /* where its objects are; the job's may be another one by now */
 	enum ledger_state state;
 	unsigned attempt;
+	unsigned counted;                                               /* attempts before somebody asked for others */
 	int64_t created_ms, written_ms, ready_ms, started_ms, ended_ms; /* wall; 0: not yet */
 	uint64_t objects, records, bytes;
 	uint8_t manifest[SHA256_SIZE]; /* all zeros: not written yet */
 	char reason[ERR_MAX];
 	char remote[LEDGER_REMOTE]; /* the id that the other side gave the attempt; "" */
+	char place[LEDGER_PLACE];   /* where the last attempt was started, in words; "" */
 	uint8_t log[LEDGER_LOG];    /* its end */
 	size_t log_len;
 };
@@ -103,9 +107,9 @@ int ledger_objects(struct queue *queue, const char *run, int64_t after, struct l
                    struct err *err);
 
 /*
- * Writes down how a run goes: its state, attempt, times, manifest, reason and log; all else stays as it was made.
- * LEDGER_DONE and LEDGER_CANCELLED let go of its objects in the same transaction; older ones of these than LEDGER_RUNS
- * are deleted. -ENOENT: no such run.
+ * Writes down how a run goes: its state, attempts and their place, times, manifest, reason and log; all else stays as
+ * it was made. LEDGER_DONE and LEDGER_CANCELLED let go of its objects in the same transaction; older ones of these than
+ * LEDGER_RUNS are deleted. -ENOENT: no such run.
  */
 int ledger_put_run(struct queue *queue, const struct ledger_run *run, struct err *err);
 
@@ -128,6 +132,7 @@ struct ledger_machine {
 	int64_t since_ms; /* wall */
 	bool ours;        /* this agent woke it */
 	char reason[ERR_MAX];
+	char awake[LEDGER_AWAKE]; /* what it said last of its being awake; "": not known */
 };
 
 /* What it adds to the machine's day. */

@@ -31,6 +31,8 @@ int ledger_find_machine(struct queue *q, const char *name, struct ledger_machine
 		r = queue_text(q, SQL_MACHINE_GET, 0, machine.name, sizeof machine.name, err);
 	if (r == 0)
 		r = queue_text(q, SQL_MACHINE_GET, 4, machine.reason, sizeof machine.reason, err);
+	if (r == 0)
+		r = queue_text(q, SQL_MACHINE_GET, 5, machine.awake, sizeof machine.awake, err);
 	if (r == 0) {
 		state = queue_number(q, SQL_MACHINE_GET, 1);
 		machine.since_ms = queue_number(q, SQL_MACHINE_GET, 2);
@@ -63,7 +65,7 @@ static int put_machine(struct queue *q, const struct ledger_machine *machine, st
 {
 	const struct cell row[] = {
 		cell_text(machine->name),   cell_number(machine->state), cell_number(machine->since_ms),
-		cell_number(machine->ours), cell_text(machine->reason),
+		cell_number(machine->ours), cell_text(machine->reason),  cell_text(machine->awake),
 	};
 
 	return queue_put(q, SQL_MACHINE_PUT, CELLS(row), err);

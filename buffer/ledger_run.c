@@ -41,9 +41,11 @@ static int put_row(struct queue *q, const struct run_row *row, struct err *err)
 		cell_number((int64_t)run->objects),
 		cell_number((int64_t)run->records),
 		cell_number((int64_t)run->bytes),
+		cell_number(run->counted),
 		cell_blob(run->manifest, sizeof run->manifest),
 		cell_text(run->reason),
 		cell_text(run->remote),
+		cell_text(run->place),
 		cell_blob(run->log, run->log_len),
 	};
 
@@ -59,22 +61,24 @@ static int read_texts(struct queue *q, enum sql sql, struct ledger_run *run, str
 	if (r == 0)
 		r = queue_text(q, sql, 2, run->store, sizeof run->store, err);
 	if (r == 0)
-		r = queue_text(q, sql, 17, run->reason, sizeof run->reason, err);
+		r = queue_text(q, sql, 18, run->reason, sizeof run->reason, err);
 	if (r == 0)
-		r = queue_text(q, sql, 18, run->remote, sizeof run->remote, err);
+		r = queue_text(q, sql, 19, run->remote, sizeof run->remote, err);
+	if (r == 0)
+		r = queue_text(q, sql, 20, run->place, sizeof run->place, err);
 	return r;
 }
 
 static int read_blobs(struct queue *q, enum sql sql, struct ledger_run *run, struct err *err)
 {
 	sqlite3_stmt *stmt = q->statements[sql];
-	int log_len = sqlite3_column_bytes(stmt, 19);
+	int log_len = sqlite3_column_bytes(stmt, 21);
 
-	if (sqlite3_column_bytes(stmt, 16) != SHA256_SIZE || log_len > LEDGER_LOG)
+	if (sqlite3_column_bytes(stmt, 17) != SHA256_SIZE || log_len > LEDGER_LOG)
 		return queue_damaged(q, err, "run", run->created_ms, "its manifest's SHA-256 or its log is too long");
-	memcpy(run->manifest, sqlite3_column_blob(stmt, 16), SHA256_SIZE);
+	memcpy(run->manifest, sqlite3_column_blob(stmt, 17), SHA256_SIZE);
 	if (log_len > 0)
-		memcpy(run->log, sqlite3_column_blob(stmt, 19), (size_t)log_len);
+		memcpy(run->log, sqlite3_column_blob(stmt, 21), (size_t)log_len);
 	run->log_len = (size_t)log_len;
 	return 0;
 }
@@ -99,6 +103,7 @@ static int read_run(struct queue *q, enum sql sql, struct ledger_run *ret_run, s
 	ret_run->objects = (uint64_t)queue_number(q, sql, 13);
 	ret_run->records = (uint64_t)queue_number(q, sql, 14);
 	ret_run->bytes = (uint64_t)queue_number(q, sql, 15);
+	ret_run->counted = (unsigned)queue_number(q, sql, 16);
 	return read_blobs(q, sql, ret_run, err);
 }
 
@@ -143,6 +148,21 @@ int ledger_runs(struct queue *q, const char *before, struct ledger_run *ret_runs
 	return r < 0 ? r : (int)found;
 }
 
+/* Damage to the tree hides sound rows, and SQLite says nothing. Of a started run a salvage may have left some. */
+static int check_objects(struct queue *q, const struct run_row *row, struct err *err)
+{
+	const struct ledger_run *run = &row->run;
+	struct ledger_walk w;
+	int r;
+
+	if (is_over(run->state) || run->state == LEDGER_STARTED)
+		return 0;
+	r = ledger_walk(q, run->job, row->first, row->last, &w, err);
+	if (r < 0 || w.objects == run->objects)
+		return r;
+	return queue_damaged(q, err, "due", row->first, "a run's objects are not all there");
+}
+
 int ledger_objects(struct queue *q, const char *run, int64_t after, struct ledger_object *ret_objects, size_t n,
                    struct err *err)
 {
@@ -151,6 +171,8 @@ int ledger_objects(struct queue *q, const char *run, int64_t after, struct ledge
 	size_t found = 0;
 	int r = get_row(q, run, &row, err);
 
+	if (r == 0 && after == 0)
+		r = check_objects(q, &row, err);
 	if (r == 0)
 		r = ledger_query_due(q, row.run.job, after < row.first ? row.first : after + 1, row.last, err);
 	while (r == 0 && found < n && (r = queue_step(q, SQL_DUE, err)) > 0) {

@@ -161,8 +161,8 @@ static const struct form forms[] = {
 	{ PAGES_REJECTED, "tittiiibc", NULL, 0 },
 	{ PAGES_DUE, "tittibic", NULL, 0 },
 	{ PAGES_JOB, "tiiic", NULL, 0 },
-	{ PAGES_RUN, "tttiiiiiiiiiiiiibttbc", NULL, 0 },
-	{ PAGES_MACHINE, "tiiitc", NULL, 0 },
+	{ PAGES_RUN, "tttiiiiiiiiiiiiiibtttbc", NULL, 0 },
+	{ PAGES_MACHINE, "tiiittc", NULL, 0 },
 	{ PAGES_DAY, "itiic", NULL, 0 },
 };
 

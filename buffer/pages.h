@@ -67,7 +67,7 @@ enum pages_table {
 	PAGES_DAY,
 	PAGES_TABLES
 };
-#define PAGES_CELLS_MAX 21
+#define PAGES_CELLS_MAX 23
 
 struct pages_row {
 	enum pages_table table;

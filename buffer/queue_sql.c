@@ -23,8 +23,8 @@
 #define DUE      "job, n, store, object, bytes, sha256, delivered, crc"
 #define RUN                                                                                                            \
 	"id, job, store, first, last, edge, state, attempt, created, written, ready, started, ended, objects, "        \
-	"records, bytes, manifest, reason, remote, log, crc"
-#define MACHINE "name, state, since, ours, reason, crc"
+	"records, bytes, counted, manifest, reason, remote, place, log, crc"
+#define MACHINE "name, state, since, ours, reason, awake, crc"
 #define DAY     "day, machine, wakes, awake, crc"
 /* States of runs that have let go of their objects: LEDGER_DONE, LEDGER_CANCELLED. */
 #define OVER "state IN (3, 5)"
@@ -156,7 +156,7 @@ static const struct statement statements[SQL_STATEMENTS] = {
 	[SQL_DUE_DELETE] = { "DELETE FROM due WHERE job = ? AND n BETWEEN ? AND ?", NULL },
 	[SQL_RUN_GET] = { "SELECT " RUN " FROM run WHERE id = ?", "run" },
 	[SQL_RUN_PUT] = { "INSERT OR REPLACE INTO run (" RUN ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, "
-	                  "?, ?, ?, ?, ?, ?)",
+	                  "?, ?, ?, ?, ?, ?, ?, ?)",
 	                  NULL },
 	[SQL_RUNS] = { "SELECT " RUN " FROM run WHERE id < ? ORDER BY id DESC LIMIT ?", "run" },
 	[SQL_RUNS_TRIM] = { "DELETE FROM run WHERE id IN (SELECT id FROM run WHERE job = ? AND " OVER
@@ -166,7 +166,7 @@ static const struct statement statements[SQL_STATEMENTS] = {
 	                        " ORDER BY id DESC LIMIT -1 OFFSET ?)",
 	                        NULL },
 	[SQL_MACHINE_GET] = { "SELECT " MACHINE " FROM machine WHERE name = ?", "machine" },
-	[SQL_MACHINE_PUT] = { "INSERT OR REPLACE INTO machine (" MACHINE ") VALUES (?, ?, ?, ?, ?, ?)", NULL },
+	[SQL_MACHINE_PUT] = { "INSERT OR REPLACE INTO machine (" MACHINE ") VALUES (?, ?, ?, ?, ?, ?, ?)", NULL },
 	[SQL_MACHINES_TRIM] = { "DELETE FROM machine WHERE name IN (SELECT name FROM machine ORDER BY since DESC "
 	                        "LIMIT -1 OFFSET ?)",
 	                        NULL },
@@ -212,9 +212,11 @@ static const struct statement statements[SQL_STATEMENTS] = {
 	                      "excluded.missed, crc = excluded.crc WHERE (excluded.taken, excluded.cron, "
 	                      "excluded.missed) > (taken, cron, missed)",
 	                      NULL },
-	[SQL_SALVAGE_MACHINE] = { "INSERT INTO machine (" MACHINE ") VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO "
+	[SQL_SALVAGE_MACHINE] = { "INSERT INTO machine (" MACHINE
+	                          ") VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO "
 	                          "UPDATE SET state = excluded.state, since = excluded.since, ours = excluded.ours, "
-	                          "reason = excluded.reason, crc = excluded.crc WHERE excluded.since >= since",
+	                          "reason = excluded.reason, awake = excluded.awake, crc = excluded.crc WHERE "
+	                          "excluded.since >= since",
 	                          NULL },
 	[SQL_SALVAGE_DAY] = { "INSERT INTO machine_day (" DAY ") VALUES (?, ?, ?, ?, ?) ON CONFLICT (day, machine) DO "
 	                      "UPDATE SET wakes = excluded.wakes, awake = excluded.awake, crc = excluded.crc WHERE "

@@ -297,12 +297,14 @@ static int add_job(struct salvage *s, const struct pages_row *row)
 static int add_run(struct salvage *s, const struct pages_row *row)
 {
 	char id[LEDGER_RUN], job[UNITS_NAME_MAX], store[UNITS_NAME_MAX], reason[ERR_MAX], remote[LEDGER_REMOTE];
+	char place[LEDGER_PLACE];
 	int r;
 
 	if (!take_text(row, 0, id, sizeof id) || !take_text(row, 1, job, sizeof job) ||
 	    !take_text(row, 2, store, sizeof store) || number(row, 6) < 0 || number(row, 6) > LEDGER_CANCELLED ||
-	    row->cells[16].len != SHA256_SIZE || !take_text(row, 17, reason, sizeof reason) ||
-	    !take_text(row, 18, remote, sizeof remote) || row->cells[19].len > LEDGER_LOG)
+	    row->cells[17].len != SHA256_SIZE || !take_text(row, 18, reason, sizeof reason) ||
+	    !take_text(row, 19, remote, sizeof remote) || !take_text(row, 20, place, sizeof place) ||
+	    row->cells[21].len > LEDGER_LOG)
 		return 0;
 	r = ledger_has_edge(s->fresh, id, number(row, 5), s->err);
 	return r == 0 ? put(s, SQL_RUN_PUT, row) : r < 0 ? r : 0;
@@ -310,10 +312,10 @@ static int add_run(struct salvage *s, const struct pages_row *row)
 
 static int add_machine(struct salvage *s, const struct pages_row *row)
 {
-	char name[UNITS_NAME_MAX], reason[ERR_MAX];
+	char name[UNITS_NAME_MAX], reason[ERR_MAX], awake[LEDGER_AWAKE];
 
 	if (!take_text(row, 0, name, sizeof name) || number(row, 1) < 0 || number(row, 1) > LEDGER_SLEEPING ||
-	    !take_text(row, 4, reason, sizeof reason))
+	    !take_text(row, 4, reason, sizeof reason) || !take_text(row, 5, awake, sizeof awake))
 		return 0;
 	return put(s, SQL_SALVAGE_MACHINE, row);
 }

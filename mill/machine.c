@@ -132,13 +132,13 @@ struct machine {
 	                                         is to be written is time alone, or an edge */
 	bool noting, waking, looking, asking; /* acts that are under way */
 	unsigned wanted, running;
-	bool asked;                    /* by a person, since it was last up */
-	bool doubted;                  /* a person asks for it while it counts as awake: is it? */
-	bool met;                      /* it has answered in this process */
-	bool woken;                    /* since the state began its command has ended well: it is not given again */
-	bool refuses, blocked;         /* blocked: what is to be mended is here */
-	char awake[MACHINE_AWAKE_MAX]; /* of its last answer; "": not known */
-	struct err trouble;            /* what is wrong in this state; "" */
+	bool asked;               /* by a person, since it was last up */
+	bool doubted;             /* a person asks for it while it counts as awake: is it? */
+	bool met;                 /* it has answered in this process */
+	bool woken;               /* since the state began its command has ended well: it is not given again */
+	bool refuses, blocked;    /* blocked: what is to be mended is here */
+	char awake[LEDGER_AWAKE]; /* of its last answer; "": not known */
+	struct err trouble;       /* what is wrong in this state; "" */
 
 	/* All monotonic. */
 	struct alarm alarm;

@@ -47,7 +47,6 @@
 #define MACHINE_LOOK_MS   INT64_C(60000) /* between looks at one that is awake, or that is waited for */
 #define MACHINE_QUIET_MS  INT64_C(15000) /* without an answer: it sleeps, as it agreed to */
 #define MACHINE_LATE_MS   INT64_C(3600000)
-#define MACHINE_AWAKE_MAX 64
 
 enum machine_wake { MACHINE_WOL, MACHINE_EXEC, MACHINE_NONE };
 enum machine_ready { MACHINE_SSH, MACHINE_TCP, MACHINE_HTTP };

@@ -39,9 +39,11 @@ CREATE TABLE run (
     objects  INTEGER NOT NULL,
     records  INTEGER NOT NULL,
     bytes    INTEGER NOT NULL,
+    counted  INTEGER NOT NULL,  -- attempts before somebody asked for others: those after them are counted
     manifest BLOB NOT NULL,     -- SHA-256 of what is in the store; zeros: not written yet
     reason   TEXT NOT NULL,     -- of the last failure
     remote   TEXT NOT NULL,     -- the id that the other side gave the attempt; '': none
+    place    TEXT NOT NULL,     -- where the last attempt was started: driver and machine
     log      BLOB NOT NULL,     -- the end of its log, up to 4 KB
     crc      INTEGER NOT NULL
 ) WITHOUT ROWID;
@@ -52,6 +54,7 @@ CREATE TABLE machine (
     since  INTEGER NOT NULL,  -- wall
     ours   INTEGER NOT NULL,  -- 1: this agent woke it, and may let it sleep
     reason TEXT NOT NULL,     -- of the last edge
+    awake  TEXT NOT NULL,     -- what it said last of its being awake: the same until it slept; '': not known
     crc    INTEGER NOT NULL
 ) WITHOUT ROWID;
 

@@ -544,6 +544,8 @@ static void test_its_way(void **state)
 	run.ended_ms = NOON + 4;
 	snprintf(run.reason, sizeof run.reason, "exit 3");
 	snprintf(run.remote, sizeof run.remote, "job-17");
+	snprintf(run.place, sizeof run.place, "ssh mill");
+	run.counted = 2;
 	memset(run.log, 'x', sizeof run.log);
 	run.log_len = sizeof run.log;
 	/* What was made stays. */
@@ -559,6 +561,8 @@ static void test_its_way(void **state)
 	assert_memory_equal(found.manifest, run.manifest, sizeof run.manifest);
 	assert_string_equal(found.reason, "exit 3");
 	assert_string_equal(found.remote, "job-17");
+	assert_string_equal(found.place, "ssh mill");
+	assert_int_equal(found.counted, 2);
 	assert_int_equal(found.log_len, LEDGER_LOG);
 	assert_memory_equal(found.log, run.log, LEDGER_LOG);
 	assert_int_equal(found.objects, 1);
@@ -886,9 +890,11 @@ static void test_a_run_that_was_never_made(void **state)
 	/* What a transaction that did not hold leaves: a version of it under another id. */
 	run_sql(box,
 	        "INSERT INTO run SELECT '000000000000aaaa', job, store, first, last, edge, state, attempt, created, "
-	        "written, ready, started, ended, objects, records, bytes, manifest, reason, remote, log, "
+	        "written, ready, started, ended, objects, records, bytes, counted, manifest, reason, remote, place, "
+	        "log, "
 	        "row_crc('000000000000aaaa', job, store, first, last, edge, state, attempt, created, written, "
-	        "ready, started, ended, objects, records, bytes, manifest, reason, remote, log) FROM run");
+	        "ready, started, ended, objects, records, bytes, counted, manifest, reason, remote, place, log) FROM "
+	        "run");
 	put(box, &run, LEDGER_WRITTEN);
 	run_sql(box, "UPDATE buffer SET crc = 1");
 	box_close(box);
@@ -909,9 +915,9 @@ static void test_the_last_version_counts(void **state)
 	assert_int_equal(ledger_make_run(box->q, ANY_JOB, id_of(1), NOON, NOON, false, &run, &box->err), 1);
 	put(box, &run, LEDGER_DONE);
 	/* What is found behind another one need not be newer. */
-	run_sql(box,
-	        "UPDATE run SET edge = 0, state = 2, crc = row_crc(id, job, store, first, last, 0, 2, attempt, "
-	        "created, written, ready, started, ended, objects, records, bytes, manifest, reason, remote, log)");
+	run_sql(box, "UPDATE run SET edge = 0, state = 2, crc = row_crc(id, job, store, first, last, 0, 2, attempt, "
+	             "created, written, ready, started, ended, objects, records, bytes, counted, manifest, reason, "
+	             "remote, place, log)");
 	run_sql(box, "UPDATE job SET cron = 7, crc = row_crc(name, taken, 7, missed)");
 	run_sql(box, "UPDATE buffer SET crc = 1");
 	box_close(box);

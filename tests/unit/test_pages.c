@@ -31,7 +31,7 @@ static const char *const tables[PAGES_TABLES] = {
 
 #define RUN                                                                                                            \
 	"id, job, store, first, last, edge, state, attempt, created, written, ready, started, ended, objects, "        \
-	"records, bytes, manifest, reason, remote, log"
+	"records, bytes, counted, manifest, reason, remote, place, log"
 
 /* In the order of the statements. */
 static const char *const columns[PAGES_TABLES] = {
@@ -51,7 +51,7 @@ static const char *const columns[PAGES_TABLES] = {
 	[PAGES_DUE] = "job, n, store, object, bytes, sha256, delivered",
 	[PAGES_JOB] = "name, taken, cron, missed",
 	[PAGES_RUN] = RUN,
-	[PAGES_MACHINE] = "name, state, since, ours, reason",
+	[PAGES_MACHINE] = "name, state, since, ours, reason, awake",
 	[PAGES_DAY] = "day, machine, wakes, awake",
 };
 
@@ -449,9 +449,9 @@ static void fill_tables(sqlite3 *db)
 	insert(db, PAGES_DUE, "'parking', 1, 'lake', 'key', 2, zeroblob(32), 3");
 	insert(db, PAGES_JOB, "'parking', 1, 0, 0");
 	insert(db, PAGES_RUN,
-	       "'0123', 'parking', 'lake', 1, 1, 3, 2, 1, 5, 6, 7, 8, 0, 1, 9, 99, zeroblob(32), '', "
+	       "'0123', 'parking', 'lake', 1, 1, 3, 2, 1, 5, 6, 7, 8, 0, 1, 9, 99, 0, zeroblob(32), '', '', 'ssh', "
 	       "randomblob(4096)");
-	insert(db, PAGES_MACHINE, "'mill', 4, 5, 1, 'job parking'");
+	insert(db, PAGES_MACHINE, "'mill', 4, 5, 1, 'job parking', ''");
 	insert(db, PAGES_DAY, "20000, 'mill', 2, 3600000");
 	/* Enough for inner pages of the tree, which hold rows too. */
 	run(db, "BEGIN");
