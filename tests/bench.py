@@ -13,7 +13,7 @@ from http.client import HTTPException
 from pathlib import Path
 from subprocess import SubprocessError
 
-from bench import durable, flash, latency, memory, splitter, upload
+from bench import durable, flash, latency, memory, mill, splitter, upload
 from bench.report import HEAD, NoRight, NotMeasured, Report
 from bench.rig import Bench
 
@@ -24,6 +24,7 @@ SECTIONS = {
     "latency": latency.run,
     "flash": flash.run,
     "upload": upload.run,
+    "mill": mill.run,
 }
 
 

@@ -89,6 +89,11 @@ class World:
         folders = [f for f in self.mill.run_path("x").parent.glob(f"{run}*") if (f / "ended.json").exists()]
         return {f.name: json.loads((f / "ended.json").read_bytes())["state"] for f in folders}
 
+    def failed(self):
+        """How many attempts came to another end than done."""
+        states = [state for run in self.runs() for state in self.attempts(run["id"]).values()]
+        return len(states) - states.count("done")
+
     def wakes(self):
         """How often it began to be awake."""
         return [s["state"] for s in self.mill.states()].count("awake")

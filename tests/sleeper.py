@@ -84,13 +84,13 @@ class Namespace:
     def __init__(self, mac):
         number = os.getpid()
         self.interface = f"mill{number}"
-        self.near, self.host = (f"198.18.{number % 256}.{end}" for end in (1, 2))  # RFC 2544's, nobody's network
         self.ports = PORTS
         self.here = os.open("/proc/self/ns/net", os.O_RDONLY)
         call("unshare", CLONE_NEWNET)
         try:
             veth = f"link add {self.interface} type veth peer name eth0 address {mac.hex(':')} netns {number}"
             self.ip_near(veth)
+            self.near, self.host = self.free_network(number)
         except Refused:
             call("setns", self.here, CLONE_NEWNET)
             raise
@@ -102,14 +102,23 @@ class Namespace:
         self.card.bind(("eth0", ETH_P_ALL))
         self.sockets = [self.card]
 
+    def free_network(self, number):
+        """Both ends of one that no other machine beside this one has, of RFC 2544's, nobody's networks."""
+        taken = self.ip_near("-4 -o address show")
+        for i in range(number, number + 256):
+            if f" 198.18.{i % 256}.1/" not in taken:
+                return f"198.18.{i % 256}.1", f"198.18.{i % 256}.2"
+        raise Refused("all of 198.18.0.0/16 is taken")
+
     @staticmethod
     def ip(arguments, *before, **how):
         done = subprocess.run([*before, "ip", *arguments.split()], capture_output=True, text=True, check=False, **how)
         if done.returncode != 0:
             raise Refused(f"ip {arguments}: {done.stderr.strip()}")
+        return done.stdout
 
     def ip_near(self, arguments):
-        self.ip(arguments, "nsenter", f"--net=/proc/self/fd/{self.here}", pass_fds=[self.here])
+        return self.ip(arguments, "nsenter", f"--net=/proc/self/fd/{self.here}", pass_fds=[self.here])
 
     def be_there(self, there):
         with contextlib.suppress(Refused):  # it has the address already, or not any more

@@ -474,8 +474,10 @@ static void free_node(struct node *node)
 static void collect(void)
 {
 	for (struct node *node = nodes; node; node = node->next)
-		node->reached = node->opens > 0;
-	root->reached = false;
+		node->reached = false;
+	for (struct node *node = nodes; node; node = node->next)
+		if (node->opens > 0)
+			reach(node);
 	reach(root);
 	for (struct node **at = &nodes; *at;) {
 		struct node *node = *at;

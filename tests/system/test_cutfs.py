@@ -150,6 +150,20 @@ def test_a_name_is_nothing_without_its_folder(fs):
     assert outcomes(fs, "ordered", make, lambda: (fs.root / "f" / "x").exists()) == {True}
 
 
+def test_what_stands_in_a_folder_that_somebody_holds_open_stays(fs):
+    """A dying program may hold one for a moment longer."""
+    folder = fs.root / "folder"
+    folder.mkdir()
+    put(folder / "a", OLD)
+    sync(folder)
+    sync(fs.root)
+    held = os.open(folder, os.O_RDONLY)
+    fs.cut(1, "strict")
+    put(fs.root / "b", NEW)
+    os.close(held)
+    assert names(fs) == {"folder", "b"} and (folder / "a").read_bytes() == OLD
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_a_seed_repeats_a_cut(fs, model):
     def after(seed):

@@ -1,21 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sleeping machine of the tests and the demo (tests/sleeper.py): what wakes it, and how it sleeps again."""
+"""The sleeping machine of the tests and the demo (tests/sleeper.py): what wakes it, and how it sleeps again; and what
+Millrace puts on the wire to wake it."""
 
+import contextlib
 import json
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from daemon import wait_until
-from sleeper import magic, six
+from sleeper import ETH_P_ALL, magic, six
 
 SLEEPER = Path(__file__).resolve().parents[1] / "sleeper.py"
 MAC = "02:4d:69:6c:6c:07"
+SECURE_ON = "01:00:ff:7f:80:0a"
 SERVICE = 8022
+RESEND = 5  # seconds between two rounds of packets
+ALL = b"\xff" * 6
 # A service, and beside it something with a session of its own that is deaf to SIGTERM.
 PROGRAM = f"""
 setsid sh -c 'trap "" TERM; echo $$ >"$0"; while :; do sleep 1000; done' "$1" &
@@ -210,3 +217,111 @@ def test_without_the_right_it_says_so(make_sleeper, tmp_path):
     subprocess.run([sys.executable, SLEEPER, "wake", tmp_path], check=True)
     sleeper.wait("awake")
     assert "NO RIGHT TO MAKE A NETWORK NAMESPACE" in sleeper.end()
+
+
+# ---- Millrace's own packets
+
+
+class Wire:
+    """What leaves by an interface, as it is on the wire: the kernel shows each frame that it hands to the card."""
+
+    def __init__(self, interface):
+        self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+        self.socket.bind((interface, ETH_P_ALL))
+        self.socket.setblocking(False)
+        self.found = []
+
+    def packets(self):
+        """(MAC, address, port, data) of each datagram since the beginning."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                frame, address = self.socket.recvfrom(65536)
+                udp = frame[12:15] == b"\x08\x00\x45" and frame[23] == socket.IPPROTO_UDP
+                if udp and address[2] == socket.PACKET_OUTGOING:
+                    to = socket.inet_ntoa(frame[30:34])
+                    port, size = struct.unpack_from("!HH", frame, 36)
+                    assert len(frame) == 34 + size
+                    self.found.append((frame[:6], to, port, frame[42:]))
+        return self.found
+
+
+@pytest.fixture
+def make_wire():
+    made = []
+
+    def make(interface):
+        made.append(Wire(interface))
+        return made[-1]
+
+    yield make
+    for wire in made:
+        wire.socket.close()
+
+
+def a_round(far, data, unicast=True):
+    host = far.about["host"]
+    to = [(ALL, f"{host.rpartition('.')[0]}.255"), (ALL, "255.255.255.255"), (six(MAC), host)]
+    return [(mac, address, port, data) for mac, address in to[: 3 if unicast else 2] for port in (9, 7)]
+
+
+def know_neighbour(far):
+    """For nobody answers, while it sleeps, when the kernel asks who has its address."""
+    words = f"neighbour replace {far.about['host']} lladdr {MAC} dev {far.about['interface']} nud permanent"
+    subprocess.run(["ip", *words.split()], check=True)
+
+
+def start(daemon, far, **more):
+    there = {"mac": MAC, "interface": far.about["interface"], "host": far.about["host"], "sleep": False}
+    daemon.configure({}, machines={"mill": there | {"ready": "tcp", "ready_port": SERVICE} | more})
+    daemon.start()
+
+
+def machine(daemon):
+    return daemon.ask("GET", "/v1/machines")["machines"][0]
+
+
+def wake(daemon):
+    done = daemon.cli("wake", "mill")
+    assert done.returncode == 0, done.stderr
+
+
+def wait_awake(daemon):
+    wait_until("the machine to be seen awake", lambda: machine(daemon)["state"] == "idle", 60)
+
+
+def test_six_packets_each_round_until_it_answers(daemon, make_far, make_wire):
+    far = make_far("--boot", str(RESEND + 1), "--secure-on", SECURE_ON)
+    know_neighbour(far)
+    wire = make_wire(far.about["interface"])
+    start(daemon, far, secure_on=SECURE_ON)
+    wake(daemon)
+    wait_awake(daemon)
+    sent = list(wire.packets())
+    rounds = len(sent) // 6
+    assert rounds >= 2 and sent == rounds * a_round(far, magic(six(MAC), six(SECURE_ON)))
+    assert machine(daemon)["wakes_today"] == 1
+    wake(daemon)
+    time.sleep(RESEND + 1)  # one more round would be there by now
+    assert wire.packets() == sent, "it is awake"
+
+
+def test_without_a_neighbour_entry_the_broadcasts_wake_it(daemon, far, make_wire):
+    """What is for its address alone waits for its MAC, which nobody tells while it sleeps, and never leaves."""
+    wire = make_wire(far.about["interface"])
+    start(daemon, far)
+    wake(daemon)
+    far.wait("awake")
+    assert wire.packets()[:4] == a_round(far, magic(six(MAC)), unicast=False)
+    wait_awake(daemon)
+    assert machine(daemon)["ours"]
+
+
+def test_no_packet_for_one_that_is_awake(daemon, far, make_wire):
+    far.send(magic(six(MAC)))
+    wait_until("its service to answer", far.answers)
+    wire = make_wire(far.about["interface"])
+    start(daemon, far)
+    wake(daemon)
+    wait_awake(daemon)
+    assert wire.packets() == []
+    assert machine(daemon)["wakes_today"] == 0 and not machine(daemon)["ours"]
