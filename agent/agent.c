@@ -430,6 +430,7 @@ int agent_run(struct config *config)
 {
 	struct agent *a = calloc(1, sizeof *a);
 	struct err err = { "" };
+	char mill[CONFIG_COUNT_MAX];
 	int r;
 
 	if (!a) {
@@ -447,8 +448,9 @@ int agent_run(struct config *config)
 		undo_start(a);
 		return opening_status(r);
 	}
-	log_notice("agent.started", "millrace %s on %s: sources: %zu, stores: %zu, buffer %s", MILLRACE_VERSION,
-	           config->device, config->n_sources, config->n_stores, config->buffer_path);
+	config_count_mill(config->mill, mill);
+	log_notice("agent.started", "millrace %s on %s: sources: %zu, stores: %zu%s, buffer %s", MILLRACE_VERSION,
+	           config->device, config->n_sources, config->n_stores, mill, config->buffer_path);
 	reload_go_on(a); /* a SIGHUP that came too early */
 	if (!a->stopping)
 		uv_run(&a->loop, UV_RUN_DEFAULT);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "agent/config_mill_private.h"
 #include "agent/config_options.h"
@@ -11,6 +12,7 @@
 #include "base/units.h"
 #include "buffer/ledger.h"
 #include "buffer/store_s3.h"
+#include "mill/command.h"
 #include "mill/ssh.h"
 
 #define WHERE_MAX (UNITS_NAME_MAX + 32) /* bytes of `machine "mill"` */
@@ -328,6 +330,21 @@ static int check_afters(const struct draft *d)
 	return 0;
 }
 
+/* Those can come true by `_polls` never; an "after" can, and beside it the job has runs. */
+static void check_polls(const struct draft *d)
+{
+	const struct option_names *list = &d->job->sources;
+	const struct when *when = &d->job->when;
+	bool waits = false;
+	for (size_t i = 0; i < when->n; i++)
+		waits = waits || when->conditions[i].kind != WHEN_AFTER;
+	if (waits && list->n == 1 && strcmp(list->names[0], UNITS_POLLS) == 0)
+		settings_mistake(d->s, setting_of(d, "sources"),
+		                 "\"sources\" in %s names \"%s\" alone, which makes no job due: \"when\" waits for "
+		                 "others; name a source beside it, or let \"when\" be \"after JOB\"",
+		                 d->where, UNITS_POLLS);
+}
+
 /* The option's check has told what is wrong with it. The grammar's spaces may be line ends, which no message has. */
 static int complete_when(const struct draft *d)
 {
@@ -337,7 +354,54 @@ static int complete_when(const struct draft *d)
 	for (char *c = job->when_text; *c; c++)
 		if (*c == '\n' || *c == '\r' || *c == '\t')
 			*c = ' ';
+	check_polls(d);
 	return check_afters(d);
+}
+
+/* A list of words with commas and spaces between, as driver = "http" has them. */
+struct meaning {
+	const char *name;
+	const char *words;
+};
+
+static bool has_word(const char *list, const char *word, size_t len)
+{
+	while (*(list += strspn(list, ", "))) {
+		size_t n = strcspn(list, ", ");
+		if (n == len && memcmp(list, word, len) == 0)
+			return true;
+		list += n;
+	}
+	return false;
+}
+
+/* The first word of `a` that is in `b` too is told where either stands in the file. */
+static void check_meanings(const struct draft *d, const struct meaning *a, const struct meaning *b)
+{
+	const config_setting_t *setting = setting_of(d, b->name);
+	size_t len;
+	for (const char *word = a->words; *(word += strspn(word, ", ")); word += len) {
+		len = strcspn(word, ", ");
+		if (!has_word(b->words, word, len))
+			continue;
+		settings_mistake(d->s, setting ? setting : setting_of(d, a->name),
+		                 "\"%.*s\" is among \"%s\" and \"%s\" in %s; it can mean only one of them",
+		                 (int)(len < 80 ? len : 80), word, a->name, b->name, d->where);
+		return;
+	}
+}
+
+/* One word that meant two things would be taken for the first that is looked at. */
+static void check_words(const struct draft *d)
+{
+	struct meaning meanings[] = { { "running", NULL }, { "done", NULL }, { "failed", NULL } };
+	size_t n = sizeof meanings / sizeof *meanings;
+	for (size_t i = 0; i < n; i++) {
+		const struct option *option = option_find(d->job->driver->options, meanings[i].name);
+		meanings[i].words = *(char *const *)((const char *)d->job->settings + option->offset);
+		for (size_t k = 0; k < i; k++)
+			check_meanings(d, &meanings[k], &meanings[i]);
+	}
 }
 
 static int complete_job(struct draft *d)
@@ -351,7 +415,56 @@ static int complete_job(struct draft *d)
 		r = complete_there(d);
 	if (r == 0)
 		r = sources ? check_sources(d, sources) : fill_sources(d);
+	if (r == 0 && d->job->driver == &driver_http)
+		check_words(d);
 	return r < 0 ? r : complete_when(d);
+}
+
+/* Circles of "after" */
+
+#define CIRCLE_MAX 400 /* bytes of the names in one that are told */
+
+static ssize_t index_of(const struct config_mill *mill, const char *name)
+{
+	const struct config_job *job = config_find_job(mill, name);
+	return job ? job - mill->jobs : -1;
+}
+
+/* Puts the jobs by which `from` comes after `to` into path, in this order; how many, 0: it does not. */
+static size_t find_way(const struct config_mill *mill, size_t from, size_t to, bool seen[LEDGER_JOBS],
+                       size_t path[LEDGER_JOBS], size_t depth)
+{
+	const struct when *when = &mill->jobs[from].when;
+	size_t n = 0;
+	seen[from] = true;
+	path[depth++] = from;
+	for (size_t i = 0; i < when->n && n == 0; i++) {
+		bool after = when->conditions[i].kind == WHEN_AFTER;
+		ssize_t next = after ? index_of(mill, when->conditions[i].job) : -1;
+		if (next == (ssize_t)to)
+			n = depth;
+		else if (next > (ssize_t)to && !seen[next]) /* one before it has told its own */
+			n = find_way(mill, (size_t)next, to, seen, path, depth);
+	}
+	return n;
+}
+
+/* With "and" none of them would ever begin, with "or" none would ever rest. One alone is told by check_afters. */
+static void check_circles(struct settings *s, const struct config_mill *mill, const config_setting_t *jobs)
+{
+	for (size_t i = 0; i < mill->n_jobs; i++) {
+		bool seen[LEDGER_JOBS] = { false };
+		size_t path[LEDGER_JOBS], len = 0;
+		size_t n = find_way(mill, i, i, seen, path, 0);
+		char text[CIRCLE_MAX] = "";
+		for (size_t k = 0; n > 1 && k < n && len < sizeof text; k++)
+			len += (size_t)snprintf(text + len, sizeof text - len, "%s after ", mill->jobs[path[k]].name);
+		const config_setting_t *group = config_setting_get_member(jobs, mill->jobs[i].name);
+		if (n > 1)
+			settings_mistake(s, config_setting_get_member(group, "when"),
+			                 "\"when\" in job \"%s\" goes in a circle, %s%s: take one \"after\" out of it",
+			                 mill->jobs[i].name, text, mill->jobs[i].name);
+	}
 }
 
 int config_complete_mill(struct settings *s, struct config *config)
@@ -365,20 +478,77 @@ int config_complete_mill(struct settings *s, struct config *config)
 		};
 		r = complete_job(&draft);
 	}
+	if (r == 0)
+		check_circles(s, config->mill, jobs);
 	return r;
+}
+
+/* Warnings */
+
+static bool is_on_path(const char *program)
+{
+	const char *path = getenv("PATH");
+	char file[SETTINGS_PLACE_MAX + 1];
+	for (size_t len; path && *path; path += len + (path[len] == ':')) {
+		len = strcspn(path, ":");
+		int n = snprintf(file, sizeof file, "%.*s/%s", (int)len, path, program);
+		if (len > 0 && n > 0 && (size_t)n < sizeof file && access(file, X_OK) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Its arguments are its own matter. */
+static void warn_of_command(struct settings *s, const config_setting_t *group, const char *where, const char *text)
+{
+	struct command command;
+	if (!text || command_init(&command, text, NULL) < 0)
+		return;
+	const char *program = command.argv[0], *why = NULL;
+	if (*program != '/')
+		why = is_on_path(program) ? NULL : "it is not on PATH; write its whole path";
+	else if (access(program, X_OK) < 0)
+		why = errno == EACCES ? "this user may not run it (chmod +x)" : strerror(errno);
+	if (why)
+		settings_warn(s, config_setting_get_member(group, "command"), "\"command\" in %s: \"%.200s\": %s",
+		              where, program, why);
+	command_done(&command);
+}
+
+static void warn_of_machine(struct settings *s, const config_setting_t *group, const struct config_machine *machine)
+{
+	const struct machine_settings *m = &machine->settings;
+	char where[WHERE_MAX];
+	struct err err;
+	snprintf(where, sizeof where, "machine \"%s\"", machine->name);
+	if (m->key && ssh_check_key(m, &err) < 0)
+		settings_warn(s, config_setting_get_member(group, "key"), "%s: %s", where, err.text);
+	if (m->key && m->known_hosts && access(m->known_hosts, R_OK) < 0)
+		settings_warn(s, config_setting_get_member(group, "known_hosts"),
+		              "\"known_hosts\" in %s: %s: %s; it is to have the machine's host key", where,
+		              m->known_hosts, strerror(errno));
+	if (m->wake == MACHINE_EXEC)
+		warn_of_command(s, group, where, m->command);
+}
+
+static void warn_of_job(struct settings *s, const config_setting_t *group, const struct config_job *job)
+{
+	const struct option *command = option_find(driver_exec.options, "command");
+	char where[WHERE_MAX];
+	snprintf(where, sizeof where, "job \"%s\"", job->name);
+	if (job->driver == &driver_exec)
+		warn_of_command(s, group, where, *(char *const *)((const char *)job->settings + command->offset));
 }
 
 void config_warn_of_keys(struct settings *s, const struct config *config)
 {
 	const config_setting_t *machines = config_lookup(&s->tree, "machines");
-	for (size_t i = 0; i < config->mill->n_machines; i++) {
-		const struct config_machine *machine = &config->mill->machines[i];
-		struct err err;
-		if (machine->settings.key && ssh_check_key(&machine->settings, &err) < 0)
-			settings_warn(
-			        s, config_setting_get_member(config_setting_get_member(machines, machine->name), "key"),
-			        "machine \"%s\": %s", machine->name, err.text);
-	}
+	const config_setting_t *jobs = config_lookup(&s->tree, "jobs");
+	const struct config_mill *mill = config->mill;
+	for (size_t i = 0; i < mill->n_machines; i++)
+		warn_of_machine(s, config_setting_get_member(machines, mill->machines[i].name), &mill->machines[i]);
+	for (size_t i = 0; i < mill->n_jobs; i++)
+		warn_of_job(s, config_setting_get_member(jobs, mill->jobs[i].name), &mill->jobs[i]);
 }
 
 /* What outlives the configuration */
@@ -392,6 +562,13 @@ static const struct option there_options[] = {
 	{ .name = "prefix", .type = OPTION_TEXT, .offset = offsetof(struct manifest_store, prefix) },
 	OPTION_END,
 };
+
+void config_count_mill(const struct config_mill *mill, char ret_text[CONFIG_COUNT_MAX])
+{
+	*ret_text = '\0';
+	if (mill->n_machines + mill->n_jobs > 0)
+		snprintf(ret_text, CONFIG_COUNT_MAX, ", machines: %zu, jobs: %zu", mill->n_machines, mill->n_jobs);
+}
 
 const struct config_machine *config_find_machine(const struct config_mill *mill, const char *name)
 {

@@ -40,6 +40,11 @@ struct config_mill {
 	size_t n_jobs;
 };
 
+#define CONFIG_COUNT_MAX 64
+
+/* How many machines and jobs there are, behind such a list: `, machines: 1, jobs: 2`; "" where there are none. */
+void config_count_mill(const struct config_mill *mill, char ret_text[CONFIG_COUNT_MAX]);
+
 bool config_same_mill(const struct config_mill *a, const struct config_mill *b); /* secrets included */
 void config_free_mill(struct config_mill *mill); /* overwrites the secrets; NULL is fine */
 

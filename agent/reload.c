@@ -117,7 +117,7 @@ static void warn_of_full(const struct agent *a)
 static void take(struct agent *a)
 {
 	struct config *now = a->reload.now, *before = a->config;
-	char changes[CONFIG_CHANGES_MAX];
+	char changes[CONFIG_CHANGES_MAX], mill[CONFIG_COUNT_MAX];
 
 	a->reload.refused_ms = 0;
 	move_socket(a, now);
@@ -133,8 +133,9 @@ static void take(struct agent *a)
 		log_error("source.refused", "no memory for a source; reload the configuration to try again");
 	config_free(before);
 	warn_of_full(a);
-	log_notice("agent.reloaded", "configuration %s: sources: %zu, stores: %zu; %s", now->path, now->n_sources,
-	           now->n_stores, changes);
+	config_count_mill(now->mill, mill);
+	log_notice("agent.reloaded", "configuration %s: sources: %zu, stores: %zu%s; %s", now->path, now->n_sources,
+	           now->n_stores, mill, changes);
 }
 
 static int64_t taken_if_full(struct queue *queue)

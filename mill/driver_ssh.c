@@ -44,12 +44,14 @@ static struct ssh_driver *self_of(struct driver *driver)
 	return container_of(driver, struct ssh_driver, driver);
 }
 
-/* Where it does not answer as it should. */
+/* Where it does not answer as it should: a run tells whose trouble that is. */
 static void tell_failure(struct ssh_driver *d, const struct ssh_answer *answer)
 {
 	bool refused = answer->end == SSH_REFUSED || answer->end == SSH_BLOCKED;
+	struct err err = answer->err;
 
-	driver_tell_state(&d->driver, refused ? DRIVER_REFUSED : DRIVER_AWAY, -1, &answer->err);
+	err_prefix(&err, "%s", d->driver.run.machine_name);
+	driver_tell_state(&d->driver, refused ? DRIVER_REFUSED : DRIVER_AWAY, -1, &err);
 }
 
 static const struct {
@@ -111,7 +113,6 @@ static void call(struct ssh_driver *d, const char *verb, int64_t timeout_ms, boo
 	bool start = timeout_ms == START_MS;
 	const struct ssh_request request = {
 		.machine = run->machine,
-		.name = run->machine_name,
 		.verb = verb,
 		.log = log,
 		.in = start ? run->manifest : NULL,

@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <net/if.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,7 +49,22 @@ static int check_key(const char *value, struct err *err)
 {
 	if (strncmp(value, "file:/", strlen("file:/")) == 0)
 		return 0;
-	return err_fail(err, -EINVAL, "it must name the key's file, like \"file:/etc/millrace/mill_key\"");
+	return err_fail(err, -EINVAL,
+	                "\"%.80s\" is not \"file:\" with the key's full path, like "
+	                "\"file:/etc/millrace/mill_key\"",
+	                value);
+}
+
+/* Linux takes no other (dev_valid_name of its net/core/dev.c). */
+static int check_interface(const char *value, struct err *err)
+{
+	if (*value && strlen(value) < IFNAMSIZ && !strpbrk(value, " \t\n/:") && strcmp(value, ".") != 0 &&
+	    strcmp(value, "..") != 0)
+		return 0;
+	return err_fail(err, -EINVAL,
+	                "\"%.40s\" is no name of a network interface, as `ip link` tells them: \"eth0\", up to %d "
+	                "characters",
+	                value, IFNAMSIZ - 1);
 }
 
 static const char *const wakes[] = { [MACHINE_WOL] = "wol", [MACHINE_EXEC] = "exec", [MACHINE_NONE] = "none", NULL };
@@ -60,7 +76,7 @@ const struct option machine_options[] = {
 	{ .name = "wake", .type = OPTION_CHOICE, FIELD(wake), .fallback = "wol", .choices = wakes },
 	{ .name = "mac", .type = OPTION_TEXT, FIELD(mac), .check = check_mac },
 	{ .name = "secure_on", .type = OPTION_TEXT, FIELD(secure_on), .secret = true },
-	{ .name = "interface", .type = OPTION_TEXT, FIELD(interface), .check = check_word },
+	{ .name = "interface", .type = OPTION_TEXT, FIELD(interface), .check = check_interface },
 	{ .name = "command", .type = OPTION_TEXT, FIELD(command), .check = command_check },
 	{ .name = "host", .type = OPTION_TEXT, FIELD(host), .required = true, .check = check_word },
 	{ .name = "user", .type = OPTION_TEXT, FIELD(user), .fallback = "millrace", .check = check_word },
@@ -110,8 +126,9 @@ int machine_check(const struct machine_settings *s, struct err *err)
 		return err_fail(err, -EINVAL, "ready = \"http\" wants \"ready_url\"");
 	bool sleeps = s->sleep && s->wake != MACHINE_NONE;
 	if ((s->ready == MACHINE_SSH || sleeps) && !s->key)
-		return err_fail(err, -EINVAL, "%s wants \"key\", the file of the ssh key",
-		                s->ready == MACHINE_SSH ? "ready = \"ssh\"" : "sleep = true");
+		return err_fail(err, -EINVAL, "%s wants \"key\", the file of the ssh key%s",
+		                s->ready == MACHINE_SSH ? "ready = \"ssh\"" : "sleep = true, the default,",
+		                s->ready == MACHINE_SSH ? "" : "; or set sleep = false");
 	return 0;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "mill/ssh.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <pwd.h>
@@ -14,11 +15,13 @@
 #include "base/clock.h"
 #include "base/container.h"
 #include "base/units.h"
+#include "base/utf8.h"
 
 #define ANSWER_MAX  (64 * 1024)
 #define ARGUMENTS   40
 #define FAILED      255 /* ssh itself, and not what it was to start there */
 #define PATH_LENGTH 1024
+#define SAID_MAX    120 /* bytes of what came in a worker's place */
 
 struct ssh_call {
 	struct ssh_request request;
@@ -35,11 +38,21 @@ static const char *key_path(const struct machine_settings *machine)
 	return machine->key + (has ? strlen(prefix) : 0);
 }
 
+/* Bytes of the private key's path where the path is its public key's, by its name; 0: it is not. */
+static size_t private_len(const char *path)
+{
+	size_t len = strlen(path), end = strlen(".pub");
+	return len > end && strcmp(path + len - end, ".pub") == 0 ? len - end : 0;
+}
+
 /* ssh itself would say so in many lines, and then ask for a password. */
 int ssh_check_key(const struct machine_settings *machine, struct err *err)
 {
 	const char *path = key_path(machine);
 	struct stat st;
+	if (private_len(path) > 0)
+		return err_fail(err, -EINVAL, "%s is the public key; name the private one, which stays here: %.*s",
+		                path, (int)private_len(path), path);
 	if (stat(path, &st) < 0)
 		return err_fail(err, -errno,
 		                "the key %s is not there (%s); make one: ssh-keygen -t ed25519 -N '' -f %s", path,
@@ -57,6 +70,8 @@ int ssh_check_key(const struct machine_settings *machine, struct err *err)
 
 /* What a person is to type */
 
+#define HOST_KEY "/etc/ssh/ssh_host_ed25519_key.pub on that machine"
+
 /* Where ssh looks for host keys: ours, or that of the user who asks, whatever HOME says. */
 static void known_hosts_path(const struct machine_settings *machine, char path[PATH_LENGTH])
 {
@@ -71,8 +86,10 @@ static void explain_unknown(const struct ssh_request *r, struct err *err)
 {
 	char path[PATH_LENGTH];
 	known_hosts_path(r->machine, path);
-	err_fail(err, 0, "its host key is not known here; type: ssh-keyscan -p %" PRId64 " %s >> %s", r->machine->port,
-	         r->machine->host, path);
+	err_fail(err, 0,
+	         "its host key is not known here; ssh-keyscan -t ed25519 -p %" PRId64
+	         " %s shows it: where it is that of " HOST_KEY ", add it with >> %s",
+	         r->machine->port, r->machine->host, path);
 }
 
 static void explain_changed(const struct ssh_request *r, struct err *err)
@@ -84,9 +101,10 @@ static void explain_changed(const struct ssh_request *r, struct err *err)
 	else
 		snprintf(name, sizeof name, "[%s]:%" PRId64, r->machine->host, r->machine->port);
 	err_fail(err, 0,
-	         "its host key has changed: it was set up anew, or this is another machine. If the first, type: "
-	         "ssh-keygen -f %s -R '%s' and ssh-keyscan -p %" PRId64 " %s >> %s",
-	         path, name, r->machine->port, r->machine->host, path);
+	         "its host key has changed: it was set up anew, or this is another machine. Where ssh-keyscan -t "
+	         "ed25519 -p %" PRId64 " %s shows that of " HOST_KEY ", type: ssh-keygen -f %s -R '%s', and add it "
+	         "with >> %s",
+	         r->machine->port, r->machine->host, path, name, path);
 }
 
 static void explain_revoked(const struct ssh_request *r, struct err *err)
@@ -96,29 +114,37 @@ static void explain_revoked(const struct ssh_request *r, struct err *err)
 	err_fail(err, 0, "its host key is revoked, by %s or the system's known_hosts: somebody has put it there", path);
 }
 
+static const char *base_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	return slash ? slash + 1 : path;
+}
+
 static void explain_denied(const struct ssh_request *r, struct err *err)
 {
 	const char *path = key_path(r->machine);
 	err_fail(err, 0,
-	         "it refuses the key %s (which must have no passphrase) for the user %s; on that machine type: "
-	         "millrace-worker setup --agent NAME --key "
-	         "FILE, with a copy of %s.pub",
-	         path, r->machine->user, path);
+	         "it refuses the key %s (which must have no passphrase) for the user %s; copy %s.pub to that machine, "
+	         "and type there: millrace-worker setup --key %s.pub",
+	         path, r->machine->user, path, base_name(path));
 }
 
 static void explain_key(const struct ssh_request *r, struct err *err)
 {
-	err_fail(err, 0, "%s is no key without a passphrase; make one: ssh-keygen -t ed25519 -N '' -f %s",
+	err_fail(err, 0,
+	         "%s is no private key, or has a passphrase: ssh-keygen -p -f %s takes that off; else name another key",
 	         key_path(r->machine), key_path(r->machine));
 }
 
 static void explain_no_worker(const struct ssh_request *r, const char *said, struct err *err)
 {
+	const char *path = key_path(r->machine);
+	size_t whole = strlen(said);
+	int len = (int)(whole > SAID_MAX ? utf8_cut(said, SAID_MAX) : whole);
 	err_fail(err, 0,
-	         "no millrace-worker answers to the user %s with this key%s%.120s%s; on that machine type: "
-	         "millrace-worker "
-	         "setup --agent NAME --key FILE, with a copy of %s.pub",
-	         r->machine->user, *said ? " (" : "", said, *said ? ")" : "", key_path(r->machine));
+	         "no millrace-worker answers to the user %s with this key%s%.*s%s; copy %s.pub to that machine, and "
+	         "type there: millrace-worker setup --key %s.pub",
+	         r->machine->user, *said ? " (" : "", len, said, *said ? ")" : "", path, base_name(path));
 }
 
 /* What ssh says that a person must mend; all else is a network that is not there, or not now. */
@@ -154,6 +180,31 @@ static enum ssh_end judge_failure(const struct ssh_request *r, const char *text,
 
 /* Its end */
 
+/* What came in a worker's place: what stands on standard error, or else the first line of standard output. */
+static const char *said_instead(const struct child_end *end, char line[SAID_MAX + 1])
+{
+	const char *out = (const char *)end->out->data;
+	size_t left = end->out->len, len = 0;
+	if (*end->text)
+		return end->text;
+	while (left > 0 && isspace((unsigned char)*out)) {
+		out++;
+		left--;
+	}
+	for (size_t n = 0; left > 0 && *out != '\n' && *out != '\r'; out += n, left -= n) {
+		uint32_t code = 0;
+		n = utf8_decode((const unsigned char *)out, left, &code);
+		bool shown = n > 0 && !utf8_breaks_line(code);
+		if (len + (shown ? n : 1) > SAID_MAX)
+			break;
+		memcpy(line + len, shown ? out : "?", shown ? n : 1);
+		len += shown ? n : 1;
+		n = n > 0 ? n : 1;
+	}
+	line[len] = '\0';
+	return line;
+}
+
 static enum ssh_end check_protocol(const json_t *json, struct err *err)
 {
 	const json_t *protocol = json_object_get(json, "protocol");
@@ -170,6 +221,7 @@ static enum ssh_end check_protocol(const json_t *json, struct err *err)
 static enum ssh_end judge_answer(struct ssh_call *call, const struct child_end *end)
 {
 	struct ssh_answer *a = &call->answer;
+	char line[SAID_MAX + 1];
 	if (call->request.log) {
 		a->out = end->out;
 		return SSH_ANSWERED;
@@ -179,13 +231,14 @@ static enum ssh_end judge_answer(struct ssh_call *call, const struct child_end *
 		return check_protocol(a->json, &a->err);
 	json_decref(a->json);
 	a->json = NULL;
-	explain_no_worker(&call->request, end->text, &a->err);
+	explain_no_worker(&call->request, said_instead(end, line), &a->err);
 	return SSH_REFUSED;
 }
 
 static enum ssh_end judge_status(struct ssh_call *call, const struct child_end *end)
 {
 	struct err *err = &call->answer.err;
+	char line[SAID_MAX + 1];
 	switch (end->status) {
 	case 0:
 		return judge_answer(call, end);
@@ -205,7 +258,7 @@ static enum ssh_end judge_status(struct ssh_call *call, const struct child_end *
 			err_fail(err, 0, "ssh was ended by signal %d", end->status - 128);
 			return SSH_AWAY;
 		}
-		explain_no_worker(&call->request, end->text, err);
+		explain_no_worker(&call->request, said_instead(end, line), err);
 		return SSH_REFUSED;
 	}
 }
@@ -232,8 +285,6 @@ static enum ssh_end judge(struct ssh_call *call, const struct child_end *end)
 static void tell(struct ssh_call *call)
 {
 	struct ssh_answer *a = &call->answer;
-	if (a->end != SSH_ANSWERED)
-		err_prefix(&a->err, "%s", call->request.name);
 	call->request.on_answer(call->request.arg, a);
 	json_decref(a->json);
 	free(call);

@@ -17,6 +17,7 @@
 #define LOOK_TIMEOUT_MS  INT64_C(10000)
 #define SLEEP_TIMEOUT_MS INT64_C(20000)
 #define OUT_MAX          4096
+#define EARLIER_MS       INT64_C(3000) /* a command's end comes before the state gives up, SIGKILL's grace included */
 
 /* --- What ends at once ends a moment later --- */
 
@@ -131,18 +132,24 @@ static void on_command(void *arg, const struct child_end *end)
 
 	s->child = NULL;
 	if (end->error == -ETIMEDOUT)
-		err_fail(&err, -EIO, "its wake command did not end in time");
+		err_fail(&err, -EIO, "its wake command did not end by itself, and was killed");
+	else if (end->error == -EMSGSIZE)
+		err_fail(&err, -EIO, "its wake command was killed: it prints more than %d KB", OUT_MAX / 1024);
+	else if (end->error)
+		err_fail(&err, -EIO, "its wake command was killed: %s", strerror(-end->error));
 	else
-		err_fail(&err, -EIO, "its wake command ended with %d: %s", end->status, end->text);
+		err_fail(&err, -EIO, "its wake command ended with %d%s%s", end->status, *end->text ? ": " : "",
+		         end->text);
 	machine_on_woken(s->machine, well ? 0 : -EIO, well ? NULL : &err);
 }
 
 static void run_command(struct stand *s)
 {
 	struct err *err = &s->late[ACT_WAKE].err;
-	struct child_command child = {
-		.max_out = OUT_MAX, .timeout_ms = s->conf.settings->ready_timeout_ms, .on_end = on_command, .arg = s
-	};
+	struct child_command child = { .max_out = OUT_MAX,
+		                       .timeout_ms = s->conf.settings->ready_timeout_ms - EARLIER_MS,
+		                       .on_end = on_command,
+		                       .arg = s };
 	struct command command;
 	int r = command_init(&command, s->conf.settings->command, err);
 
@@ -195,7 +202,6 @@ static int ask_worker(struct stand *s, const char *verb, int64_t timeout_ms,
 {
 	const struct ssh_request request = {
 		.machine = s->conf.settings,
-		.name = s->conf.name,
 		.verb = verb,
 		.timeout_ms = timeout_ms,
 		.on_answer = on_answer,

@@ -196,7 +196,8 @@ def demonstrate(binary, folder, store, mill):
             **(mill.settings if mill else {}),
         )
         print(f"A feed of nine car parks on {server.url(PATH)}, new every 2 s, and `millrace run -c {daemon.config}`.")
-        print("It freezes, answers slowly, with 503, cut short, and with HTML. Half a minute, please.\n", flush=True)
+        patience = "About a minute" if mill else "Half a minute"
+        print(f"It freezes, answers slowly, with 503, cut short, and with HTML. {patience}, please.\n", flush=True)
         try:
             daemon.start()
             source = run(daemon, feed, mill)

@@ -20,13 +20,23 @@
 	"machines = { mill = { host = \"mill.lan\" mac = \"aa:bb:cc:dd:ee:ff\" key = \"file:/k\" " more " } }\n"
 #define JOB(settings) "jobs = { load = {\n" settings "\n} }\n"
 #define ON_MILL       "machine = \"mill\" when = \"batches >= 6\"\n"
-#define PLAIN         ONE_STORE MILL("") JOB(ON_MILL)
+#define AFTER(job)    "machine = \"mill\" when = \"after " job "\""
+#define BY_HTTP       "driver = \"http\" when = \"age >= 1h\"\nurl = \"http://h/\" status_url = \"http://h/\" "
+#define POLLS_ALONE                                                                                                    \
+	"\"sources\" in job \"load\" names \"_polls\" alone, which makes no job due: \"when\" waits for others; name " \
+	"a "                                                                                                           \
+	"source beside it, or let \"when\" be \"after JOB\"\n"
+#define PLAIN       ONE_STORE MILL("") JOB(ON_MILL)
 
-#define NAME_ADVICE   "it has small letters, digits, _ and -, a letter first, up to 63\n"
+#define NAME_ADVICE "it has small letters, digits, _ and -, a letter first, up to 63\n"
 #define GRAMMAR                                                                                                        \
 	"when is \"batches >= NUMBER\", \"age >= DURATION\", \"cron MINUTE HOUR DAY MONTH WEEKDAY\" or \"after "       \
 	"JOB\", joined by and, or\n"
-#define KEY_WANTED " wants \"key\", the file of the ssh key\n"
+#define KEY_FORM                                                                                                       \
+	" is not \"file:\" with the key's full path, like "                                                            \
+	"\"file:/etc/millrace/mill_key\"\n"
+#define INTERFACE_FORM " is no name of a network interface, as `ip link` tells them: \"eth0\", up to 15 characters\n"
+#define KEY_WANTED     " wants \"key\", the file of the ssh key\n"
 
 static const struct {
 	const char *text, *told;
@@ -43,9 +53,17 @@ static const struct {
 	  "FILE:3: \"wake\" in machine \"mill\": \"wall\" is not one of \"wol\", \"exec\", \"none\"; did you mean "
 	  "\"wol\"?\n"
 	  "FILE:4: \"idle\" in machine \"mill\": \"1s\" is out of range; it must be between \"10s\" and \"7d\"\n" },
-	{ "machines = { mill = { host = \"h\" mac = \"aa:bb:cc:dd:ee:ff\"\nkey = \"mill_key\" } }",
-	  "FILE:2: \"key\" in machine \"mill\": it must name the key's file, like "
-	  "\"file:/etc/millrace/mill_key\"\n" },
+	{ "machines = { mill = { host = \"h\" mac = \"aa:bb:cc:dd:ee:ff\"\nkey = \"file:mill_key\" } }",
+	  "FILE:2: \"key\" in machine \"mill\": \"file:mill_key\"" KEY_FORM },
+	{ "machines = { mill = { host = \"h\" mac = \"aa:bb:cc:dd:ee:ff\"\nkey = \"/etc/mill_key\" } }",
+	  "FILE:2: \"key\" in machine \"mill\": \"/etc/mill_key\"" KEY_FORM },
+	{ "machines = { mill = { host = \"h\" mac = \"aa:bb:cc:dd:ee:ff\"\nkey = \"env:FOO\" } }",
+	  "FILE:2: \"key\" in machine \"mill\": \"env:FOO\"" KEY_FORM },
+	{ ONE_STORE MILL("\ninterface = \"eth 0\""),
+	  "FILE:3: \"interface\" in machine \"mill\": \"eth 0\"" INTERFACE_FORM },
+	{ ONE_STORE MILL("\ninterface = \"\""), "FILE:3: \"interface\" in machine \"mill\": \"\"" INTERFACE_FORM },
+	{ ONE_STORE MILL("\ninterface = \"enx0123456789abc\""),
+	  "FILE:3: \"interface\" in machine \"mill\": \"enx0123456789abc\"" INTERFACE_FORM },
 
 	/* what one of its settings makes necessary; not told where others are wrong already */
 	{ "machines = {\n mill = { host = \"h\" key = \"file:/k\" } }",
@@ -57,6 +75,9 @@ static const struct {
 	  "FILE:2: machine \"mill\": wake = \"exec\" wants \"command\"\n" },
 	{ "machines = {\n mill = { host = \"h\" wake = \"none\" } }",
 	  "FILE:2: machine \"mill\": ready = \"ssh\"" KEY_WANTED },
+	{ "machines = {\n mill = { host = \"h\" wake = \"exec\" command = \"true\" ready = \"tcp\" } }",
+	  "FILE:2: machine \"mill\": sleep = true, the default, wants \"key\", the file of the ssh key; or set sleep "
+	  "= false\n" },
 
 	/* jobs, each by itself */
 	{ "jobs = 5", "FILE:1: \"jobs\" wants a group, jobs = { ... }, not a number\n" },
@@ -90,6 +111,14 @@ static const struct {
 	  "FILE:2: job \"load\" has no command; add command = \"...\"\n" },
 	{ ONE_STORE JOB("driver = \"http\" when = \"age >= 1h\"\nurl = \"http://h/\"\nstatus_url = \"h\""),
 	  "FILE:5: \"status_url\" in job \"load\": not a URL (Bad scheme); write it like \"https://host/path\"\n" },
+
+	{ ONE_STORE JOB(BY_HTTP "done = \"success, ok\"\nfailed = \"failed ok\""),
+	  "FILE:5: \"ok\" is among \"done\" and \"failed\" in job \"load\"; it can mean only one of them\n" },
+	{ ONE_STORE JOB(BY_HTTP "running = \"up\"\ndone = \"up,success\"\nfailed = \"success\""),
+	  "FILE:5: \"up\" is among \"running\" and \"done\" in job \"load\"; it can mean only one of them\n"
+	  "FILE:6: \"success\" is among \"done\" and \"failed\" in job \"load\"; it can mean only one of them\n" },
+	{ ONE_STORE JOB(BY_HTTP "\nrunning = \"failed\""), /* the other one is the default */
+	  "FILE:5: \"failed\" is among \"running\" and \"failed\" in job \"load\"; it can mean only one of them\n" },
 
 	/* its machine */
 	{ ONE_STORE MILL("") JOB("when = \"age >= 1h\""),
@@ -157,12 +186,28 @@ static const struct {
 	  "FILE:6: \"sources\" in job \"load\": source \"parking\" does not go to store \"disk\"; name that in its "
 	  "\"stores\", or leave the source out here\n" },
 
+	{ ONE_STORE MILL("") JOB(ON_MILL "sources = [ \"_polls\" ]"), "FILE:5: " POLLS_ALONE },
+	{ ONE_STORE MILL("") JOB("machine = \"mill\" when = \"after lead or age >= 1h\"\nsources = [ \"_polls\" ]\n} "
+	                         "lead = {\n" ON_MILL),
+	  "FILE:5: " POLLS_ALONE },
+	{ ONE_STORE MILL("") JOB("machine = \"mill\" when = \"cron 0 6 * * *\"\nsources = [ \"_polls\" ]"),
+	  "FILE:5: " POLLS_ALONE },
+
 	/* after another job */
 	{ ONE_STORE MILL("") JOB("machine = \"mill\"\nwhen = \"age >= 1h or after load\""),
 	  "FILE:5: \"when\" in job \"load\": it would wait for itself; name another job behind \"after\"\n" },
 	{ ONE_STORE MILL("") JOB("machine = \"mill\"\nwhen = \"after lead and after report\""),
 	  "FILE:5: unknown job \"lead\" in job \"load\"; did you mean \"load\"?\n"
 	  "FILE:5: unknown job \"report\" in job \"load\"; known: load\n" },
+	{ ONE_STORE MILL("")
+	          JOB("machine = \"mill\"\nwhen = \"after lead or age >= 1h\"\n} lead = { machine = \"mill\"\n"
+	              "when = \"after load\""),
+	  "FILE:5: \"when\" in job \"load\" goes in a circle, load after lead after load: take one \"after\" out of "
+	  "it\n" },
+	{ ONE_STORE MILL("") "jobs = { a = {" AFTER("b or after d") "} b = {\n" AFTER("c") "} c = {" AFTER(
+	          "d and after b") "} d = {" AFTER("e") "}\ne = {" AFTER("c") "} }",
+	  "FILE:4: \"when\" in job \"b\" goes in a circle, b after c after b: take one \"after\" out of it\n"
+	  "FILE:4: \"when\" in job \"c\" goes in a circle, c after d after e after c: take one \"after\" out of it\n" },
 };
 
 static void test_each_mistake_is_told_with_its_line(void **state)
@@ -480,7 +525,103 @@ static void test_a_key_that_ssh_would_not_take(void **state)
 	              "DIR/keys/mill\n");
 	assert_int_equal(chmod(path, 0600), 0);
 	assert_warned(text, 0600, "");
+	snprintf(text, sizeof text,
+	         NO_STORE "machines = { mill = { host = \"h\" wake = \"none\"\nkey = \"file:%s.pub\" } }", path);
+	assert_warned(text, 0600,
+	              "FILE:3: warning: machine \"mill\": DIR/keys/mill.pub is the public key; name the private one, "
+	              "which stays here: DIR/keys/mill\n");
 	free(path);
+}
+
+static void test_host_keys_that_are_not_there(void **state)
+{
+	(void)state;
+	char text[600], *path = strdup(in_folder("keys/mill"));
+	(void)mkdir(in_folder("keys"), 0700);
+	write_file("keys/mill", "key");
+	assert_int_equal(chmod(path, 0600), 0);
+	snprintf(text, sizeof text,
+	         NO_STORE "machines = { mill = { host = \"h\" wake = \"none\" key = \"file:%s\"\nknown_hosts = "
+	                  "\"keys/none\" }\nattic = { host = \"h\" wake = \"none\" ready = \"tcp\" known_hosts = "
+	                  "\"keys/none\" } }", /* which is never asked by ssh */
+	         path);
+	assert_warned(text, 0600,
+	              "FILE:3: warning: \"known_hosts\" in machine \"mill\": DIR/keys/none: No such file or directory; "
+	              "it is to have the machine's host key\n");
+	*strstr(text, "none\" }") = '\0';
+	strcat(text, "mill\" } }");
+	assert_warned(text, 0600, "");
+	free(path);
+}
+
+/* They may be put there later. */
+static void test_programs_that_cannot_be_run(void **state)
+{
+	(void)state;
+	char text[700], *path = strdup(in_folder("keys/mill"));
+	static const char form[] =
+	        NO_STORE "machines = { mill = { host = \"h\" wake = \"exec\" sleep = false ready = \"tcp\"\n"
+	                 "command = \"%s on\" } }\n"
+	                 "jobs = { copy = { driver = \"exec\" when = \"age >= 1h\" path_there = \"/mnt\"\n"
+	                 "command = \"%s all\" } }\n";
+	(void)mkdir(in_folder("keys"), 0700);
+	write_file("keys/mill", "#!/bin/sh\n");
+	assert_int_equal(chmod(path, 0644), 0);
+	snprintf(text, sizeof text, form, "/nowhere/wake", path);
+	assert_warned(
+	        text, 0600,
+	        "FILE:3: warning: \"command\" in machine \"mill\": \"/nowhere/wake\": No such file or directory\n"
+	        "FILE:5: warning: \"command\" in job \"copy\": \"DIR/keys/mill\": this user may not run it (chmod "
+	        "+x)\n");
+	snprintf(text, sizeof text, form, "sh", "no-such-program-here");
+	assert_warned(
+	        text, 0600,
+	        "FILE:5: warning: \"command\" in job \"copy\": \"no-such-program-here\": it is not on PATH; write "
+	        "its whole path\n");
+	assert_int_equal(chmod(path, 0755), 0);
+	snprintf(text, sizeof text, form, path, path);
+	assert_warned(text, 0600, "");
+	free(path);
+}
+
+/* A file with mistakes is warned of, too, as far as it could be read. */
+static void test_warnings_beside_mistakes(void **state)
+{
+	(void)state;
+	write_file("x.conf",
+	           NO_STORE "machines = { mill = { host = \"h\" } }\njobs = { a = { }\nb = { driver = \"exec\" "
+	                    "path_there = \"/mnt\" when = \"age >= 1h\"\ncommand = \"/nowhere/job\" } }\n");
+	char *lines = told_for(CONFIG_CHECK, in_folder("x.conf"), -EINVAL, NULL);
+	assert_non_null(strstr(lines, "FILE:5: warning: \"command\" in job \"b\": \"/nowhere/job\": No such file"));
+	free(lines);
+}
+
+static void assert_count(const char *text, const char *expected)
+{
+	char count[CONFIG_COUNT_MAX];
+	struct config *config = load(text);
+	config_count_mill(config->mill, count);
+	assert_string_equal(count, expected);
+	config_free(config);
+}
+
+/* For the log. */
+static void test_how_many_there_are(void **state)
+{
+	(void)state;
+	assert_count(ONE_STORE, "");
+	assert_count(PLAIN, ", machines: 1, jobs: 1");
+	assert_count(ONE_STORE JOB("driver = \"exec\" command = \"true\" when = \"age >= 1h\""),
+	             ", machines: 0, jobs: 1");
+}
+
+static void test_circles_are_circles_only(void **state)
+{
+	(void)state;
+	config_free(load(ONE_STORE MILL("") "jobs = { a = {" AFTER("b or after c") "} b = {" AFTER(
+	        "c") "}\nc = {" ON_MILL "} d = {" AFTER("a and after b") "} }"));
+	config_free(load(ONE_STORE MILL("") JOB(AFTER("lead") " sources = [ \"_polls\" ] } lead = {" ON_MILL)));
+	config_free(load(ONE_STORE JOB(BY_HTTP "running = \"success-not-yet, run\"")));
 }
 
 /* Reloads */
@@ -604,13 +745,14 @@ static void test_print(void **state)
 	(void)state;
 	char *text = printed(load("device = \"pi\" stores = { " LAKE("") "}\n" MILL(
 	        "") "jobs = { load = { machine = \"mill\"\n"
-	            "sources = [ \"_polls\" ] when = \"batches >= 6\nor age >= 6h\" }\n"
-	            "report = { driver = \"exec\" command = \"true\" when = \"after load\" } }"));
+	            "when = \"batches >= 6\nor age >= 6h\" }\n"
+	            "report = { driver = \"exec\" command = \"true\" sources = [ \"_polls\" ] when = \"after "
+	            "load\" } }"));
 	assert_string_equal(text, "FILE: fine: 0 sources, 1 store, 1 machine, 2 jobs\n"
 	                          "  store lake: s3 http://minio.lan:9000/lake/landing\n"
 	                          "  machine mill: mill.lan, wake wol\n"
-	                          "  job load: ssh on mill, of lake: _polls, when batches >= 6 or age >= 6h\n"
-	                          "  job report: exec, of lake: nothing, when after load\n"
+	                          "  job load: ssh on mill, of lake: nothing, when batches >= 6 or age >= 6h\n"
+	                          "  job report: exec, of lake: _polls, when after load\n"
 	                          "  no source is named: nothing will be collected\n");
 	free(text);
 	text = printed(load(PLAIN));
@@ -645,9 +787,8 @@ static void test_json(void **state)
 	            "\"\",\"headers\":{\"A\":\"(hidden)\",\"B\":\"env:MILL_TOKEN\"},\"status_url\":\"http://h/\","
 	            "\"status\":\"state\",\"running\":\"queued, running\",\"done\":\"success\",\"failed\":\"failed\","
 	            "\"cancel_method\":\"POST\",\"cancel_body\":\"\",\"request_timeout\":\"30s\"}}");
-	assert_json(load("device = \"pi\"\n" MILL("") JOB(ON_MILL "path_there = \"/mnt\" sources = [ \"_polls\" ]")),
-	            "jobs",
-	            "{\"load\":{\"driver\":\"ssh\",\"machine\":\"mill\",\"store\":\"local\",\"sources\":[\"_polls\"],"
+	assert_json(load("device = \"pi\"\n" MILL("") JOB(ON_MILL "path_there = \"/mnt\"")), "jobs",
+	            "{\"load\":{\"driver\":\"ssh\",\"machine\":\"mill\",\"store\":\"local\",\"sources\":[],"
 	            "\"when\":\"batches >= 6\",\"timeout\":\"1h\",\"retries\":3,\"path_there\":\"/mnt\"}}");
 }
 
@@ -694,6 +835,11 @@ int main(void)
 		cmocka_unit_test(test_secrets_that_cannot_be_used_are_mistakes),
 		cmocka_unit_test(test_secrets_in_the_file_that_others_can_read),
 		cmocka_unit_test(test_a_key_that_ssh_would_not_take),
+		cmocka_unit_test(test_host_keys_that_are_not_there),
+		cmocka_unit_test(test_programs_that_cannot_be_run),
+		cmocka_unit_test(test_warnings_beside_mistakes),
+		cmocka_unit_test(test_how_many_there_are),
+		cmocka_unit_test(test_circles_are_circles_only),
 		cmocka_unit_test(test_what_makes_another_mill),
 		cmocka_unit_test(test_order_makes_no_other_mill),
 		cmocka_unit_test(test_another_secret_makes_another_mill),

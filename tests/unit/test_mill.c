@@ -2487,7 +2487,12 @@ static void test_wake_commands_that_fail(void **state)
 	settings.command = "/bin/false";
 	begin();
 	assert_waits_for("parking", "its wake command ended with 1", false);
+	assert_null(strstr(view_job("parking").waits_for, "with 1:")); /* it has said nothing */
 	assert_int_equal(count_wakes(), 1);
+	end();
+	settings.command = "cat /nowhere/wake";
+	begin();
+	assert_waits_for("parking", "its wake command ended with 1: cat: ", false);
 	end();
 	settings.command = "/nowhere/wake";
 	begin();
@@ -2499,6 +2504,43 @@ static void test_wake_commands_that_fail(void **state)
 	assert_machine(LEDGER_WAKING);
 	assert_int_equal(world.starts, 0);
 	assert_int_equal(count_wakes(), 2);
+}
+
+/* What happens to it is told before the machine counts as late, and with that. */
+static void test_a_wake_command_that_hangs(void **state)
+{
+	(void)state;
+	settings.command = "sleep 1000";
+	add_job("parking", "batches >= 1");
+	add_machine();
+	begin();
+	bring_quietly("a", "lake");
+	mill_nudge(mill);
+	for (int i = 0; !mill->stands[0]->child; i++) {
+		assert_true(i < 10000);
+		turn();
+	}
+	mono_ms += 3 * MINUTE - SECOND; /* at once: nothing is quiet while it runs */
+	wall_ms += 3 * MINUTE - SECOND;
+	settle();
+	assert_machine(LEDGER_WAKING);
+	assert_waits_for("parking", "its wake command did not end by itself, and was killed", false);
+	pass(SECOND);
+	assert_machine(LEDGER_ASLEEP);
+	assert_waits_for("parking", "did not answer within 3m of its wake: its wake command did not end", false);
+	end();
+	settings.command = woken;
+}
+
+static void test_a_wake_command_that_prints_without_end(void **state)
+{
+	(void)state;
+	settings.command = "yes";
+	begin_two_jobs(false);
+	assert_machine(LEDGER_WAKING);
+	assert_waits_for("parking", "its wake command was killed: it prints more than 4 KB", false);
+	end();
+	settings.command = woken;
 }
 
 /* Its look is under way, and its command. */
@@ -2973,6 +3015,8 @@ static const struct CMUnitTest tests[] = {
 	TEST(test_a_port_that_is_closed_while_it_answers),
 	TEST(test_start_again_with_a_machine),
 	TEST(test_wake_commands_that_fail),
+	TEST(test_a_wake_command_that_hangs),
+	TEST(test_a_wake_command_that_prints_without_end),
 	TEST(test_closed_while_it_wakes),
 	TEST(test_a_wake_that_a_person_asks_for),
 	TEST(test_a_machine_that_is_always_on),

@@ -273,7 +273,7 @@ def options(words):
     parser.add_argument("--user", default="millrace", help="whom runs belong to [%(default)s]; made if need be")
     parser.add_argument("--sleep-command", metavar="COMMAND", help=f'[{SUSPEND}]; "" for never')
     parser.add_argument("--s3", metavar="FILE", help="JSON: access_key, secret_key, perhaps endpoint and ca_file")
-    parser.add_argument("--prefix", default="", metavar="FOLDER", help="a trial: all in there, as whoever calls")
+    parser.add_argument("--prefix", default="", metavar="FOLDER", help="a trial there, as oneself: see README.md")
     return parser.parse_args(words)
 
 
