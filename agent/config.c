@@ -465,7 +465,7 @@ static int read_config(struct settings *s, struct config *config, enum config_us
 	check_sizes(s, config);
 	if (use == CONFIG_CHECK) {
 		warn_of_folders(s, config);
-		config_warn_of_keys(s, config);
+		config_warn_of_mill(s, config);
 	}
 	return s->mistakes > 0 ? -EINVAL : 0;
 }

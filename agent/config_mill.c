@@ -540,7 +540,7 @@ static void warn_of_job(struct settings *s, const config_setting_t *group, const
 		warn_of_command(s, group, where, *(char *const *)((const char *)job->settings + command->offset));
 }
 
-void config_warn_of_keys(struct settings *s, const struct config *config)
+void config_warn_of_mill(struct settings *s, const struct config *config)
 {
 	const config_setting_t *machines = config_lookup(&s->tree, "machines");
 	const config_setting_t *jobs = config_lookup(&s->tree, "jobs");

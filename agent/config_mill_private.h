@@ -18,8 +18,8 @@ int config_read_jobs(struct settings *s, const config_setting_t *setting, void *
  */
 int config_complete_mill(struct settings *s, struct config *config);
 
-/* Warns of each machine's key that ssh would not take; it may be put there later. */
-void config_warn_of_keys(struct settings *s, const struct config *config);
+/* Warns of keys that ssh would not take, of host keys and programs that are not there; they may be put there later. */
+void config_warn_of_mill(struct settings *s, const struct config *config);
 
 const struct config_machine *config_find_machine(const struct config_mill *mill, const char *name); /* or NULL */
 const struct config_job *config_find_job(const struct config_mill *mill, const char *name);         /* the same */

@@ -19,6 +19,7 @@ struct mill_put {
 	void *token;
 	struct deposit *deposit; /* NULL: it could not begin, and ends by the alarm */
 	struct alarm alarm;
+	struct err err; /* why it could not begin */
 	bool cancelled;
 	struct mill_put *next;
 };
@@ -50,9 +51,9 @@ static void on_put_cancelled(void *arg)
 
 static void on_not_begun(struct alarm *alarm)
 {
-	const struct err err = { "no memory" };
+	struct mill_put *put = container_of(alarm, struct mill_put, alarm);
 
-	end_put(container_of(alarm, struct mill_put, alarm), -ENOMEM, &err);
+	end_put(put, -EAGAIN, &put->err);
 }
 
 static const struct config_store *find_store(const struct agent *a, const char *name)
@@ -82,6 +83,8 @@ static int on_put(void *arg, const char *store, const char *key, const struct by
 	*put = (struct mill_put){ .agent = a, .mill = a->mill, .token = token, .alarm.on_ring = on_not_begun };
 	put->next = a->mill_puts;
 	a->mill_puts = put;
+	err_fail(&put->err, 0, request.store ? "no memory" : "there is no store \"%s\" in the configuration any more",
+	         store);
 	if (!request.store || deposit_start(&request, &put->deposit) < 0)
 		alarm_set(&a->alarms, &put->alarm, clock_mono_ms());
 	return 0;

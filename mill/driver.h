@@ -8,6 +8,7 @@
 #ifndef MILL_DRIVER_H
 #define MILL_DRIVER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <uv.h>
@@ -65,6 +66,7 @@ struct driver_run {
 
 struct driver_ops {
 	const char *kind;             /* the word in the configuration */
+	bool of_machine;              /* what answers is the job's machine itself */
 	const struct option *options; /* into a struct of settings_size bytes */
 	size_t settings_size;
 	int (*new)(const struct driver_env *env, const struct driver_run *run, struct driver **ret_driver);

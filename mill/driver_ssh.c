@@ -78,9 +78,15 @@ static void on_status(void *arg, const struct ssh_answer *answer)
 		return;
 	}
 	const char *word = json_string_value(json_object_get(answer->json, "state"));
+	const char *run = json_string_value(json_object_get(answer->json, "run"));
 	const json_t *number = json_object_get(answer->json, "exit");
 	int status = json_is_integer(number) ? (int)json_integer_value(number) : -1;
 	size_t i = 0, n = sizeof states / sizeof *states;
+	if (!run || strcmp(run, d->driver.run.id) != 0) {
+		err_fail(&err, 0, "%s: its millrace-worker answers of another run", d->driver.run.machine_name);
+		driver_tell_state(&d->driver, DRIVER_REFUSED, -1, &err);
+		return;
+	}
 	while (i < n && strcmp(states[i].word, word ? word : "") != 0)
 		i++;
 	if (i == n) {
@@ -177,6 +183,7 @@ static int new (const struct driver_env *env, const struct driver_run *run, stru
 
 const struct driver_ops driver_ssh = {
 	.kind = "ssh",
+	.of_machine = true,
 	.options = options,
 	.settings_size = sizeof(struct ssh_settings),
 	.new = new,

@@ -76,6 +76,14 @@ void mill_on_flushed(struct mill *mill)
 		end_flush(mill);
 }
 
+int64_t mill_tick(struct mill *mill)
+{
+	int64_t now_ms = clock_wall_ms();
+
+	mill->tick = now_ms > mill->tick ? now_ms : mill->tick + 1;
+	return mill->tick;
+}
+
 /* --- What the ledger knows --- */
 
 struct loaded_machine {
@@ -186,10 +194,12 @@ static int take_machines(struct mill *mill, const struct loading *l)
 
 static void take_job(struct work *w, const struct loaded_job *job)
 {
+	int64_t now_ms = clock_wall_ms();
+
 	w->due = job->due;
 	w->looked_ms = job->due.cron_ms;
-	w->made_ms = job->made_ms;
-	w->done_ms = job->done_ms;
+	w->made = job->made_ms < now_ms ? job->made_ms : now_ms;
+	w->done = job->done_ms < now_ms ? job->done_ms : now_ms;
 	w->n_parked = job->n_parked;
 	memcpy(w->parked, job->parked, sizeof w->parked);
 	if (job->has_run)
@@ -589,6 +599,8 @@ struct mill *mill_new(const struct mill_env *env, const struct mill_machine *mac
 	if (!mill)
 		return NULL;
 	mill->env = *env;
+	snprintf(mill->device, sizeof mill->device, "%s", env->device);
+	mill->env.device = mill->device;
 	mill->alarm.on_ring = on_alarm;
 	mill->stands = calloc(n_machines + 1, sizeof *mill->stands);
 	mill->works = calloc(n_jobs + 1, sizeof *mill->works);

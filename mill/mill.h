@@ -49,8 +49,8 @@ struct mill_env {
 };
 
 /*
- * All is borrowed for the mill's life, names and settings too: with other ones it is closed, and another one goes on
- * from what the ledger says. The queue knows the jobs (ledger_configure). NULL: no memory.
+ * All but the device is borrowed for the mill's life, names and settings too: with other ones it is closed, and another
+ * one goes on from what the ledger says. The queue knows the jobs (ledger_configure). NULL: no memory.
  */
 struct mill *mill_new(const struct mill_env *env, const struct mill_machine *machines, size_t n_machines,
                       const struct mill_job *jobs, size_t n_jobs);

@@ -57,7 +57,8 @@ enum work_step {
 	WORK_FLUSHES, /* what is not sealed is sealed and delivered first */
 	WORK_MAKES,   /* a run of what is due */
 	WORK_LISTS,   /* its manifest */
-	WORK_PUTS,    /* that, or a log, into the store */
+	WORK_PUTS,    /* that into the store */
+	WORK_SAVES,   /* the log of an attempt that has ended, the same */
 	WORK_NOTES,   /* a state in the ledger */
 	WORK_ASKS,    /* the driver: start, ask, cancel */
 	WORK_READS,   /* the log */
@@ -75,21 +76,24 @@ struct work {
 	char place[OBJECT_KEY_MAX];  /* of its manifest */
 	char there[LEDGER_RUN + 16]; /* the run's id for the driver: each attempt is a run of its own there */
 	enum work_step step;
-	bool unnoted;             /* run.remote is known, and not in the ledger yet */
-	bool fresh;               /* nothing was started yet: the driver is to start it, and not to ask */
-	bool cancel;              /* a person wants it ended */
-	bool late;                /* it passed its timeout, and is being cancelled */
-	bool stuck;               /* it may go on there: no other attempt */
-	bool trouble;             /* a person must mend what `text` says */
-	unsigned first_attempt;   /* retries are counted from here */
-	int64_t retry_ms;         /* monotonic; nothing before */
-	unsigned failures;        /* in a row, of store and ledger */
-	int64_t start_ms;         /* monotonic; of this attempt */
-	int64_t made_ms, done_ms; /* wall; its last run, and the last that ended well */
-	int64_t looked_ms;        /* wall; its cron was looked at up to then */
-	enum ledger_state ends;   /* what it becomes when its log is in the store */
-	char reason[ERR_MAX];     /* and why */
+	bool unnoted;       /* run.remote is known, and not in the ledger yet */
+	bool fresh;         /* nothing was started yet: the driver is to start it, and not to ask */
+	bool cancel;        /* a person wants it ended */
+	bool late;          /* it passed its timeout, and is being cancelled */
+	bool stuck;         /* it may go on there: no other attempt */
+	bool begun;         /* it was seen at work in this attempt, by this process */
+	bool refused;       /* its start was, as `reason` says; whether it began all the same is being asked */
+	bool trouble;       /* a person must mend what `text` says */
+	int64_t retry_ms;   /* monotonic; nothing before */
+	unsigned failures;  /* in a row, of store and ledger */
+	int64_t start_ms;   /* monotonic; of this attempt */
+	int64_t made, done; /* its last run, and the last that ended well: by mill_tick */
+	int64_t ahead_ms;   /* monotonic; since when what waits is from the future: the clock was ahead. 0: it is not */
+	int64_t looked_ms;  /* wall; its cron was looked at up to then */
+	enum ledger_state ends; /* what it becomes when its log is in the store */
+	char reason[ERR_MAX];   /* and why */
 	struct bytes manifest;
+	uint8_t sha256[SHA256_SIZE]; /* of the manifest */
 	struct run_log log;
 	struct errand *errand;
 	struct put *put;
@@ -102,9 +106,11 @@ struct work {
 
 struct mill {
 	struct mill_env env;
+	char device[UNITS_NAME_MAX];
 	struct stand **stands;
 	struct work **works;
 	size_t n_stands, n_works;
+	int64_t tick;               /* the last of mill_tick */
 	struct errand *load, *look; /* under way */
 	bool look_again;
 	bool loaded;
@@ -157,7 +163,7 @@ void work_on_noted(struct work *work, int status, const struct ledger_run *now, 
 /* --- work_end.c --- */
 
 void work_on_answer(struct work *work, const struct driver_answer *answer);
-void work_finish(struct work *work);                   /* its log is in the store, or there is none */
+void work_on_saved(struct work *work, int status, const struct err *err); /* its log is in the store, or is not */
 void work_on_end(struct work *work);                   /* what was noted ends the attempt, or the run */
 void work_park_id(struct work *work, const char *run); /* one more is parked */
 void work_unpark(struct work *work, const char *run);
@@ -167,7 +173,7 @@ int64_t mill_doubled(int64_t first_ms, unsigned times, int64_t most_ms);
 
 void work_make(struct work *work);
 void work_list(struct work *work);
-void work_put(struct work *work, const char *name, const struct bytes *data);
+void work_put(struct work *work, enum work_step step, const char *name, struct bytes *data); /* data is taken over */
 void work_note(struct work *work, const struct ledger_run *run);
 void work_drop(struct work *work); /* whatever is under way ends without it */
 
@@ -180,6 +186,7 @@ void mill_count(struct mill *mill, struct stand *stand);    /* how many want it 
 void mill_go(struct mill *mill, const struct stand *stand); /* the jobs of a machine; NULL: all */
 void mill_flush(struct mill *mill);                         /* those that wait for it go on afterwards */
 void mill_settle(struct mill *mill);                        /* one thing less is under way */
+int64_t mill_tick(struct mill *mill);                       /* after all before, whatever the clock says */
 
 __attribute__((format(printf, 4, 5))) void mill_say(struct mill *mill, const char *event, bool bad, const char *format,
                                                     ...);

@@ -12,7 +12,7 @@
 
 /* So much of a log is kept, whichever comes first. */
 #define RUN_LOG_MAX        (8 << 20)
-#define RUN_LOG_PACKED_MAX (1 << 20)
+#define RUN_LOG_PACKED_MAX (512 * 1024)
 #define RUN_LOG_PIECE      (256 * 1024) /* at a time */
 
 struct run_log {

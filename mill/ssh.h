@@ -30,12 +30,11 @@ struct ssh_answer {
 	enum ssh_end end;
 	json_t *json;            /* an object, of all verbs but log; borrowed; NULL where it did not answer */
 	const struct bytes *out; /* of log; borrowed */
-	struct err err;          /* why, with the remedy: `mill: its host key has changed: …; ssh-keygen -R …` */
+	struct err err; /* why, with the remedy; the caller names the machine: `its host key has changed: …` */
 };
 
 struct ssh_request {
 	const struct machine_settings *machine; /* borrowed until the end */
-	const char *name;                       /* the machine's, for words; borrowed until the end */
 	const char *verb;                       /* with its arguments, each of which the caller has checked */
 	bool log;                               /* it answers bytes, not JSON */
 	const void *in;                         /* its standard input */

@@ -57,18 +57,35 @@ static bool ended_since(void *arg, const char *job)
 		const struct work *other = w->mill->works[i];
 
 		if (strcmp(other->conf.name, job) == 0)
-			return other->done_ms > w->made_ms;
+			return other->done > w->made;
 	}
 	return false;
 }
 
+/* What was delivered while the clock was ahead waits from now on. */
+static int64_t oldest_ms(struct work *w, int64_t now_ms)
+{
+	int64_t mono_ms = clock_mono_ms();
+
+	if (w->due.oldest_ms <= now_ms) {
+		w->ahead_ms = 0;
+		return w->due.oldest_ms;
+	}
+	if (w->ahead_ms == 0)
+		w->ahead_ms = mono_ms;
+	return now_ms - (mono_ms - w->ahead_ms);
+}
+
+/* A time of cron that passed before anything waited is none. */
 static struct when_facts facts(struct work *w)
 {
+	int64_t now_ms = clock_wall_ms(), oldest = oldest_ms(w, now_ms);
+
 	return (struct when_facts){
 		.batches = w->due.batches,
-		.oldest_ms = w->due.oldest_ms,
-		.wall_ms = clock_wall_ms(),
-		.looked_ms = w->looked_ms,
+		.oldest_ms = oldest,
+		.wall_ms = now_ms,
+		.looked_ms = w->looked_ms > oldest ? w->looked_ms : oldest,
 		.ended_since = ended_since,
 		.arg = w,
 	};
@@ -120,7 +137,7 @@ void work_on_made(struct work *w, int status, const struct ledger_run *run, cons
 	mill_nudge(w->mill);
 	if (status == 0)
 		return; /* nothing waits after all; what does is told by the nudge */
-	w->made_ms = run->created_ms;
+	w->made = mill_tick(w->mill);
 	work_load(w, run);
 	mill_say(w->mill, "run.made", false, "run %s of %s: objects: %" PRIu64 ", records: %" PRIu64, run->id,
 	         w->conf.name, run->objects, run->records);
@@ -167,8 +184,8 @@ static void list(struct work *w)
 
 void work_on_listed(struct work *w, int status, const struct err *err)
 {
-	uint8_t sha256[SHA256_SIZE];
 	struct sha256 hash;
+	bool same;
 
 	w->step = WORK_RESTS;
 	if (status < 0)
@@ -183,15 +200,16 @@ void work_on_listed(struct work *w, int status, const struct err *err)
 	}
 	sha256_init(&hash);
 	sha256_add(&hash, w->manifest.data, w->manifest.len);
-	sha256_finish(&hash, sha256);
-	if (w->run.state == LEDGER_DUE) {
-		memcpy(w->run.manifest, sha256, sizeof sha256);
-		work_put(w, "manifest.json", &w->manifest);
-	} else if (memcmp(w->run.manifest, sha256, sizeof sha256) != 0) {
-		work_note_state(
-		        w, LEDGER_PARKED,
-		        "what its manifest was made of has changed or is damaged; it stands in the store as it was "
-		        "written: cancel the run, and load by hand what is in it");
+	sha256_finish(&hash, w->sha256);
+	same = memcmp(w->run.manifest, w->sha256, sizeof w->sha256) == 0;
+	if (w->run.state == LEDGER_DUE || (!same && w->run.state == LEDGER_WRITTEN)) {
+		/* Its objects are the same, or the ledger would say so: the way to the store is described anew. */
+		work_put(w, WORK_PUTS, "manifest.json", &w->manifest);
+	} else if (!same) {
+		work_note_state(w, LEDGER_PARKED,
+		                "what its manifest was made of has changed or is damaged while it was on its way; "
+		                "retry the run, "
+		                "or cancel it and load by hand what its manifest in the store lists");
 	} else {
 		work_go(w);
 	}
@@ -200,18 +218,20 @@ void work_on_listed(struct work *w, int status, const struct err *err)
 void work_on_put(struct work *w, int status, const struct err *err)
 {
 	struct ledger_run run = w->run;
+	bool log = w->step == WORK_SAVES;
 
 	w->step = WORK_RESTS;
+	if (log) {
+		work_on_saved(w, status, err);
+		return;
+	}
 	if (status < 0) {
 		work_again(w, err);
 		return;
 	}
-	if (w->run.state != LEDGER_DUE) {
-		work_finish(w);
-		return;
-	}
 	run.state = LEDGER_WRITTEN;
 	run.written_ms = clock_wall_ms();
+	memcpy(run.manifest, w->sha256, sizeof run.manifest);
 	work_note(w, &run);
 }
 
@@ -240,6 +260,13 @@ void work_look(struct work *w)
 		wait_for_machine(w);
 }
 
+/* Where attempts are made, in words. */
+static void tell_place(const struct work *w, char text[LEDGER_PLACE])
+{
+	snprintf(text, LEDGER_PLACE, "%s%s%s", w->conf.driver->kind, w->stand ? " on " : "",
+	         w->stand ? w->stand->conf.name : "");
+}
+
 static void start_if_ready(struct work *w)
 {
 	struct ledger_run run = w->run;
@@ -255,6 +282,7 @@ static void start_if_ready(struct work *w)
 		run.ended_ms = 0;
 		run.remote[0] = run.reason[0] = '\0';
 		run.log_len = 0;
+		tell_place(w, run.place);
 		work_note(w, &run);
 	}
 }
@@ -299,7 +327,7 @@ void work_drop_driver(struct work *w)
 	if (w->driver)
 		w->conf.driver->free(w->driver);
 	w->driver = NULL;
-	w->fresh = w->late = w->stuck = w->unnoted = false;
+	w->fresh = w->late = w->stuck = w->unnoted = w->begun = w->refused = false;
 }
 
 /* A run that may have been started already is asked for; only one that this process has just noted is told to start. */
@@ -307,17 +335,35 @@ static void call(struct work *w)
 {
 	void (*how)(struct driver * driver) = w->fresh ? w->conf.driver->start : w->conf.driver->ask;
 
-	w->late = !w->cancel && is_late(w);
+	w->late = !w->cancel && !w->fresh && is_late(w);
 	if (w->cancel || w->late)
 		how = w->conf.driver->cancel;
 	w->step = WORK_ASKS;
 	how(w->driver);
 }
 
+/* Only where it was started it is known: whether it is at work still is for a person to say. */
+static bool has_moved(struct work *w)
+{
+	char now[LEDGER_PLACE], text[ERR_MAX];
+
+	tell_place(w, now);
+	if (strcmp(now, w->run.place) == 0)
+		return false;
+	snprintf(text, sizeof text,
+	         "it was started by %s, and job \"%s\" is of %s now; see whether it has ended there, then retry the "
+	         "run, or cancel it",
+	         w->run.place, w->conf.name, now);
+	work_note_state(w, w->cancel ? LEDGER_CANCELLED : LEDGER_PARKED, text);
+	return true;
+}
+
 static void follow(struct work *w)
 {
 	struct err err = { "no memory" };
 
+	if (has_moved(w))
+		return;
 	if (w->unnoted) {
 		work_note(w, &w->run);
 	} else if (!is_ready(w)) {
@@ -444,7 +490,6 @@ void work_load(struct work *w, const struct ledger_run *run)
 
 	w->has_run = true;
 	w->run = *run;
-	w->first_attempt = 1;
 	w->retry_ms = 0;
 	w->start_ms = clock_mono_ms() - (passed > 0 && passed < w->conf.timeout_ms ? passed : 0);
 	manifest_key(run, "manifest.json", w->place);

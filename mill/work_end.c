@@ -11,6 +11,7 @@
 #define REFUSED_MS INT64_C(60000) /* the same, where a person has to mend something first */
 #define RETRY_MS   INT64_C(60000) /* before the second attempt; doubled up to RETRY_MAX */
 #define RETRY_MAX  INT64_C(3600000)
+#define SAVE_TRIES 3 /* of a log: the machine is not held awake for it */
 
 /* --- Parked runs --- */
 
@@ -39,7 +40,7 @@ void work_unpark(struct work *w, const char *run)
 /* An attempt that failed, and another one follows. */
 static void on_failed(struct work *w)
 {
-	int64_t ms = mill_doubled(RETRY_MS, w->run.attempt - w->first_attempt, RETRY_MAX);
+	int64_t ms = mill_doubled(RETRY_MS, w->run.attempt - w->run.counted - 1, RETRY_MAX);
 	char text[ERR_MAX];
 
 	work_drop_driver(w);
@@ -65,7 +66,7 @@ void work_on_end(struct work *w)
 	mill_say(w->mill, events[run->state], run->state == LEDGER_PARKED, "run %s of %s, attempt %u%s%s", run->id,
 	         w->conf.name, run->attempt, *run->reason ? ": " : "", run->reason);
 	if (run->state == LEDGER_DONE)
-		w->done_ms = run->ended_ms;
+		w->done = mill_tick(w->mill);
 	if (run->state == LEDGER_PARKED)
 		work_park_id(w, run->id);
 	work_forget(w);
@@ -77,10 +78,10 @@ void work_on_end(struct work *w)
 
 /* --- The end of an attempt --- */
 
-void work_finish(struct work *w)
+static void finish(struct work *w)
 {
 	struct ledger_run run = w->run;
-	bool more = w->ends == LEDGER_PARKED && !w->stuck && run.attempt - w->first_attempt < (unsigned)w->conf.retries;
+	bool more = w->ends == LEDGER_PARKED && !w->stuck && run.attempt - run.counted - 1 < (unsigned)w->conf.retries;
 
 	memcpy(run.log, w->log.tail, w->log.tail_len);
 	run.log_len = w->log.tail_len;
@@ -97,10 +98,23 @@ static void put_log(struct work *w)
 
 	snprintf(name, sizeof name, "log-%u.gz", w->run.attempt);
 	if (w->log.bytes > 0 && run_log_finish(&w->log) == 0)
-		work_put(w, w->ends == LEDGER_DONE ? "log.gz" : name, &w->log.packed);
+		work_put(w, WORK_SAVES, w->ends == LEDGER_DONE ? "log.gz" : name, &w->log.packed);
 	else
-		work_finish(w);
+		finish(w);
 	run_log_done(&w->log);
+}
+
+void work_on_saved(struct work *w, int status, const struct err *err)
+{
+	if (status < 0 && w->failures + 1 < SAVE_TRIES) {
+		work_again(w, err);
+		return;
+	}
+	if (status < 0)
+		mill_say(w->mill, "run.unsaved", true,
+		         "run %s of %s: its log is where it ran, and not in the store: %.400s", w->run.id, w->conf.name,
+		         err->text);
+	finish(w);
 }
 
 static void end(struct work *w, enum ledger_state state, const char *reason)
@@ -110,7 +124,7 @@ static void end(struct work *w, enum ledger_state state, const char *reason)
 	run_log_done(&w->log);
 	if (run_log_open(&w->log) < 0 || !w->conf.driver->log) {
 		run_log_done(&w->log);
-		work_finish(w);
+		finish(w);
 		return;
 	}
 	w->step = WORK_READS;
@@ -130,6 +144,8 @@ static void on_log(struct work *w, const struct bytes *log)
 
 /* --- What it says --- */
 
+static const char late[] = "it took longer than its timeout";
+
 /* Whatever else happens hurries no question; but for a cancel. */
 static void ask_again(struct work *w, int64_t ms, bool trouble, const char *text)
 {
@@ -139,7 +155,9 @@ static void ask_again(struct work *w, int64_t ms, bool trouble, const char *text
 
 static void on_running(struct work *w, const char *remote)
 {
-	w->fresh = false;
+	w->fresh = w->refused = false;
+	w->begun = true;
+	bytes_done(&w->manifest);
 	if (remote && strcmp(remote, w->run.remote) != 0) {
 		/* It is written down before anything else is asked, for all else is asked by it. */
 		snprintf(w->run.remote, sizeof w->run.remote, "%s", remote);
@@ -150,18 +168,45 @@ static void on_running(struct work *w, const char *remote)
 	}
 }
 
+/* A start that was refused may have begun all the same: first it is asked for. */
+static void on_start_refused(struct work *w, const char *why)
+{
+	w->fresh = false;
+	w->refused = true;
+	snprintf(w->reason, sizeof w->reason, "%s", why);
+	ask_again(w, FOLLOW_MS, true, why);
+}
+
 static void on_refused(struct work *w, const char *why)
 {
 	char text[ERR_MAX];
 
 	if (w->fresh) {
-		end(w, LEDGER_PARKED, why);
-	} else if (w->late) {
+		on_start_refused(w, why);
+	} else if (w->late && w->begun) {
 		w->stuck = true;
 		snprintf(text, sizeof text, "it took longer than its timeout, and was not ended: %.400s", why);
 		end(w, LEDGER_PARKED, text);
 	} else {
+		if (!w->begun) /* for a person one waits longer than any timeout */
+			w->start_ms = clock_mono_ms() + REFUSED_MS;
 		ask_again(w, REFUSED_MS, true, why);
+	}
+}
+
+static void on_unknown(struct work *w)
+{
+	char reason[ERR_MAX];
+
+	if (w->begun) {
+		end(w, LEDGER_PARKED, w->late ? late : "it was at work there, and is not known there any more");
+	} else if (w->refused) {
+		memcpy(reason, w->reason, sizeof reason);
+		end(w, LEDGER_PARKED, reason);
+	} else {
+		w->fresh = true; /* it never got there: the same attempt again */
+		w->start_ms = clock_mono_ms();
+		work_go(w);
 	}
 }
 
@@ -174,18 +219,13 @@ static void on_state(struct work *w, const struct driver_answer *answer)
 		on_running(w, answer->remote);
 		break;
 	case DRIVER_UNKNOWN:
-		if (w->late) {
-			end(w, LEDGER_PARKED, "it took longer than its timeout, and is not known there any more");
-		} else {
-			w->fresh = true; /* it never got there, or what it was told was lost: the same attempt again */
-			work_go(w);
-		}
+		on_unknown(w);
 		break;
 	case DRIVER_DONE:
 		end(w, LEDGER_DONE, "");
 		break;
 	case DRIVER_FAILED:
-		end(w, LEDGER_PARKED, w->late ? "it took longer than its timeout" : why);
+		end(w, LEDGER_PARKED, w->late ? late : why);
 		break;
 	case DRIVER_AWAY:
 		w->fresh = false; /* a start may have got there all the same */
@@ -211,7 +251,7 @@ void work_on_answer(struct work *w, const struct driver_answer *answer)
 	enum work_step step = w->step;
 
 	w->step = WORK_RESTS;
-	if (answer->state != DRIVER_AWAY && w->stand)
+	if (answer->state != DRIVER_AWAY && w->stand && w->conf.driver->of_machine)
 		machine_answered(w->stand->machine);
 	if (step == WORK_READS)
 		on_log(w, answer->log);

@@ -200,24 +200,25 @@ struct put {
 	struct bytes data;
 };
 
-static int begin_put(struct work *w, struct put *p, const char *name, const struct bytes *data)
+static int begin_put(struct work *w, struct put *p, const char *name)
 {
 	const struct mill_env *env = &w->mill->env;
 	char key[OBJECT_KEY_MAX];
 
-	bytes_init(&p->data, data->len);
-	if (bytes_add(&p->data, data->data, data->len) < 0)
-		return -ENOMEM;
 	manifest_key(&w->run, name, key);
 	return env->put(env->arg, w->run.store, key, &p->data, p);
 }
 
-void work_put(struct work *w, const char *name, const struct bytes *data)
+void work_put(struct work *w, enum work_step step, const char *name, struct bytes *data)
 {
 	struct put *p = calloc(1, sizeof *p);
 
-	w->step = WORK_PUTS;
-	if (p && begin_put(w, p, name, data) == 0) {
+	w->step = step;
+	if (p) {
+		p->data = *data;
+		bytes_init(data, data->ceiling);
+	}
+	if (p && begin_put(w, p, name) == 0) {
 		p->work = w;
 		w->put = p;
 		w->mill->under_way++;
@@ -261,6 +262,8 @@ static int change_work(struct errand *errand)
 	if (r < 0)
 		return r;
 	c->run.state = c->to;
+	if (c->to == LEDGER_WRITTEN)
+		c->run.counted = c->run.attempt;
 	if (c->to == LEDGER_WRITTEN && memcmp(c->run.manifest, none, sizeof none) == 0)
 		c->run.state = LEDGER_DUE; /* of what is left of it */
 	if (c->to == LEDGER_CANCELLED)
@@ -284,7 +287,6 @@ static void on_changed(struct errand *errand)
 	}
 	if (errand->status == 0 && c->to == LEDGER_WRITTEN) {
 		work_load(w, &c->run);
-		w->first_attempt = c->run.attempt + 1;
 	}
 	mill_count(w->mill, w->stand);
 	work_go(w);

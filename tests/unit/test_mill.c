@@ -80,6 +80,7 @@ static struct world {
 	unsigned checked;                /* starts that were found in the ledger */
 	int on_start, on_ask, on_cancel; /* what is answered; DEFAULT: what is so */
 	bool start_is_lost;              /* one that is answered with AWAY never got there */
+	bool refused_begins;             /* one that is answered with REFUSED did */
 	bool hold_driver;                /* calls do not end */
 	unsigned asks_to_end;            /* of each; 0: the test ends them */
 	enum driver_state ends;          /* how */
@@ -430,7 +431,8 @@ static void fake_start(struct driver *driver)
 	world.starts++;
 	t->starts++;
 	world.again += t->exists;
-	if (state == DRIVER_RUNNING || state == DRIVER_DONE || (state == DRIVER_AWAY && !world.start_is_lost)) {
+	if (state == DRIVER_RUNNING || state == DRIVER_DONE || (state == DRIVER_AWAY && !world.start_is_lost) ||
+	    (state == DRIVER_REFUSED && world.refused_begins)) {
 		t->exists = true;
 		t->state = state == DRIVER_DONE ? DRIVER_DONE : DRIVER_RUNNING;
 	}
@@ -507,6 +509,7 @@ static void fake_free(struct driver *driver)
 
 static const struct driver_ops fake = {
 	.kind = "fake",
+	.of_machine = true,
 	.new = fake_new,
 	.start = fake_start,
 	.ask = fake_ask,
@@ -529,6 +532,9 @@ static int fake_new(const struct driver_env *env, const struct driver_run *run, 
 
 /* --- Beginning and ending --- */
 
+static const struct driver_ops *fake_ops = &fake;
+static const char *this_device = "pi-01";
+
 static void add_job(const char *name, const char *when)
 {
 	struct mill_job *job = &jobs[n_jobs];
@@ -537,7 +543,7 @@ static void add_job(const char *name, const char *when)
 		fail_msg("%s", box->err.text);
 	*job = (struct mill_job){
 		.name = name,
-		.driver = &fake,
+		.driver = fake_ops,
 		.settings = &settings,
 		.store = "lake",
 		.there = { .kind = "s3", .endpoint = "http://minio:9000", .bucket = "lake", .prefix = "pi" },
@@ -574,7 +580,7 @@ static struct mill *new_mill(void)
 		.driver = { .loop = &loop, .alarms = &alarms },
 		.queue = box->q,
 		.worker = worker,
-		.device = "pi-01",
+		.device = this_device,
 		.flush = on_flush,
 		.put = on_put,
 		.say = on_say,
@@ -1052,6 +1058,64 @@ static void test_after(void **state)
 	assert_int_equal(count_runs(), 4);
 }
 
+/* The clock is put back while it runs, and was far ahead once: one end, one run. */
+static void test_after_a_clock_that_jumps(void **state)
+{
+	(void)state;
+	add_job("parking", "batches >= 1");
+	add_job("gold", "after parking");
+	world.asks_to_end = 1;
+	begin();
+	bring("a");
+	wall_ms -= HOUR;
+	pass(2 * HOUR);
+	assert_int_equal(count_runs(), 2);
+	wall_ms += 300 * DAY;
+	bring("a");
+	pass(HOUR);
+	assert_int_equal(count_runs(), 4);
+	wall_ms -= 300 * DAY;
+	bring("a");
+	pass(HOUR);
+	assert_int_equal(count_runs(), 6);
+	start_again();
+	pass(HOUR);
+	assert_int_equal(count_runs(), 6);
+	bring("a");
+	pass(HOUR);
+	assert_int_equal(count_runs(), 8);
+}
+
+/* Delivered while the clock was ahead. */
+static void test_age_of_what_came_from_the_future(void **state)
+{
+	(void)state;
+	add_job("parking", "age >= 6h");
+	begin();
+	wall_ms += 300 * DAY;
+	bring("a");
+	wall_ms -= 300 * DAY;
+	pass(5 * HOUR);
+	assert_int_equal(count_runs(), 0);
+	pass(2 * HOUR);
+	assert_int_equal(count_runs(), 1);
+}
+
+/* Its time passed, nothing waited; what came later waits for the next time, also across a start. */
+static void test_cron_before_anything_waited(void **state)
+{
+	(void)state;
+	add_job("parking", "cron 0 15 * * *");
+	begin();
+	pass(4 * HOUR);
+	bring("a");
+	start_again();
+	pass(DAY - 2 * HOUR);
+	assert_int_equal(world.starts, 0);
+	pass(HOUR);
+	assert_int_equal(world.starts, 1);
+}
+
 /* One that did not end well is none, before a start and after it. */
 static void test_after_one_that_failed(void **state)
 {
@@ -1395,10 +1459,61 @@ static void test_a_manifest_that_would_be_another_one(void **state)
 	end();
 	jobs[0].there.bucket = "other";
 	begin();
+	run = assert_run("parking", LEDGER_STARTED);
+	assert_int_equal(run.attempt, 2);
+	assert_int_equal(count_objects(&run), 1);
+	assert_key(last_put(), &run, "manifest.json");
+	assert_non_null(strstr((const char *)last_put()->data.data, "\"bucket\":\"other\""));
+	assert_int_equal(last_put()->data.len, world.there[1].manifest.len);
+	assert_memory_equal(last_put()->data.data, world.there[1].manifest.data, last_put()->data.len);
+	end_there(run.id, DRIVER_FAILED);
+}
+
+/* What is at work has the one that it was started with. */
+static void test_a_manifest_that_changes_under_its_run(void **state)
+{
+	struct ledger_run run;
+
+	(void)state;
+	add_job("parking", "batches >= 1");
+	world.on_start = DRIVER_AWAY;
+	world.start_is_lost = true;
+	begin();
+	bring("a");
+	run = assert_run("parking", LEDGER_STARTED);
+	end();
+	jobs[0].there.bucket = "other";
+	begin();
+	pass(MINUTE);
 	run = assert_run("parking", LEDGER_PARKED);
 	assert_non_null(strstr(run.reason, "manifest"));
+	world.on_start = DEFAULT;
+	assert_int_equal(mill_retry(mill, run.id, &box->err), 0);
+	settle();
+	assert_run("parking", LEDGER_STARTED);
+}
+
+/* A run of before is nobody's that works elsewhere, by another driver or on another machine. */
+static void test_a_job_that_moves(void **state)
+{
+	static struct driver_ops other;
+	struct ledger_run run = begin_and_run();
+
+	(void)state;
+	end();
+	other = fake;
+	other.kind = "other";
+	jobs[0].driver = &other;
+	begin();
+	run = assert_run("parking", LEDGER_PARKED);
+	assert_non_null(strstr(run.reason, "it was started by fake"));
+	assert_non_null(strstr(run.reason, "of other now"));
 	assert_int_equal(world.starts, 1);
-	assert_int_equal(count_objects(&run), 1);
+	assert_int_equal(mill_retry(mill, run.id, &box->err), 0);
+	settle();
+	run = assert_run("parking", LEDGER_STARTED);
+	assert_int_equal(run.attempt, 2);
+	assert_string_equal(run.place, "other");
 }
 
 /* A whole life of a run, and whatever is done to it in between: what must be so at its end. */
@@ -1663,6 +1778,29 @@ static void test_a_log_that_cannot_be_had(void **state)
 	assert_int_equal(world.logs, 1);
 }
 
+/* Retries are counted from the last one that a person asked for, whatever was in between. */
+static void test_start_again_after_a_retry(void **state)
+{
+	struct ledger_run run = begin_and_run();
+
+	(void)state;
+	for (int i = 0; i < 3; i++) {
+		end_there(world.there[i].id, DRIVER_FAILED);
+		pass(5 * MINUTE);
+	}
+	run = assert_run("parking", LEDGER_PARKED);
+	assert_int_equal(run.attempt, 3);
+	assert_int_equal(mill_retry(mill, run.id, &box->err), 0);
+	settle();
+	start_again();
+	for (int i = 3; i < 6; i++) {
+		assert_run("parking", LEDGER_STARTED);
+		end_there(world.there[i].id, DRIVER_FAILED);
+		pass(5 * MINUTE);
+	}
+	assert_int_equal(assert_run("parking", LEDGER_PARKED).attempt, 6);
+}
+
 /* The ledger keeps its end. */
 static void test_a_long_log(void **state)
 {
@@ -1856,14 +1994,105 @@ static void test_a_start_that_is_refused(void **state)
 	world.log = NULL;
 	begin();
 	bring("a");
+	assert_waits_for("parking", "its key is refused", true);
+	pass(5 * SECOND); /* it is asked for first: nothing began */
 	assert_string_equal(assert_run("parking", LEDGER_WRITTEN).reason, "its key is refused");
-	pass(MINUTE);
+	pass(MINUTE + 5 * SECOND);
 	assert_int_equal(world.starts, 2);
-	pass(2 * MINUTE);
+	pass(2 * MINUTE + 5 * SECOND);
 	assert_int_equal(world.starts, 3);
 	assert_string_equal(assert_run("parking", LEDGER_PARKED).reason, "its key is refused");
-	assert_int_equal(world.asks, 0);
+	assert_int_equal(world.asks, 3);
 	assert_int_equal(world.n_puts, 1);
+}
+
+/* Its answer was broken, and it began all the same. */
+static void test_a_start_that_is_refused_and_begins(void **state)
+{
+	struct ledger_run run;
+
+	(void)state;
+	add_job("parking", "batches >= 1");
+	world.on_start = DRIVER_REFUSED;
+	world.refused_begins = true;
+	begin();
+	bring("a");
+	pass(5 * SECOND);
+	assert_waits_for("parking", "", false);
+	run = assert_run("parking", LEDGER_STARTED);
+	end_there(run.id, DRIVER_DONE);
+	assert_run("parking", LEDGER_DONE);
+	assert_int_equal(world.starts, 1);
+}
+
+/* For a person one waits longer than any timeout. */
+static void test_all_is_refused_for_days(void **state)
+{
+	(void)state;
+	add_job("parking", "batches >= 1");
+	jobs[0].timeout_ms = 10 * SECOND;
+	world.on_start = world.on_ask = world.on_cancel = DRIVER_REFUSED;
+	begin();
+	bring("a");
+	pass(2 * DAY);
+	assert_run("parking", LEDGER_STARTED);
+	assert_waits_for("parking", "its key is refused", true);
+	assert_int_equal(world.cancels, 0);
+	assert_int_equal(world.starts, 1);
+	world.on_start = world.on_ask = world.on_cancel = DEFAULT;
+	world.asks_to_end = 1;
+	pass(4 * MINUTE);
+	assert_int_equal(world.starts, 2);
+	assert_run("parking", LEDGER_DONE);
+}
+
+/* An attempt that is forgotten there has failed, and another one follows, later. */
+static void test_forgotten_while_it_runs(void **state)
+{
+	struct ledger_run run = begin_and_run();
+
+	(void)state;
+	world.on_ask = DRIVER_UNKNOWN;
+	pass(5 * SECOND);
+	run = assert_run("parking", LEDGER_WRITTEN);
+	assert_non_null(strstr(run.reason, "not known there any more"));
+	assert_int_equal(world.starts, 1);
+	pass(HOUR);
+	run = assert_run("parking", LEDGER_PARKED);
+	assert_int_equal(run.attempt, 3);
+	assert_int_equal(world.starts, 3);
+}
+
+/* The end of a run does not wait for a store. */
+static void test_a_log_that_no_store_takes(void **state)
+{
+	struct ledger_run run = begin_and_run();
+
+	(void)state;
+	world.put_fails = 60;
+	end_there(run.id, DRIVER_DONE);
+	assert_run("parking", LEDGER_STARTED);
+	pass(MINUTE);
+	run = assert_run("parking", LEDGER_DONE);
+	assert_int_equal(world.n_puts, 1 + 3);
+	assert_true(find_said("run.unsaved")->bad);
+	assert_memory_equal(run.log, world.log, run.log_len);
+	assert_true(run.log_len > 0);
+}
+
+/* The configuration that it was made with may be freed. */
+static void test_the_device_is_kept(void **state)
+{
+	char device[] = "pi-01";
+
+	(void)state;
+	add_job("parking", "batches >= 1");
+	this_device = device;
+	begin();
+	memset(device, 'x', sizeof device - 1);
+	this_device = "pi-01";
+	bring("a");
+	assert_non_null(strstr((const char *)world.there[0].manifest.data, "\"device\":\"pi-01\""));
 }
 
 static void test_a_question_that_is_refused(void **state)
@@ -2461,6 +2690,22 @@ static void test_a_port_that_is_closed_while_it_answers(void **state)
 	assert_run("parking", LEDGER_DONE);
 }
 
+/* But where others answer than the machine. */
+static void test_a_port_that_is_closed_while_others_answer(void **state)
+{
+	static struct driver_ops elsewhere;
+
+	(void)state;
+	elsewhere = fake;
+	elsewhere.of_machine = false;
+	fake_ops = &elsewhere;
+	begin_and_run_there();
+	fake_ops = &fake;
+	close_port();
+	pass(MACHINE_LOST_MS + 2 * MINUTE);
+	assert_machine(LEDGER_WAKING);
+}
+
 static void test_start_again_with_a_machine(void **state)
 {
 	struct ledger_run run = begin_and_run_there();
@@ -2981,6 +3226,18 @@ static const struct CMUnitTest tests[] = {
 	TEST(test_a_log_that_cannot_be_had),
 	TEST(test_a_long_log),
 	TEST(test_a_log_without_end),
+	TEST(test_a_manifest_that_changes_under_its_run),
+	TEST(test_a_job_that_moves),
+	TEST(test_a_start_that_is_refused_and_begins),
+	TEST(test_all_is_refused_for_days),
+	TEST(test_forgotten_while_it_runs),
+	TEST(test_a_log_that_no_store_takes),
+	TEST(test_the_device_is_kept),
+	TEST(test_start_again_after_a_retry),
+	TEST(test_after_a_clock_that_jumps),
+	TEST(test_age_of_what_came_from_the_future),
+	TEST(test_cron_before_anything_waited),
+	TEST(test_a_port_that_is_closed_while_others_answer),
 	TEST(test_a_log_that_does_not_compress),
 	TEST(test_a_driver_without_logs),
 	TEST(test_one_that_takes_too_long),

@@ -82,12 +82,9 @@ static void play(int status, const char *out, const char *err)
 
 static struct ssh_request request_of(const char *verb)
 {
-	return (struct ssh_request){ .machine = &machine,
-		                     .name = "mill",
-		                     .verb = verb,
-		                     .timeout_ms = 20000,
-		                     .on_answer = on_answer,
-		                     .arg = &got };
+	return (struct ssh_request){
+		.machine = &machine, .verb = verb, .timeout_ms = 20000, .on_answer = on_answer, .arg = &got
+	};
 }
 
 static void run(const struct ssh_request *request)
@@ -407,6 +404,8 @@ static void use_driver(char **settings)
 	driver_box_renew(&box, &driver_ssh);
 }
 
+#define RUN "{\"run\":\"0198aa10f3b2c4d5e6f708192a3b4c5d\","
+
 static void test_states_of_a_run(void **state)
 {
 	(void)state;
@@ -417,14 +416,17 @@ static void test_states_of_a_run(void **state)
 		int exit;
 		const char *why;
 	} cases[] = {
-		{ "{\"state\":\"running\",\"exit\":null}", DRIVER_RUNNING, -1, "" },
-		{ "{\"state\":\"done\",\"exit\":0}", DRIVER_DONE, 0, "" },
-		{ "{\"state\":\"failed\",\"exit\":3}", DRIVER_FAILED, 3, "the job failed, exit 3" },
-		{ "{\"state\":\"cancelled\",\"exit\":143}", DRIVER_FAILED, 143, "it was cancelled there, exit 143" },
-		{ "{\"state\":\"lost\",\"exit\":null}", DRIVER_FAILED, -1, "it vanished without an end" },
-		{ "{\"state\":\"unknown\",\"exit\":null}", DRIVER_UNKNOWN, -1, "no such run" },
-		{ "{\"state\":\"dreaming\"}", DRIVER_REFUSED, -1, "mill: its millrace-worker tells a state" },
-		{ "{}", DRIVER_REFUSED, -1, "mill: its millrace-worker tells a state" },
+		{ RUN "\"state\":\"running\",\"exit\":null}", DRIVER_RUNNING, -1, "" },
+		{ RUN "\"state\":\"done\",\"exit\":0}", DRIVER_DONE, 0, "" },
+		{ RUN "\"state\":\"failed\",\"exit\":3}", DRIVER_FAILED, 3, "the job failed, exit 3" },
+		{ RUN "\"state\":\"cancelled\",\"exit\":143}", DRIVER_FAILED, 143, "it was cancelled there, exit 143" },
+		{ RUN "\"state\":\"lost\",\"exit\":null}", DRIVER_FAILED, -1, "it vanished without an end" },
+		{ RUN "\"state\":\"unknown\",\"exit\":null}", DRIVER_UNKNOWN, -1, "no such run" },
+		{ RUN "\"state\":\"dreaming\"}", DRIVER_REFUSED, -1, "mill: its millrace-worker tells a state" },
+		{ RUN "\"x\":0}", DRIVER_REFUSED, -1, "mill: its millrace-worker tells a state" },
+		{ "{\"run\":\"0198aa10f3b2\",\"state\":\"done\"}", DRIVER_REFUSED, -1,
+		  "mill: its millrace-worker answers of another run" },
+		{ "{\"state\":\"done\"}", DRIVER_REFUSED, -1, "mill: its millrace-worker answers of another run" },
 		{ "hello", DRIVER_REFUSED, -1, "mill: no millrace-worker answers" },
 	};
 	use_driver(&settings);
@@ -450,16 +452,16 @@ static void test_driver(void **state)
 	drive(69, "", box.driver->ops->start);
 	assert_int_equal(box.state, DRIVER_REFUSED);
 	assert_string_equal(box.why, "mill: millrace-worker: because");
-	drive(0, "{\"state\":\"running\"}", box.driver->ops->start);
+	drive(0, RUN "\"state\":\"running\"}", box.driver->ops->start);
 	assert_int_equal(box.state, DRIVER_RUNNING);
 	assert_non_null(strstr(read_file("args"), "\nstart 0198aa10f3b2c4d5e6f708192a3b4c5d parking\n"));
 	assert_string_equal(read_file("in"), "{\"version\":1}");
 	settings = (char *)"count";
 	assert_int_equal(driver_ssh.options[0].check(settings, NULL), 0);
 	assert_int_equal(driver_ssh.options[0].check("count x", NULL), -EINVAL);
-	drive(0, "{\"state\":\"running\"}", box.driver->ops->start);
+	drive(0, RUN "\"state\":\"running\"}", box.driver->ops->start);
 	assert_non_null(strstr(read_file("args"), "\nstart 0198aa10f3b2c4d5e6f708192a3b4c5d count\n"));
-	drive(0, "{\"state\":\"cancelled\",\"exit\":null}", box.driver->ops->cancel);
+	drive(0, RUN "\"state\":\"cancelled\",\"exit\":null}", box.driver->ops->cancel);
 	assert_int_equal(box.state, DRIVER_FAILED);
 	assert_non_null(strstr(read_file("args"), "\ncancel 0198aa10f3b2c4d5e6f708192a3b4c5d\n"));
 	play(0, "the log\n", "");
