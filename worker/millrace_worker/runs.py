@@ -156,8 +156,11 @@ class Run:
         return ended | {name: accepted.get(name) for name in SHAPES["run"]} | {"started_at": started.get("started_at")}
 
     def clear(self):
-        """None, or what is in the way."""
-        return durable.remove(self.path("work"))
+        """None, or what is in the way, which is no reason not to tell the run's end."""
+        try:
+            return durable.remove(self.path("work"))
+        except OSError as error:
+            return f"{self.path('work')} cannot be removed: {error}"
 
     def never_start(self):
         """While no `start` is under way. But its supervisor may be late: it starts nothing that has ended."""
