@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The worker on the machine that Millrace wakes, over a real sshd: its verbs, what it survives, when it lets sleep."""
 
+import fcntl
 import gzip
 import hashlib
 import json
@@ -12,6 +13,7 @@ import socket
 import struct
 import subprocess
 import sysconfig
+import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -236,7 +238,7 @@ def test_the_log_has_a_bound_and_keeps_both_ends(machine):
     left_out = 4800000 * 16 - (64 << 20)
     assert f"\nmillrace-worker: {left_out} bytes are left out here\n".encode() in machine.log_of(run, (60 << 20) - 16)
     assert machine.log_of(run, size - 16) == b"%015d\n" % 4800000
-    assert machine.log_of(run) == b"".join(b"%015d\n" % n for n in range(1, 65537))
+    assert machine.log_of(run) == b"".join(b"%015d\n" % n for n in range(1, 16385))
 
 
 def test_cancel(machine, waiting):
@@ -265,10 +267,42 @@ def test_cancel_past_a_supervisor_that_hangs(machine, waiting):
     assert machine.pids(waiting) == set()
 
 
-def test_cancel_of_an_unknown_run_leaves_nothing(machine):
+def test_an_unknown_run_that_is_cancelled_never_starts(machine):
     run = new_run()
-    assert machine.ask("cancel", run)["state"] == "unknown"
-    assert not machine.run_path(run).exists()
+    cancelled = machine.ask("cancel", run)
+    assert (cancelled["state"], cancelled["job"], cancelled["started_at"]) == ("cancelled", None, None)
+    assert machine.begin(run, "counts-itself") == cancelled
+    assert machine.ask("status", run) == machine.ask("cancel", run) == cancelled
+    assert not (machine.open / f"ran-{run}").exists()
+
+
+def test_cancel_of_a_run_whose_start_still_waits(machine):
+    run = new_run()
+    with ThreadPoolExecutor(2) as pool:
+        with open(machine.path(f"{HOME}/state/lock"), "ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            start = pool.submit(machine.begin, run, "waits")
+            wait_until("the start", lambda: commands(machine, "forced"))
+            before = len(commands(machine, "forced"))
+            cancel = pool.submit(machine.ask, "cancel", run)
+            wait_until("the cancel", lambda: cancel.done() or len(commands(machine, "forced")) > before)
+        assert cancel.result()["state"] == "cancelled"
+        assert start.result()["state"] in ("cancelled", "running")  # whoever came first
+    assert machine.ask("status", run)["state"] == "cancelled"
+    if machine.run_path(run, "started.json").exists():
+        assert machine.pids(run) == set()
+
+
+def test_a_supervisor_that_comes_up_after_a_cancel_starts_nothing(machine):
+    """What a start leaves that says 75."""
+    run = new_run()
+    manifest = machine.manifest(run)
+    leave(machine, run, {"manifest.json": manifest, "run.json": json.dumps(accepted(manifest)).encode()})
+    assert machine.ask("cancel", run)["state"] == "cancelled"
+    late = at_machine(machine, f"supervise.supervise(settings.load(etc), {run!r})")
+    assert late.returncode == 0, late.stderr
+    assert machine.begin(run, "counts-itself", manifest)["state"] == "cancelled"
+    assert not (machine.open / f"ran-{run}").exists()
 
 
 # ---- once only -------------------------------------------------------------------------------------------------------
@@ -552,6 +586,25 @@ def test_count_reads_a_bucket(machine, minio, bucket):
 # ---- what it survives ------------------------------------------------------------------------------------------------
 
 
+def at_machine(machine, script, **options):
+    """The worker's own modules, as its user."""
+    lib = "/usr/local/lib/millrace-worker"
+    there, etc = (lib, ETC) if machine.whole else (machine.path(lib), machine.path(ETC))
+    names = "durable, forced, launch, runs, settings, supervise"
+    head = f"import os, sys\nsys.path.insert(0, {str(there)!r})\nfrom millrace_worker import {names}\n"
+    text = f"{head}etc = {str(etc)!r}\n{textwrap.dedent(script)}\n"
+    return machine.run("/usr/bin/python3", "-Ic", text, user=machine.user, **options)
+
+
+def leave(machine, run, files):
+    """A run's folder, as the worker would have written it."""
+    script = f"folder = os.path.join(settings.load(etc).runs, {run!r})\nos.makedirs(folder, exist_ok=True)\n"
+    script += f"for name, data in {files!r}.items():\n"
+    script += "    with open(os.path.join(folder, name), 'wb') as file:\n        file.write(data)"
+    done = at_machine(machine, script)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_client_that_vanishes_before_its_manifest_is_whole_starts_nothing(machine):
     run = new_run()
     client = subprocess.Popen(machine.ssh("start", run, "counts-itself", alone=True), stdin=subprocess.PIPE)
@@ -692,6 +745,208 @@ def test_ended_runs_are_kept_by_the_hundred(machine):
     machine.end_of(newest)
     left = {path.name for path in runs.iterdir()}
     assert len(left) == 101 and {newest, template, "old-run-0149"} <= left and "old-run-0000" not in left
+    assert machine.ask("status", "old-run-0000")["state"] == "done"
+
+
+def leave_ended(machine, count, age):
+    """Runs of others that ended so many seconds ago; their names."""
+    ended = {"state": "done", "exit": 0, "why": None, "ended_at": "2026-11-21T10:00:00.000Z"}
+    started = {"started_at": "2026-11-21T10:00:00.000Z", "boot": "x", "pid": 1}
+    mark = new_run()
+    script = f"""
+        import json, time
+        os.chdir(settings.load(etc).runs)
+        for n in range({count}):
+            there = f"{mark}-{{n:05}}"
+            os.mkdir(there)
+            for name, value in (("started", {started!r}), ("ended", {ended!r})):
+                with open(f"{{there}}/{{name}}.json", "w") as file:
+                    json.dump(value, file)
+            os.utime(f"{{there}}/ended.json", (time.time() - {age}, time.time() - {age}))
+    """
+    done = at_machine(machine, script)
+    assert done.returncode == 0, done.stderr
+    return [f"{mark}-{n:05}" for n in range(count)]
+
+
+def test_a_run_that_ended_by_a_clock_that_was_behind_is_the_newest_all_the_same(machine):
+    leave_ended(machine, 100, 86400)
+    machine.begin(new_run(), "count")
+    run = new_run()
+    manifest = machine.manifest(run)
+    machine.begin(run, "counts-itself", manifest)
+    ended = machine.end_of(run)
+    os.utime(machine.run_path(run, "ended.json"), (946684800, 946684800))
+    for _ in range(2):
+        other = new_run()
+        machine.begin(other, "count")
+        machine.end_of(other)
+        assert machine.ask("status", run) == ended
+    # by their clocks these are the oldest, and yet the last to have ended
+    leave_ended(machine, 99, 2000000000)
+    machine.begin(new_run(), "count")
+    assert machine.begin(run, "counts-itself", manifest)["state"] == "done"
+    assert (machine.open / f"ran-{run}").read_text() == "x\n"
+
+
+def test_how_a_run_ended_outlives_its_folder(machine):
+    run = new_run()
+    manifest = machine.manifest(run)
+    machine.begin(run, "counts-itself", manifest)
+    ended = machine.end_of(run)
+    leave_ended(machine, 101, -5)
+    machine.begin(new_run(), "count")
+    assert not machine.run_path(run).exists()
+    assert machine.ask("status", run) == machine.ask("cancel", run) == ended
+    assert machine.begin(run, "counts-itself", manifest) == ended
+    refused(machine.say("start", run, "count", data=manifest), BAD_DATA, "job counts-itself")
+    refused(machine.say("start", run, "counts-itself", data=manifest + b" "), BAD_DATA, "another manifest")
+    assert (machine.open / f"ran-{run}").read_text() == "x\n"
+
+
+def test_how_runs_ended_is_kept_by_the_ten_thousand(machine):
+    fill = """
+        folder = settings.load(etc).ended
+        for n in range(10000):
+            open(f"{folder}/filler-{n}.json", "a").close()
+    """
+    states = []
+    first = leave_ended(machine, 1, 86400)[0]
+    for _ in range(3):
+        leave_ended(machine, 101, -5)
+        machine.begin(new_run(), "count")
+        states.append(machine.ask("status", first)["state"])
+        assert at_machine(machine, fill).returncode == 0
+    assert states == ["done", "done", "unknown"]
+
+
+@pytest.mark.parametrize("mess", ["mkdir -p x/y && touch x/y/z && chmod 555 x/y && chmod 000 x", "chmod 000 ."])
+def test_what_a_job_makes_hard_to_remove_is_removed(machine, mess):
+    name = "mess-" + hashlib.sha256(mess.encode()).hexdigest()[:8]
+    machine.job(name, mess)
+    run = new_run()
+    machine.begin(run, name)
+    assert machine.end_of(run)["state"] == "done"
+    assert machine.log_of(run) == b""
+    assert not machine.run_path(run, "work").exists()
+
+
+def test_what_cannot_be_removed_is_in_nobodys_way(whole):
+    run = new_run()
+    there = f"{HOME}/state/runs/{run}/work/roots"
+    whole.job("keeps", f"until test -e {there}; do sleep 0.02; done")
+    whole.begin(run, "keeps")
+    wait_until("its folder", lambda: whole.run_path(run, "work").exists())
+    whole.run("sh", "-c", f"mkdir -m 755 {there} && touch {there}/file")
+    ended = whole.end_of(run)
+    assert ended["state"] == "done"
+    log = whole.log_of(run).decode()
+    assert log.startswith("millrace-worker: ") and there in log and log.count("\n") == 1
+    try:
+        leave_ended(whole, 101, -5)
+        for _ in range(2):
+            other = new_run()
+            said = whole.say("start", other, "count", data=whole.manifest(other))
+            assert said.returncode == 0, said.stderr
+            assert f"{there}/file".encode() in said.stderr and said.stderr.count(b"\n") == 1
+            assert whole.end_of(other)["state"] == "done"
+        assert whole.ask("status", run) == ended | {"log_bytes": 0}
+        assert run not in whole.ask("health")["running"]
+    finally:
+        whole.run("rm", "-r", there)
+    again = new_run()
+    assert whole.say("start", again, "count", data=whole.manifest(again)).stderr == b""
+    assert not whole.run_path(run).exists()
+
+
+@pytest.mark.parametrize(
+    ("part", "state", "damage"),
+    [
+        ("run", "done", b""),
+        ("started", "done", b""),
+        ("ended", "lost", b""),
+        ("started of a lost run", "lost", b""),
+        ("started", "done", b"{}"),
+        ("ended", "lost", b'{"state":"do'),
+        ("ended", "lost", b"[]"),
+        ("ended", "lost", b'{"state":3}'),
+        ("started of a lost run", "lost", b"\xff\x00"),
+    ],
+)
+def test_a_damaged_file_harms_its_own_run_alone(quiet, part, state, damage):
+    run, other = new_run(), new_run()
+    manifest = quiet.manifest(run)
+    quiet.begin(run, "counts-itself", manifest)
+    quiet.end_of(run)
+    if part.endswith("lost run"):
+        quiet.run_path(run, "ended.json").unlink()
+    path = quiet.run_path(run, f"{part.split()[0]}.json")
+    path.write_bytes(damage)
+    assert run not in quiet.ask("health")["running"]
+    status = quiet.ask("status", run)
+    assert status["state"] == state and f"runs/{run}/{path.name} is damaged: " in status["why"]
+    assert quiet.begin(other, "count")["state"] in ("running", "done")
+    assert quiet.end_of(other)["state"] == "done"
+    (quiet.path(f"{HOME}/leases") / "mine").touch()
+    os.utime(quiet.path(f"{HOME}/leases") / "mine", (2000000000, 2000000000))
+    stays_awake(quiet, "lease 'mine'")
+    assert quiet.begin(run, "counts-itself", manifest) == quiet.ask("cancel", run) == status
+    assert (quiet.open / f"ran-{run}").read_text() == "x\n"
+
+
+def test_a_run_that_cannot_be_read_harms_no_other(quiet):
+    run, other = new_run(), new_run()
+    quiet.begin(run, "count")
+    quiet.end_of(run)
+    for part in ("run", "started", "ended"):
+        quiet.run_path(run, f"{part}.json").unlink()
+        quiet.run_path(run, f"{part}.json").mkdir()
+    assert quiet.ask("status", run)["state"] == "lost"
+    quiet.begin(other, "count")
+    assert quiet.end_of(other)["state"] == "done"
+    falls_asleep(quiet)
+
+
+def test_a_damaged_run_can_be_cancelled(machine, waiting):
+    machine.run_path(waiting, "started.json").write_bytes(b"")
+    assert waiting in machine.ask("health")["running"]
+    cancelled = machine.ask("cancel", waiting)
+    assert cancelled["state"] == "cancelled" and "started.json is damaged" in cancelled["why"]
+    assert left(machine, waiting) == []
+
+
+def left(machine, run):
+    return at_machine(
+        machine, f"from millrace_worker import processes; print(*processes.of_run({run!r}))"
+    ).stdout.split()
+
+
+def test_a_damaged_note_of_why_it_did_not_sleep_is_told(quiet):
+    path = quiet.path(f"{HOME}/state/sleep_error.json")
+    path.write_bytes(b"{")
+    assert "sleep_error.json is damaged" in quiet.ask("health")["sleep_error"]
+    falls_asleep(quiet)
+    wait_until("no failure", lambda: quiet.ask("health")["sleep_error"] is None)
+
+
+@pytest.mark.parametrize("fault", ["OSError(13, 'fault')", "KeyError('fault')"])
+def test_a_fault_once_it_may_have_begun_is_a_matter_of_time(machine, fault):
+    run = new_run()
+    manifest = machine.manifest(run)
+    (machine.open / "manifest").write_bytes(manifest)
+    script = f"""
+        real = launch.launch
+        def faulty(*args):
+            real(*args)
+            raise {fault}
+        launch.launch = faulty
+        os.dup2(os.open({str(machine.open / "manifest")!r}, os.O_RDONLY), 0)
+        sys.exit(forced.answer(etc, "pi", b"start {run} counts-itself"))
+    """
+    refused(at_machine(machine, script, text=False), NOT_NOW, run, "fault")
+    assert machine.begin(run, "counts-itself", manifest)["state"] in ("running", "done")
+    assert machine.end_of(run)["state"] == "done"
+    assert (machine.open / f"ran-{run}").read_text() == "x\n"
 
 
 def test_no_more_than_eight_at_once(machine):

@@ -2,10 +2,13 @@
 """Files that a power cut leaves as they were or as they were to be, and locks that end with their holder."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import time
+
+SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}  # not the file's fault, and not for long
 
 
 def sync_folder(path):
@@ -53,6 +56,24 @@ def folder(path):
         sync_folder(os.path.dirname(path))
 
 
+def remove(path):
+    """A folder with all that is in it, however deep and whatever the modes. None, or what is in the way of that."""
+    import subprocess
+
+    def do(*command):
+        command = [*command, "--", path]
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env={"LC_ALL": "C"}, check=False)
+
+    if not os.path.lexists(path):
+        return None
+    done = do("/bin/rm", "-rf")
+    if done.returncode and not os.path.islink(path):  # that chmod would follow
+        do("/bin/chmod", "-R", "u+rwx")
+        done = do("/bin/rm", "-rf")
+    said = done.stderr.decode(errors="replace").splitlines()
+    return None if done.returncode == 0 else f"{path} cannot be removed: {said[0] if said else done.returncode}"
+
+
 def lock(path, patience):
     """The file whose closing gives the lock back, or None when others held it for so many seconds."""
     file = open(path, "ab")  # noqa: SIM115 (it is the lock)
@@ -73,10 +94,11 @@ def held(path):
     try:
         with open(path, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
     except BlockingIOError:
         return True
+    except OSError as error:
+        if error.errno in SCARCE:
+            raise
     return False
 
 

@@ -32,6 +32,13 @@ def read_manifest():
     raise Refusal(NOT_NOW, "the manifest did not come to its end: send it again")
 
 
+def sleep_error(settings):
+    try:
+        return durable.read_json(settings.sleep_error)
+    except (OSError, ValueError) as error:
+        return f"{settings.sleep_error} is damaged: {error}"
+
+
 def health(settings, agent):
     from millrace_worker import awake
 
@@ -49,7 +56,7 @@ def health(settings, agent):
         "sessions": sessions,
         "uptime": uptime,
         "awake": awake.since(),
-        "sleep_error": durable.read_json(settings.sleep_error),
+        "sleep_error": sleep_error(settings),
     }
 
 
@@ -76,9 +83,7 @@ def log(settings, agent, run, offset):
 
 
 def cancel(settings, agent, run):
-    found = runs.Run(settings, run)
-    found.cancel()
-    return found.status()
+    return runs.cancel(settings, run)
 
 
 def sleep(settings, agent):
@@ -165,9 +170,9 @@ def answer(etc, agent, command):
     except Refusal as refusal:
         wrong, code = str(refusal), refusal.status
     except OSError as error:
-        on_disk = error.errno in DISK
-        code = NOT_NOW if on_disk else NOT_SET_UP
-        wrong = f"{error}: {'see to the disk' if on_disk else 'run setup again'} on this machine"
+        code = NOT_NOW if error.errno in DISK | durable.SCARCE else NOT_SET_UP
+        advice = "see to the disk" if error.errno in DISK else "ask again" if code == NOT_NOW else "run setup again"
+        wrong = f"{error}: {advice} on this machine"
     except Exception as error:
         wrong, code = f"a fault of its own: {error!r}: please report it", NOT_SET_UP
     print(f"millrace-worker: {wrong}", file=sys.stderr)

@@ -4,7 +4,9 @@
 ETC/worker.json     user (null: whoever runs it), state (a folder), sleep (a command; null: never)
 ETC/s3.json         credentials of the object store, for the worker's user alone
 ETC/jobs/NAME/run   jobs of the machine's owner
-STATE/state/        lock, sleep_error.json, agents/NAME (its mtime: when it last asked for a run), runs/RUN/
+STATE/state/        lock, sleep_error.json, agents/NAME (its mtime: when it last asked for a run), runs/RUN/,
+                    order.json (ended runs, oldest first), ended/RUN.json and ended.old/RUN.json (of those whose
+                    folder is gone)
 STATE/home/         the jobs' HOME
 STATE/leases/       anyone may put a file here: until its mtime the machine stays awake
 """
@@ -30,6 +32,8 @@ class Settings:
         self.state = os.path.join(said["state"], "state")
         self.runs = os.path.join(self.state, "runs")
         self.agents = os.path.join(self.state, "agents")
+        self.order = os.path.join(self.state, "order.json")
+        self.ended = os.path.join(self.state, "ended")
         self.lock = os.path.join(self.state, "lock")
         self.sleep_error = os.path.join(self.state, "sleep_error.json")
         self.job_folders = (os.path.join(etc, "jobs"), os.path.join(PACKAGE, "jobs"))

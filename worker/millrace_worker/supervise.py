@@ -155,6 +155,9 @@ def carry(run, job):
         log.say(traceback.format_exc())
         processes.kill_all(run.name)
         state, status, why = "failed", 126, f"the job cannot be run: {error}"
+    left = run.clear()
+    if left:
+        log.say(left)
     log.close()
     end(run, state, status, why)
 
@@ -163,7 +166,7 @@ def end(run, state, status, why):
     """A full disk does not make a run lost: it is tried until there is room."""
     while True:
         try:
-            return run.end(state, status, why)
+            return run.write("ended", run.ending(state, status, why))
         except OSError:
             time.sleep(5)
 
@@ -172,5 +175,5 @@ def supervise(settings, name):
     os.umask(0o027)
     run = runs.Run(settings, name)
     lock = durable.lock(run.path("lock"), runs.PATIENCE)
-    if lock and not run.read("started"):
+    if lock and run.read("started") is None and run.read("ended") is None:
         carry(run, run.read("run")["job"])
