@@ -1045,7 +1045,7 @@ static void test_lost_and_woken_by_somebody_else(void **state)
 		wake_and_rest();
 		pass(MINUTE);
 		world.awake = false; /* he puts it to sleep */
-		pass(HOUR);
+		pass(wanted ? HOUR : 20 * MINUTE);
 		assert_edges("A");
 		world.awake = true; /* and wakes it */
 		world.boots++;
@@ -1167,6 +1167,23 @@ static void test_packets_to_one_that_is_awake(void **state)
 		teardown(state);
 		setup(state);
 	}
+}
+
+static void test_packets_to_one_that_is_awake_and_wanted_no_more(void **state)
+{
+	(void)state;
+	somebody_wakes_it();
+	machine_want(machine, 1, 1);
+	pass(MINUTE);
+	world.link = false;
+	pass(6 * MINUTE);
+	machine_want(machine, 0, 0);
+	world.link = true;
+	unsigned looks = world.looks;
+	pass(DAY);
+	assert_in_range(world.looks, looks + 1, looks + 61);
+	assert_edges("urawa");
+	assert_left_alone();
 }
 
 /* The same, but he has switched it off meanwhile: it is our wake that it answers then, in time or late. */
@@ -1326,6 +1343,46 @@ static void test_a_text_while_it_is_asked_to_sleep(void **state)
 	assert_int_equal(world.notes, notes + 1);
 	assert_string_equal(world.disk.awake, "1");
 	assert_edges("");
+}
+
+/* It is found after hours, and what it tells of itself later still: until then nothing has changed. */
+static void test_found_before_it_tells(void **state)
+{
+	for (int slept = 0; slept < 2; slept++) {
+		wake_and_rest();
+		world.link = false;
+		pass(3 * HOUR);
+		world.link = true;
+		world.refuses = true;
+		world.boots += (unsigned)slept;
+		machine_want(machine, 1, 0);
+		pass(MINUTE);
+		assert_edges("AU");
+		world.refuses = false;
+		machine_want(machine, 0, 0);
+		pass(12 * MINUTE);
+		assert_edges(slept ? "Ii" : "ISa");
+		teardown(state);
+		setup(state);
+	}
+}
+
+/* What an ssh of before was told is no use to one that is knocked at. */
+static void test_a_text_that_is_told_no_more(void **state)
+{
+	(void)state;
+	wake_and_rest();
+	settings.ready = MACHINE_TCP;
+	world.knows = false;
+	cut();
+	machine_want(machine, 0, 0);
+	world.link = false;
+	pass(3 * HOUR);
+	assert_edges("A");
+	assert_string_equal(world.disk.awake, "");
+	world.link = true;
+	pass(DAY);
+	assert_int_equal(world.asks, 0);
 }
 
 /* Where its answers do not tell whether it has slept it is ours for an hour, and then better left awake. */
@@ -1809,12 +1866,15 @@ int main(void)
 		TEST(test_nothing_was_sent_and_somebody_woke_it),
 		TEST(test_a_wake_command_that_is_under_way),
 		TEST(test_packets_to_one_that_is_awake),
+		TEST(test_packets_to_one_that_is_awake_and_wanted_no_more),
 		TEST(test_packets_to_one_that_was_awake),
 		TEST(test_somebody_wants_it_while_it_is_ours),
 		TEST(test_started_anew_under_a_run),
 		TEST(test_somebody_wakes_it_as_it_falls_asleep),
 		TEST(test_its_text_is_written_down),
 		TEST(test_a_text_while_it_is_asked_to_sleep),
+		TEST(test_found_before_it_tells),
+		TEST(test_a_text_that_is_told_no_more),
 		TEST(test_lost_and_nobody_knows),
 		TEST(test_it_is_late),
 		TEST(test_it_refuses_us),
