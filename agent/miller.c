@@ -205,6 +205,33 @@ static void on_closed(void *arg)
 	free(closing);
 }
 
+static bool has_machine(const struct config_mill *mill, const char *name)
+{
+	for (size_t i = 0; i < mill->n_machines; i++)
+		if (strcmp(mill->machines[i].name, name) == 0)
+			return true;
+	return false;
+}
+
+/* Nobody puts it to sleep any more: that is not known before somebody sees its lights. */
+static void tell_left(const struct mill *was, const struct config_mill *now)
+{
+	struct mill_view *view = mill_view(was);
+
+	for (size_t i = 0; view && i < view->n_machines; i++) {
+		const struct mill_machine_view *m = &view->machines[i];
+
+		if (!m->known || !m->machine.ours || m->machine.state == LEDGER_ASLEEP ||
+		    m->machine.state == LEDGER_SLEEPING || has_machine(now, m->name))
+			continue;
+		log_warning("machine.left",
+		            "machine %s is in the configuration no more, and awake by our wake: it stays awake; put "
+		            "it to sleep by hand",
+		            m->name);
+	}
+	mill_view_free(view);
+}
+
 void miller_configure(struct agent *a, struct config *before)
 {
 	struct mill_closing *closing;
@@ -225,6 +252,7 @@ void miller_configure(struct agent *a, struct config *before)
 		          "no memory for machines and jobs: they stay as they were; reload to try again");
 		return;
 	}
+	tell_left(was, a->config->mill);
 	*closing = (struct mill_closing){ .agent = a, .config = before->mill };
 	before->mill = NULL;
 	a->open++;

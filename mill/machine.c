@@ -24,6 +24,7 @@
 #define BACKOFF_MS       (5 * MINUTE)
 #define BACKOFF_MAX_MS   (6 * HOUR)
 #define BACKOFF_DOUBLING 7 /* doubling that often is more than the most */
+#define LONG_AGO         (-MACHINE_LATE_MS)
 
 /* Settings */
 
@@ -149,20 +150,23 @@ struct machine {
 	                                         is to be written is time alone, or an edge */
 	bool noting, waking, looking, asking; /* acts that are under way */
 	unsigned wanted, running;
-	bool asked;               /* by a person, since it was last up */
-	bool doubted;             /* a person asks for it while it counts as awake: is it? */
-	bool met;                 /* it has answered in this process */
-	bool woken;               /* since the state began its command has ended well: it is not given again */
-	bool refuses, blocked;    /* blocked: what is to be mended is here */
-	char awake[LEDGER_AWAKE]; /* of its last answer; "": not known */
-	struct err trouble;       /* what is wrong in this state; "" */
+	bool asked;            /* by a person, since it was last up */
+	bool doubted;          /* a person asks for it while it counts as awake: is it? */
+	bool met;              /* it has answered in this process */
+	bool woken;            /* since the state began its command has ended well: it is not given again */
+	bool ran;              /* a run has been on it since it told its text last */
+	bool refuses, blocked; /* blocked: what is to be mended is here */
+	const char *text;      /* while an answer is judged: its text, as now.awake; NULL: it tells none */
+	struct err trouble;    /* what is wrong in this state; "" */
 
 	/* All monotonic. */
 	struct alarm alarm;
-	int64_t next_ms;                                      /* while a step is taken: when the alarm is to ring */
-	int64_t entered_ms;                                   /* its state, in this process */
-	int64_t heard_ms;                                     /* its last answer */
-	int64_t wanted_ms;                                    /* since then, if it is */
+	int64_t next_ms;    /* while a step is taken: when the alarm is to ring */
+	int64_t entered_ms; /* its state, in this process */
+	int64_t heard_ms;   /* its last answer */
+	int64_t seen_ms;    /* the last look that found it up, running or idle */
+	int64_t sent_ms;    /* packets, or the command, went out well, since it was last up */
+	int64_t wanted_ms;  /* since then, if it is */
 	int64_t wake_ms, look_ms, sleep_ms, try_ms, count_ms; /* when each is due */
 	int64_t counted_ms;                                   /* up to when its time awake was counted */
 
@@ -208,12 +212,32 @@ static void note(struct machine *m)
 	m->acts.note(m->acts.arg, &m->now, &m->add);
 }
 
+/* What its answer tells of its being awake, beside what it told before. Where one of both is not known: neither. */
+static bool is_same(const struct machine *m)
+{
+	return m->text && *m->now.awake && strcmp(m->text, m->now.awake) == 0;
+}
+
+static bool is_changed(const struct machine *m)
+{
+	return m->text && *m->now.awake && strcmp(m->text, m->now.awake) != 0;
+}
+
+static void take_text(struct machine *m)
+{
+	if (!m->text)
+		return;
+	snprintf(m->now.awake, sizeof m->now.awake, "%s", m->text);
+	m->ran = m->now.state == LEDGER_RUNNING;
+}
+
 /* The one setter. `ours` as it is from now on. */
 __attribute__((format(printf, 4, 5))) static void go(struct machine *m, enum ledger_machine_state state, bool ours,
                                                      const char *format, ...)
 {
 	va_list args;
 	count(m);
+	take_text(m);
 	if (state == LEDGER_WAKING)
 		m->add.wakes++;
 	va_start(args, format);
@@ -228,6 +252,7 @@ __attribute__((format(printf, 4, 5))) static void go(struct machine *m, enum led
 	if (state == LEDGER_UP) {
 		m->failures = 0;
 		m->try_ms = 0;
+		m->sent_ms = LONG_AGO;
 	}
 	m->refuses = m->refuses && is_awake(state);
 	if (!m->refuses)
@@ -249,7 +274,8 @@ static void enter(struct machine *m)
 	bool heard = m->now.state == LEDGER_UP || m->now.state == LEDGER_RUNNING || m->now.state == LEDGER_IDLE;
 	m->book = WRITTEN;
 	m->entered_ms = m->wake_ms = now_ms;
-	m->look_ms = heard ? m->heard_ms + MACHINE_LOOK_MS : now_ms;
+	m->look_ms = heard && (!m->ran || m->now.state == LEDGER_RUNNING) ? m->heard_ms + MACHINE_LOOK_MS : now_ms;
+	m->ran = m->ran || m->now.state == LEDGER_RUNNING;
 	m->sleep_ms = now_ms + m->settings->idle_ms;
 	m->woken = false;
 }
@@ -304,20 +330,33 @@ static bool is_recent(const struct machine *m)
 	return clock_mono_ms() - m->entered_ms < MACHINE_LATE_MS;
 }
 
+/* What went out may have woken it since it was last up. */
+static bool is_sent(const struct machine *m)
+{
+	return clock_mono_ms() - m->sent_ms < MACHINE_LATE_MS;
+}
+
+static bool is_looked_for(const struct machine *m)
+{
+	return is_wanted(m) || is_sent(m) || (m->now.ours && (*m->now.awake || is_recent(m)));
+}
+
 static void step_asleep(struct machine *m)
 {
 	if (!is_wanted(m)) {
 		*m->trouble.text = '\0';
 		m->failures = m->settings->wake == MACHINE_NONE ? 0 : m->failures;
 	}
-	if (is_wanted(m) || (m->now.ours && (*m->awake || is_recent(m))))
+	if (is_looked_for(m))
 		look_when_due(m);
 }
 
 static void begin_waking(struct machine *m)
 {
+	/* If it has not slept since its text it is ours only if it was. */
+	bool ours = m->now.ours || !*m->now.awake;
 	m->wakes++;
-	go(m, LEDGER_WAKING, true, "%s", m->asked ? "somebody asked for it" : "it is wanted");
+	go(m, LEDGER_WAKING, ours, "%s", m->asked ? "somebody asked for it" : "it is wanted");
 }
 
 /* It does not answer, and is wanted. */
@@ -357,13 +396,21 @@ static void silent_asleep(struct machine *m, const struct err *err)
 		m->look_ms = m->try_ms;
 }
 
-static void awake_asleep(struct machine *m, const char *awake)
+static bool is_ours_still(const struct machine *m)
 {
-	bool known = awake && *m->awake;
-	if (m->now.ours && (known ? strcmp(awake, m->awake) == 0 : is_recent(m)))
+	if (is_same(m))
+		return m->now.ours;
+	return is_sent(m) || (m->now.ours && !is_changed(m) && (*m->now.awake || is_recent(m)));
+}
+
+static void awake_asleep(struct machine *m)
+{
+	m->look_ms = clock_mono_ms() + MACHINE_LOOK_MS;
+	if (is_ours_still(m))
 		go(m, LEDGER_UP, true, "it answers again, or late: it is awake by our wake");
 	else if (is_wanted(m))
-		go(m, LEDGER_UP, false, "it answers already: somebody else woke it");
+		go(m, LEDGER_UP, false, "%s",
+		   is_same(m) ? "it answers again" : "it answers already: somebody else woke it");
 	else if (m->now.ours)
 		go(m, LEDGER_ASLEEP, false, "somebody else has put it to sleep, and woken it");
 }
@@ -379,9 +426,9 @@ static void give_up_waking(struct machine *m)
 	m->failures++;
 	m->try_ms = clock_mono_ms() + (wait_ms < BACKOFF_MAX_MS ? wait_ms : BACKOFF_MAX_MS);
 	m->asked = false;
-	*m->awake = '\0';
-	go(m, LEDGER_ASLEEP, m->woken, "it did not answer within %s of its wake%s%.400s",
-	   units_duration(m->settings->ready_timeout_ms, text), *why.text ? ": " : "", why.text);
+	go(m, LEDGER_ASLEEP, *m->now.awake ? m->now.ours : is_sent(m),
+	   "it did not answer within %s of its wake%s%.400s", units_duration(m->settings->ready_timeout_ms, text),
+	   *why.text ? ": " : "", why.text);
 }
 
 static void step_waking(struct machine *m)
@@ -404,12 +451,17 @@ static void silent_waking(struct machine *m, const struct err *err)
 	m->look_ms = clock_mono_ms() + MACHINE_RESEND_MS;
 }
 
-static void awake_waking(struct machine *m, const char *awake)
+static void awake_waking(struct machine *m)
 {
+	bool commanded = m->waking && m->settings->wake == MACHINE_EXEC;
 	char text[UNITS_TEXT_MAX];
-	(void)awake;
-	go(m, LEDGER_UP, m->now.ours, "it answered %s after its wake",
-	   units_age(clock_mono_ms() - m->entered_ms, text));
+	if (is_same(m))
+		go(m, LEDGER_UP, m->now.ours, "it answers again, and has not slept");
+	else if (is_sent(m) || commanded)
+		go(m, LEDGER_UP, true, "it answered %s after its wake",
+		   units_age(clock_mono_ms() - m->entered_ms, text));
+	else
+		go(m, LEDGER_UP, false, "it answers, and nothing was sent: somebody else woke it");
 }
 
 /* up, running, idle */
@@ -432,6 +484,18 @@ static void step_running(struct machine *m)
 		look_when_due(m);
 }
 
+/* Whether it is to be asked to sleep; just before that it is looked at: is it still awake by our wake? */
+static bool is_to_sleep(struct machine *m)
+{
+	if (!m->now.ours || !m->settings->sleep)
+		return false;
+	if (is_due(m, m->sleep_ms))
+		return !*m->now.awake || m->seen_ms >= m->sleep_ms;
+	if (*m->now.awake && m->look_ms > m->sleep_ms)
+		m->look_ms = m->sleep_ms;
+	return false;
+}
+
 /* While it is asked to sleep nothing else is decided: what it says must not fall upon another state. */
 static void step_idle(struct machine *m)
 {
@@ -444,7 +508,7 @@ static void step_idle(struct machine *m)
 		go(m, LEDGER_UP, m->now.ours, "it is wanted");
 		return;
 	}
-	if (m->now.ours && m->settings->sleep && is_due(m, m->sleep_ms)) {
+	if (is_to_sleep(m)) {
 		m->asking = true;
 		m->acts.sleep(m->acts.arg);
 		return;
@@ -465,10 +529,13 @@ static void silent_awake(struct machine *m, const struct err *err)
 	   err ? err->text : "");
 }
 
-static void awake_awake(struct machine *m, const char *awake)
+/* Started anew under a run it stays ours: nobody else is known to want it. */
+static void awake_awake(struct machine *m)
 {
-	(void)awake;
-	m->look_ms = clock_mono_ms() + MACHINE_LOOK_MS;
+	m->seen_ms = clock_mono_ms();
+	m->look_ms = m->seen_ms + MACHINE_LOOK_MS;
+	if (m->now.ours && is_changed(m) && !m->ran)
+		go(m, m->now.state, false, "somebody else has put it to sleep and woken it, or started it anew");
 }
 
 /* sleeping */
@@ -488,14 +555,17 @@ static void silent_sleeping(struct machine *m, const struct err *err)
 	int64_t now_ms = clock_mono_ms();
 	(void)err;
 	m->look_ms = now_ms + MACHINE_RESEND_MS;
-	if (now_ms - m->heard_ms >= MACHINE_QUIET_MS)
-		go(m, LEDGER_ASLEEP, false, "it sleeps, as it agreed to");
+	if (now_ms - m->heard_ms < MACHINE_QUIET_MS)
+		return;
+	*m->now.awake = '\0'; /* it is over with it */
+	go(m, LEDGER_ASLEEP, false, "it sleeps, as it agreed to");
 }
 
-static void awake_sleeping(struct machine *m, const char *awake)
+static void awake_sleeping(struct machine *m)
 {
-	(void)awake;
 	m->look_ms = clock_mono_ms() + MACHINE_RESEND_MS;
+	if (is_changed(m))
+		go(m, LEDGER_IDLE, false, "it slept, and somebody else woke it");
 }
 
 /* All states */
@@ -503,7 +573,7 @@ static void awake_sleeping(struct machine *m, const char *awake)
 static const struct {
 	void (*step)(struct machine *m);
 	void (*on_silent)(struct machine *m, const struct err *err);
-	void (*on_awake)(struct machine *m, const char *awake); /* it answers, or refuses */
+	void (*on_awake)(struct machine *m); /* it answers, or refuses */
 } states[] = {
 	[LEDGER_ASLEEP] = { step_asleep, silent_asleep, awake_asleep },
 	[LEDGER_WAKING] = { step_waking, silent_waking, awake_waking },
@@ -513,6 +583,13 @@ static const struct {
 	[LEDGER_SLEEPING] = { step_sleeping, silent_sleeping, awake_sleeping },
 };
 
+static void note_time(struct machine *m)
+{
+	count(m);
+	m->book = COUNTING;
+	note(m);
+}
+
 /* Does what is due, and sets the alarm for the rest. What was not written down is tried again by the alarm alone. */
 static void step(struct machine *m)
 {
@@ -520,9 +597,7 @@ static void step(struct machine *m)
 		return;
 	m->next_ms = ALARM_NEVER;
 	if (is_awake(m->now.state) && !m->asking && is_due(m, m->count_ms)) {
-		count(m);
-		m->book = COUNTING;
-		note(m);
+		note_time(m);
 		return;
 	}
 	states[m->now.state].step(m);
@@ -556,11 +631,14 @@ struct machine *machine_new(const struct machine_settings *settings, const char 
 	m->alarm.on_ring = on_ring;
 	m->now = was ? *was : (struct ledger_machine){ .state = LEDGER_ASLEEP, .since_ms = clock_wall_ms() };
 	snprintf(m->now.name, sizeof m->now.name, "%s", name);
+	if (settings->ready != MACHINE_SSH)
+		*m->now.awake = '\0'; /* it tells none any more */
 	m->try_ms = clock_mono_ms();
+	m->sent_ms = LONG_AGO;
 	count(m);
 	m->add = (struct ledger_day){ 0 };
-	m->day = today ? today->day : 0;
-	m->wakes = today ? today->wakes : 0;
+	m->day = m->counted_day;
+	m->wakes = today && today->day == m->day ? today->wakes : 0;
 	return m;
 }
 
@@ -605,11 +683,13 @@ void machine_on_woken(struct machine *m, int status, const struct err *err)
 	m->wake_ms = clock_mono_ms() + MACHINE_RESEND_MS;
 	if (m->now.state != LEDGER_WAKING)
 		return;
-	m->woken = m->woken || status == 0;
-	if (status < 0)
+	if (status < 0) {
 		say(m, err);
-	else
+	} else {
+		m->woken = true;
+		m->sent_ms = clock_mono_ms();
 		*m->trouble.text = '\0';
+	}
 	step(m);
 }
 
@@ -630,6 +710,20 @@ static void judge(struct machine *m, enum machine_answer answer, const struct er
 		*m->trouble.text = '\0';
 }
 
+/* A new text that has come without an edge is written down alone. While it is asked to sleep it has to wait. */
+static void judge_text(struct machine *m, const char *awake)
+{
+	m->text = awake && *awake && strlen(awake) < sizeof m->now.awake && !m->asking ? awake : NULL;
+	states[m->now.state].on_awake(m);
+	if (m->book == WRITTEN && m->text) {
+		bool same = is_same(m);
+		take_text(m);
+		if (!same)
+			note_time(m);
+	}
+	m->text = NULL;
+}
+
 void machine_on_look(struct machine *m, enum machine_answer answer, const char *awake, const struct err *err)
 {
 	assert(m->looking);
@@ -644,10 +738,8 @@ void machine_on_look(struct machine *m, enum machine_answer answer, const char *
 	if (m->book == WRITTEN && answer == MACHINE_SILENT)
 		states[m->now.state].on_silent(m, err);
 	else if (m->book == WRITTEN && answer != MACHINE_BLOCKED)
-		states[m->now.state].on_awake(m, awake);
-	if (awake)
-		snprintf(m->awake, sizeof m->awake, "%s", awake);
-	if ((m->refuses != refused || m->met != met) && m->book == WRITTEN)
+		judge_text(m, awake);
+	if ((m->refuses != refused || m->met != met) && (m->book == WRITTEN || m->book == COUNTING))
 		m->acts.changed(m->acts.arg);
 	step(m);
 }

@@ -4,26 +4,31 @@
  *
  *     state      what happens                                next       and
  *     asleep     it is wanted, and answers already           up         not ours: somebody else woke it
- *     asleep     it is wanted, and does not answer           waking     a wake is counted; ours
+ *     asleep     it is wanted, and does not answer           waking     a wake is counted
  *     asleep     it is wanted, wakes_per_day are used up     asleep     the breaker: after midnight UTC
- *     asleep     ours still (lost, or late), and answers     up         ours, unless it has slept since
- *     asleep     the same, slept since, and not wanted       asleep     not ours
- *     waking     it answers                                  up
+ *     asleep     ours still (lost, or late), and answers     up         ours, unless another has woken it since
+ *     asleep     the same, woken by another, not wanted      asleep     not ours
+ *     waking     it answers                                  up         ours, if anything was sent
  *     waking     it does not for ready_timeout               asleep     late; backoff, 5 minutes to 6 hours
  *     up         a run begins on it                          running
  *     up         nobody wants it any more                    idle
  *     up, idle   it does not answer for LOST_MS              asleep     lost: it sleeps, or is cut off
+ *     up, idle   ours, and it has slept or begun anew        the same   not ours: somebody else woke it
  *     running    the last run has ended                      idle
  *     running    it does not answer for LOST_MS              asleep     lost; its runs want it again
  *     idle       it is wanted                                up
  *     idle       for `idle`, ours, and `sleep`: it agrees    sleeping
  *     idle       the same: it refuses                        idle       asked again after `idle`
  *     sleeping   it answers no more                          asleep
+ *     sleeping   it answers, and has slept                   idle       not ours: somebody else woke it
  *     sleeping   it still answers after ready_timeout        idle       told; asked again after `idle`
  *
- * One that is lost, or late, stays ours and is looked at, so that neither a broken link nor a slow start leaves a
- * machine awake. What it answers tells whether it has slept since, and then another has woken it; where that is not
- * known it is ours for LATE_MS.
+ * Its worker tells a text that stays the same until it has slept or was started anew; that is written down with each
+ * edge, and alone where it came without one. The same text again: it has not slept, and is ours if it was, however long
+ * it was away and whatever was sent meanwhile. Another one: what went out well within LATE_MS, and since it was last
+ * up, has woken it, or else somebody has; but under a run of ours it was started anew, and stays ours. Where nothing is
+ * told one that is lost, or late, is ours for LATE_MS. One that is ours and does not answer is looked at, so that
+ * neither a broken link nor a slow start leaves a machine awake.
  *
  * A machine with wake = "none" is never woken nor put to sleep; one that is away is waited for. Each edge is written
  * down before the next step is taken, so that a start after a power cut goes on from the state that it finds: asleep is
@@ -94,8 +99,8 @@ struct machine_acts {
 };
 
 /*
- * settings and alarms are borrowed; name and acts are copied. was, today: as the ledger has them (today: the newest of
- * its days); NULL: it is new, and held to be asleep. NULL: no memory.
+ * settings and alarms are borrowed; name and acts are copied. was, today: as the ledger has them; NULL: it is new, and
+ * held to be asleep; this day has no row. A row of another day counts for nothing. NULL: no memory.
  */
 struct machine *machine_new(const struct machine_settings *settings, const char *name, struct alarms *alarms,
                             const struct machine_acts *acts, const struct ledger_machine *was,
@@ -121,7 +126,7 @@ enum machine_answer {
 	                  */
 	MACHINE_BLOCKED, /* it was not asked, for a person must mend something here: a key that is not there, no ssh */
 };
-/* awake: of the worker's health; NULL: not known. err: why it does not answer, or refuses; may be NULL. */
+/* awake: the text of its health; NULL: it tells none. err: why it does not answer, or refuses; may be NULL. */
 void machine_on_look(struct machine *machine, enum machine_answer answer, const char *awake, const struct err *err);
 void machine_on_sleep(struct machine *machine, bool agreed, const struct err *err); /* err: because */
 void machine_on_noted(struct machine *machine, int status); /* negative: not written; it is tried again */

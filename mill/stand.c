@@ -327,6 +327,15 @@ static struct ledger_day *find_day(struct stand *s, int64_t day)
 		if (s->days[i].day == day)
 			return &s->days[i];
 	}
+	return NULL;
+}
+
+static struct ledger_day *make_day(struct stand *s, int64_t day)
+{
+	struct ledger_day *found = find_day(s, day);
+
+	if (found)
+		return found;
 	if (s->n_days == LEDGER_DAYS)
 		s->n_days--;
 	memmove(s->days + 1, s->days, s->n_days * sizeof *s->days);
@@ -342,7 +351,7 @@ static void on_noted(struct errand *errand)
 
 	s->note = NULL;
 	if (errand->status == 0 && e->any) {
-		struct ledger_day *day = find_day(s, e->add.day);
+		struct ledger_day *day = make_day(s, e->add.day);
 
 		day->wakes += e->add.wakes;
 		day->awake_ms += e->add.awake_ms;
@@ -406,7 +415,7 @@ int stand_load(struct stand *s, const struct ledger_machine *was, const struct l
 	s->n_days = n;
 	memcpy(s->days, days, n * sizeof *days);
 	s->machine = machine_new(s->conf.settings, s->conf.name, s->mill->env.driver.alarms, &acts, was,
-	                         n > 0 ? days : NULL);
+	                         find_day(s, units_day(clock_wall_ms())));
 	return s->machine ? 0 : -ENOMEM;
 }
 

@@ -40,6 +40,7 @@ static struct world {
 	bool refuses;                       /* its keys are wrong */
 	bool blocked;                       /* our key is not there */
 	bool knows;                         /* its answers tell whether it has slept */
+	const char *text;                   /* what they tell of it; NULL: the number of its boots */
 	bool obstinate;                     /* agrees to sleep, and does not */
 	bool deaf;                          /* to packets */
 	const char *busy;                   /* why it will not sleep; NULL: it will */
@@ -47,7 +48,7 @@ static struct world {
 	unsigned boots;
 
 	int wake_status, note_status;
-	unsigned wakes, looks, asks; /* acts so far */
+	unsigned wakes, looks, asks, notes; /* acts so far */
 	bool waking, looking, asking, noting;
 	bool hold_wake, hold_look, hold_sleep, hold_note; /* these acts do not end yet */
 
@@ -94,6 +95,7 @@ static void do_note(void *arg, const struct ledger_machine *state, const struct 
 	assert_false(world.noting);
 	/* What was begun in the state before may end now, but nothing is begun until this is written. */
 	world.noting = true;
+	world.notes++;
 	world.noted = *state;
 	world.noted_day = *add;
 }
@@ -134,7 +136,7 @@ static void begin(void)
 {
 	const struct ledger_day *today = NULL;
 	for (size_t i = 0; i < sizeof world.days / sizeof *world.days && world.days[i].day; i++)
-		if (!today || world.days[i].day > today->day)
+		if (world.days[i].day == units_day(wall_ms))
 			today = &world.days[i];
 	world.waking = world.looking = world.asking = world.noting = false;
 	machine = machine_new(&settings, "mill", &alarms, &acts, world.on_disk ? &world.disk : NULL, today);
@@ -171,7 +173,7 @@ static void end_look(void)
 	else if (world.refuses)
 		machine_on_look(machine, MACHINE_REFUSES, NULL, &refused);
 	else
-		machine_on_look(machine, MACHINE_ANSWERS, world.knows ? id : NULL, NULL);
+		machine_on_look(machine, MACHINE_ANSWERS, !world.knows ? NULL : world.text ? world.text : id, NULL);
 }
 
 static void end_sleep(void)
@@ -593,7 +595,7 @@ static void test_a_wake_command(void **state)
 	world.hold_wake = true;
 	world.wake_status = -EIO;
 	pass(10 * MINUTE);
-	assert_edges("WAWa"); /* it has not ended well: what comes now is not its doing */
+	assert_edges("WAWA"); /* it has not ended well, but the first one has */
 	assert_int_equal(world.wakes, 5);
 	pass(12 * MINUTE);
 	assert_edges("W");
@@ -660,6 +662,26 @@ static void test_breaker_outlasts_a_start(void **state)
 	machine_want(machine, 1, 0);
 	settle();
 	assert_edges("W");
+}
+
+/* The clock was ahead for a while: the wakes of a day to come are none of today. */
+static void test_breaker_and_a_day_to_come(void **state)
+{
+	(void)state;
+	settings.wakes_per_day = 1;
+	wall_ms += 400 * DAY;
+	wake_and_rest();
+	pass(HOUR);
+	assert_edges("Sa");
+	wall_ms -= 400 * DAY;
+	pass(DAY);
+	machine_free(machine);
+	machine = machine_new(&settings, "mill", &alarms, &acts, &world.disk, day_of(NOON / DAY + 400));
+	assert_int_equal(view().wakes, 0);
+	machine_want(machine, 1, 0);
+	pass(MINUTE);
+	assert_edges("WU");
+	assert_int_equal(view().wakes, 1);
 }
 
 static void test_breaker_and_a_clock_that_jumps(void **state)
@@ -900,6 +922,7 @@ static void test_wanted_while_it_is_asked_to_sleep(void **state)
 static void test_silent_while_it_is_asked_to_sleep(void **state)
 {
 	(void)state;
+	world.knows = false;
 	wake_and_rest();
 	pass(8 * MINUTE);
 	world.link = false;
@@ -1018,12 +1041,11 @@ static void test_no_machine_is_left_awake(void **state)
 
 static void test_lost_and_woken_by_somebody_else(void **state)
 {
-	(void)state;
 	for (int wanted = 0; wanted < 2; wanted++) {
 		wake_and_rest();
 		pass(MINUTE);
 		world.awake = false; /* he puts it to sleep */
-		pass(HOUR);
+		pass(wanted ? HOUR : 20 * MINUTE);
 		assert_edges("A");
 		world.awake = true; /* and wakes it */
 		world.boots++;
@@ -1036,7 +1058,331 @@ static void test_lost_and_woken_by_somebody_else(void **state)
 		world.awake = false;
 		pass(MINUTE + 2 * MACHINE_LOST_MS);
 		assert_edges(wanted ? "ia" : "");
+		teardown(state);
+		setup(state);
 	}
+}
+
+/* The link is down for so long, five minutes into which our power may be cut; is it left awake by our wake? */
+static bool is_left_awake(int64_t down_ms, bool runs, bool cuts)
+{
+	wake_and_run();
+	pass(10 * MINUTE);
+	machine_want(machine, runs, runs);
+	pass(MINUTE);
+	world.link = false;
+	pass(5 * MINUTE);
+	if (cuts) {
+		cut();
+		machine_want(machine, runs, runs);
+	}
+	pass(down_ms - 5 * MINUTE);
+	world.link = true;
+	pass(10 * MINUTE);
+	machine_want(machine, 0, 0);
+	pass(DAY);
+	assert_int_equal(world.boots, 1);
+	return world.awake;
+}
+
+static void test_an_outage_of_any_length(void **state)
+{
+	for (int64_t down_ms = 10 * MINUTE; down_ms <= DAY; down_ms += 10 * MINUTE) {
+		for (int way = 0; way < 4; way++) {
+			if (is_left_awake(down_ms, way & 1, way & 2))
+				fail_msg("way %d, %d minutes: %s", way, (int)(down_ms / MINUTE), world.edges);
+			teardown(state);
+			setup(state);
+		}
+	}
+}
+
+static void somebody_wakes_it(void)
+{
+	world.awake = true;
+	world.boots++;
+}
+
+/* Faster than it could be missed. */
+static void somebody_puts_it_to_sleep_and_wakes_it(void)
+{
+	assert_true(world.awake);
+	somebody_wakes_it();
+}
+
+static void assert_left_alone(void)
+{
+	unsigned asks = world.asks;
+	machine_want(machine, 0, 0);
+	pass(7 * DAY);
+	assert_int_equal(world.asks, asks);
+	assert_true(world.awake);
+}
+
+static void test_nothing_was_sent_and_somebody_woke_it(void **state)
+{
+	(void)state;
+	world.wake_status = -ENODEV;
+	machine_want(machine, 1, 0);
+	pass(10 * SECOND);
+	somebody_wakes_it();
+	pass(10 * SECOND);
+	assert_edges("Wu");
+	assert_says("nothing was sent");
+	assert_left_alone();
+}
+
+/* What a command does it may have done before it ends. */
+static void test_a_wake_command_that_is_under_way(void **state)
+{
+	(void)state;
+	settings.wake = MACHINE_EXEC;
+	world.hold_wake = true;
+	machine_want(machine, 1, 0);
+	pass(10 * SECOND);
+	somebody_wakes_it();
+	pass(10 * SECOND);
+	assert_edges("WU");
+}
+
+/* Somebody else's machine is cut off, and packets are sent to it: it has never slept. */
+static void test_packets_to_one_that_is_awake(void **state)
+{
+	(void)state;
+	static const int64_t outages[] = { 4, 10, 50, 400 };
+	for (size_t i = 0; i < sizeof outages / sizeof *outages; i++) {
+		somebody_wakes_it();
+		machine_want(machine, 1, 1);
+		pass(MINUTE);
+		assert_edges("ur");
+		world.link = false;
+		pass(outages[i] * MINUTE);
+		assert_int_equal(memcmp(world.edges, "aw", 2), 0);
+		assert_true(world.wakes > 0);
+		world.link = true;
+		pass(MINUTE);
+		assert_state(LEDGER_RUNNING);
+		assert_false(view().ours);
+		assert_left_alone();
+		teardown(state);
+		setup(state);
+	}
+}
+
+static void test_packets_to_one_that_is_awake_and_wanted_no_more(void **state)
+{
+	(void)state;
+	somebody_wakes_it();
+	machine_want(machine, 1, 1);
+	pass(MINUTE);
+	world.link = false;
+	pass(6 * MINUTE);
+	machine_want(machine, 0, 0);
+	world.link = true;
+	unsigned looks = world.looks;
+	pass(DAY);
+	assert_in_range(world.looks, looks + 1, looks + 61);
+	assert_edges("urawa");
+	assert_left_alone();
+}
+
+/* The same, but he has switched it off meanwhile: it is our wake that it answers then, in time or late. */
+static void test_packets_to_one_that_was_awake(void **state)
+{
+	for (int late = 0; late < 2; late++) {
+		somebody_wakes_it();
+		machine_want(machine, 1, 1);
+		pass(MINUTE);
+		world.awake = false;
+		machine_want(machine, 1, 0);
+		world.link = !late;
+		pass(MACHINE_LOST_MS + MINUTE);
+		if (late) {
+			pass(4 * MINUTE); /* and his switch is slow */
+			machine_want(machine, 0, 0);
+			somebody_wakes_it();
+			world.link = true;
+			pass(10 * MINUTE);
+		}
+		machine_want(machine, 0, 0);
+		pass(HOUR);
+		assert_edges(late ? "uriuawaUISa" : "uriuawUISa");
+		teardown(state);
+		setup(state);
+	}
+}
+
+static void test_somebody_wants_it_while_it_is_ours(void **state)
+{
+	/* up; idle, before its first look, and shortly before its sleep; after a start of ours */
+	for (int way = 0; way < 4; way++) {
+		wake_up();
+		if (way > 0) {
+			machine_want(machine, 1, 1);
+			settle();
+			machine_want(machine, 0, 0);
+			settle();
+			assert_edges("RI");
+			pass(way == 2 ? 10 * MINUTE - SECOND : SECOND);
+		}
+		somebody_puts_it_to_sleep_and_wakes_it();
+		if (way == 3) {
+			cut();
+			machine_want(machine, 0, 0);
+		}
+		pass(MACHINE_LOOK_MS);
+		assert_edges(way == 0 ? "u" : "i");
+		assert_says("somebody else has put it to sleep and woken it");
+		assert_false(view().ours);
+		assert_left_alone();
+		teardown(state);
+		setup(state);
+	}
+}
+
+/* A run tells that it is gone before anybody has looked: nobody else is known to want it. */
+static void test_started_anew_under_a_run(void **state)
+{
+	for (int way = 0; way < 4; way++) {
+		wake_and_run();
+		pass(10 * SECOND);
+		world.boots++;
+		if (way & 2) {
+			cut();
+			machine_want(machine, 1, 1);
+		}
+		if (way & 1)
+			pass(10 * MINUTE);
+		machine_want(machine, 0, 0);
+		pass(11 * MINUTE);
+		assert_edges("ISa");
+		teardown(state);
+		setup(state);
+	}
+}
+
+static void test_somebody_wakes_it_as_it_falls_asleep(void **state)
+{
+	for (int wanted = 0; wanted < 2; wanted++) {
+		wake_and_rest();
+		pass(10 * MINUTE + 5 * SECOND);
+		assert_edges("S");
+		assert_false(world.awake);
+		somebody_wakes_it();
+		machine_want(machine, (unsigned)wanted, 0);
+		pass(10 * SECOND);
+		assert_edges(wanted ? "iu" : "i");
+		assert_false(view().ours);
+		assert_left_alone();
+		teardown(state);
+		setup(state);
+	}
+}
+
+/* What it tells outlasts us: written with an edge, or, once, alone. */
+static void test_its_text_is_written_down(void **state)
+{
+	(void)state;
+	wake_up();
+	assert_string_equal(world.disk.awake, "1");
+	machine_want(machine, 1, 1);
+	settle();
+	assert_edges("R");
+	unsigned notes = world.notes;
+	world.boots++;
+	pass(10 * MINUTE);
+	assert_int_equal(world.notes, notes + 1);
+	assert_string_equal(world.disk.awake, "2");
+	cut();
+	machine_want(machine, 1, 1);
+	pass(10 * MINUTE);
+	assert_int_equal(world.notes, notes + 1);
+	/* as a Millrace of before has left it */
+	*world.disk.awake = '\0';
+	cut();
+	machine_want(machine, 1, 1);
+	pass(10 * MINUTE);
+	assert_int_equal(world.notes, notes + 2);
+	assert_string_equal(world.disk.awake, "2");
+	/* no text, or one that is none */
+	world.knows = false;
+	pass(10 * MINUTE);
+	world.knows = true;
+	world.text = "";
+	pass(10 * MINUTE);
+	world.text = "a text that is longer than any that a worker of this or of a later time would tell us";
+	pass(10 * MINUTE);
+	assert_int_equal(world.notes, notes + 2);
+	assert_edges("");
+	world.text = NULL;
+	machine_want(machine, 0, 0);
+	pass(12 * MINUTE);
+	assert_edges("ISa");
+	assert_string_equal(world.disk.awake, "");
+}
+
+/* What it tells while it is asked to sleep must not be written down: the answer must find the state that asked. */
+static void test_a_text_while_it_is_asked_to_sleep(void **state)
+{
+	(void)state;
+	world.knows = false;
+	wake_and_rest();
+	pass(9 * MINUTE + 50 * SECOND);
+	world.hold_look = world.hold_sleep = true;
+	machine_wake(machine);
+	pass(10 * MINUTE);
+	assert_true(world.looking && world.asking);
+	unsigned notes = world.notes;
+	world.knows = true;
+	world.hold_look = false;
+	settle();
+	assert_int_equal(world.notes, notes);
+	world.busy = "a lease";
+	world.hold_sleep = false;
+	pass(MINUTE);
+	assert_int_equal(world.notes, notes + 1);
+	assert_string_equal(world.disk.awake, "1");
+	assert_edges("");
+}
+
+/* It is found after hours, and what it tells of itself later still: until then nothing has changed. */
+static void test_found_before_it_tells(void **state)
+{
+	for (int slept = 0; slept < 2; slept++) {
+		wake_and_rest();
+		world.link = false;
+		pass(3 * HOUR);
+		world.link = true;
+		world.refuses = true;
+		world.boots += (unsigned)slept;
+		machine_want(machine, 1, 0);
+		pass(MINUTE);
+		assert_edges("AU");
+		world.refuses = false;
+		machine_want(machine, 0, 0);
+		pass(12 * MINUTE);
+		assert_edges(slept ? "Ii" : "ISa");
+		teardown(state);
+		setup(state);
+	}
+}
+
+/* What an ssh of before was told is no use to one that is knocked at. */
+static void test_a_text_that_is_told_no_more(void **state)
+{
+	(void)state;
+	wake_and_rest();
+	settings.ready = MACHINE_TCP;
+	world.knows = false;
+	cut();
+	machine_want(machine, 0, 0);
+	world.link = false;
+	pass(3 * HOUR);
+	assert_edges("A");
+	assert_string_equal(world.disk.awake, "");
+	world.link = true;
+	pass(DAY);
+	assert_int_equal(world.asks, 0);
 }
 
 /* Where its answers do not tell whether it has slept it is ours for an hour, and then better left awake. */
@@ -1497,6 +1843,7 @@ int main(void)
 		TEST(test_a_wake_command_that_ends_too_late),
 		TEST(test_breaker),
 		TEST(test_breaker_outlasts_a_start),
+		TEST(test_breaker_and_a_day_to_come),
 		TEST(test_breaker_and_a_clock_that_jumps),
 		TEST(test_a_person_asks),
 		TEST(test_a_person_asked_long_ago),
@@ -1515,6 +1862,19 @@ int main(void)
 		TEST(test_runs_that_answer_are_looks_enough),
 		TEST(test_no_machine_is_left_awake),
 		TEST(test_lost_and_woken_by_somebody_else),
+		TEST(test_an_outage_of_any_length),
+		TEST(test_nothing_was_sent_and_somebody_woke_it),
+		TEST(test_a_wake_command_that_is_under_way),
+		TEST(test_packets_to_one_that_is_awake),
+		TEST(test_packets_to_one_that_is_awake_and_wanted_no_more),
+		TEST(test_packets_to_one_that_was_awake),
+		TEST(test_somebody_wants_it_while_it_is_ours),
+		TEST(test_started_anew_under_a_run),
+		TEST(test_somebody_wakes_it_as_it_falls_asleep),
+		TEST(test_its_text_is_written_down),
+		TEST(test_a_text_while_it_is_asked_to_sleep),
+		TEST(test_found_before_it_tells),
+		TEST(test_a_text_that_is_told_no_more),
 		TEST(test_lost_and_nobody_knows),
 		TEST(test_it_is_late),
 		TEST(test_it_refuses_us),
