@@ -145,7 +145,16 @@ class Daemon:
         return next(s for s in self.status()["stores"] if s["name"] == name)
 
     def poll(self, source, patience=PATIENCE):
-        return self.ask("POST", f"/v1/sources/{source}/poll", patience)
+        """A source that has just come says to try again."""
+        path = f"/v1/sources/{source}/poll"
+        deadline = time.monotonic() + patience
+        while True:
+            status, body = self.request("POST", path, patience)
+            if status != 503 or b"try again" not in body or time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
+        assert status == 200, f"POST {path}: {status} {body.decode()}"
+        return json.loads(body)
 
     def poll_new(self, source, server, path):
         """A poll whose answer was surely asked for after this call: one that is under way is waited for."""

@@ -2,6 +2,7 @@
 """A card that fills up, turns read-only, fails or is damaged: a state with a name, and nothing acknowledged is lost."""
 
 import base64
+import contextlib
 import itertools
 import json
 import random
@@ -386,16 +387,18 @@ def test_start_on_a_card_that_fails(daemon, server, failing, begin):
 
 
 def chunks(root, source):
-    """The stored bytes of a source's chunks, by a copy of the buffer."""
+    """The stored bytes of a source's chunks, by a copy of the buffer. None where that was written meanwhile."""
     copy = root.with_name("copy")
     copy.mkdir()
     for name in ("buffer.db", "buffer.db-wal"):
         shutil.copy(root / name, copy)
-    with sqlite3.connect(copy / "buffer.db") as db:
-        found = [row[0] for row in db.execute("SELECT data FROM chunk WHERE source = ?", (source,))]
-    db.close()
-    shutil.rmtree(copy)
-    return found
+    try:
+        with contextlib.closing(sqlite3.connect(copy / "buffer.db")) as db:
+            return [row[0] for row in db.execute("SELECT data FROM chunk WHERE source = ?", (source,))]
+    except sqlite3.DatabaseError:
+        return None
+    finally:
+        shutil.rmtree(copy)
 
 
 def damage(root, data):
@@ -448,7 +451,8 @@ def test_a_fetch_whose_first_part_is_lost_is_dropped_alone(daemon, server, raw, 
     first = daemon.poll("other")["first_seq"]
     wait_until("the large answer to be under way", held.waiting.is_set, PATIENCE)
     staged = wait_until("staged pieces", lambda: chunks(root, "large"), PATIENCE)
-    victim = chunks(root, "victim")  # before SQLite, asked for it, finds a frame of the WAL damaged
+    # before SQLite, asked for it, finds a frame of the WAL damaged
+    victim = wait_until("a whole copy", lambda: chunks(root, "victim"))
     damage(root, staged[0])
     damage(root, victim[0])
     feeds["other"].filling = 60_000  # more than is kept in memory: what is damaged is read again

@@ -130,9 +130,13 @@ def test_udp_wakes_it(far, to, port):
 
 @pytest.mark.parametrize("to", [b"\xff" * 6, six(MAC)])
 def test_a_frame_wakes_it(far, to):
-    far.send_raw(b"anything" + magic(six(MAC)) + b"more", to)
-    far.wait("awake")
-    assert far.packets() == [{"state": "asleep", "to": None, "port": 0}]
+    def awake():
+        if far.state() == "asleep":
+            far.send_raw(b"anything" + magic(six(MAC)) + b"more", to)
+        return far.state() == "awake"
+
+    wait_until("the machine to be awake", awake)
+    assert far.packets()[0] == {"state": "asleep", "to": None, "port": 0}
 
 
 def test_what_is_not_for_it_does_not_wake_it(far):
