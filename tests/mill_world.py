@@ -7,7 +7,7 @@ The oracle stands outside: it counts what the machine was told to do, what it di
 import json
 import random
 
-from daemon import wait_until
+from daemon import TimedOut, wait_until
 from load import FreshAnswers
 
 JOB = "parking"
@@ -73,7 +73,10 @@ class World:
         return at_rest and self.machine()["state"] == "asleep" and self.mill.state() == "asleep"
 
     def settle(self, patience=PATIENCE):
-        wait_until("all to be done and the machine to sleep", self.is_settled, patience)
+        try:
+            wait_until("all to be done and the machine to sleep", self.is_settled, patience)
+        except TimedOut as error:
+            raise TimedOut(f"{error}: {self.machine()}, {self.job()}, {self.runs()[:2]}") from None
 
     # ---- as the world saw it
 

@@ -131,7 +131,7 @@ def test_power_cuts_of_the_agent(world_on_card, card):
             seen.update(lose_power(world, card, chance, MODELS[cuts % len(MODELS)]))
             cuts += 1
         world.daemon.start()
-        world.settle(PATIENCE + RETRY)  # a job that reads its objects in such a moment fails
+        world.settle(PATIENCE + 7 * RETRY)  # a job that reads its objects in such a moment fails, perhaps thrice
         world.check()
     told(world, "power cuts of the agent between due and asleep", cuts, rounds + world.failed(), **seen)
 
