@@ -24,9 +24,10 @@ SLEEPER = Path(__file__).resolve().with_name("sleeper.py")
 PYTHON = "/usr/bin/python3"
 MAC = "02:4d:69:6c:6c:42"
 
-# What is awake is a boot of its own, without who is logged in here, and without this machine's systemd. $1: a folder,
-# then what runs in it.
+# What is awake is a boot of its own, without who is logged in here, without this machine's systemd, and without the
+# disks of other tests, which could not be unmounted while it is awake. $1: a folder, then what runs in it.
 BOOT = """
+awk '$1 ~ "^/dev/loop" { print $2 }' /proc/mounts | xargs -r -n 1 umount -l || true
 mount -t tmpfs -o mode=755 run /run && mkdir /run/sshd && cat /proc/sys/kernel/random/uuid >"$1/boot" &&
 mount --bind "$1/boot" /proc/sys/kernel/random/boot_id && shift && exec "$@"
 """

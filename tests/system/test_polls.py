@@ -168,7 +168,7 @@ def test_a_line(rig):
     assert rig.daemon.records(POLLS) == []
     assert POLLS not in [s["name"] for s in rig.daemon.status()["sources"]]
     rig.run_to(13)
-    (line,) = rig.daemon.records(POLLS)
+    (line,) = wait_until("the hour to be committed", lambda: rig.daemon.records(POLLS))
     boot = rig.daemon.status()["boot"].encode()
     assert line == (
         b'{"source":"_polls","device":"pi-test","boot":"' + boot + b'","seq":1,"fetch":1,'
