@@ -210,7 +210,7 @@ unit: $(UNIT) ## the unit tests alone
 	  else cat $$test.log; echo "$$test failed"; failed=1; fi; done; exit $$failed
 
 # Each waits for something most of the time.
-AT_ONCE := $(shell expr $$(nproc) + 1)
+AT_ONCE := $(shell nproc)
 system: all
 	$(MAKE_AGAIN) O=$(O)/sim all
 	$(MAKE_AGAIN) cut

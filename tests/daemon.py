@@ -88,7 +88,10 @@ class Daemon:
 
     def start(self):
         self.spawn()
-        wait_until("the API to answer", self._answers)
+        self.wait_started()
+
+    def wait_started(self, patience=PATIENCE):
+        wait_until("the API to answer", self._answers, patience)
 
     def spawn(self):
         """Without waiting for it."""

@@ -21,6 +21,7 @@ from minio import MinioAdmin
 from minio.credentials import StaticProvider
 
 import lake
+from daemon import wait_until
 from proxy import free_port
 
 ROOT_USER = "millrace-tests"
@@ -112,7 +113,17 @@ class Bucket:
         self.store = store
         self.name = name
         self.client = store.client(ca_file=ca_file)
-        self.client.create_bucket(Bucket=name)
+        wait_until(f"{store.url} to make a bucket", self._make)
+
+    def _make(self):
+        """A store that listens may not be there yet."""
+        try:
+            self.client.create_bucket(Bucket=self.name)
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "XMinioServerNotInitialized":
+                raise
+            return False
+        return True
 
     def settings(self, proxy=None, **more):
         """Of a store of the daemon's; proxy stands before it."""

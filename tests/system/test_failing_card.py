@@ -362,7 +362,7 @@ def test_start_with_the_socket_on_a_read_only_card(daemon, server, card):
     (shut,) = daemon.events("api.shut")
     assert "no command reaches the daemon until then" in shut["message"]
     card.remount("rw")
-    wait_until("the socket", daemon.socket.exists, PATIENCE)
+    daemon.wait_started(PATIENCE)
     trial.commit(5)
     daemon.flush()
     trial.check()
